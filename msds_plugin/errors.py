@@ -1,0 +1,77 @@
+"""The exceptions of this package that are not plain ``ValueError`` or ``TypeError``, and the checks that raise the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: How far outside [0, 1] a value may lie: resampling and lossy codecs overshoot by less than a quarter of an 8-bit step.
+RANGE_TOLERANCE = 1e-3
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """A backbone's pretrained weights are neither on this machine nor to be had from their source."""
+
+
+class WeightsFileError(ValueError):
+    """A file of weights cannot be read, or holds the weights of something else."""
+
+
+class MissingDependencyError(ImportError):
+    """An optional package is needed for what was asked; the message says how to install it."""
+
+
+def check_image(image: Tensor, name: str = "image") -> None:
+    """Raise a clear error unless ``image`` is a float RGB batch (N, 3, H, W) with values in [0, 1].
+
+    The values are not looked at where gradients flow into the image (an image that is being optimised may leave [0, 1] for
+    a while) nor under ``torch.compile`` (reading them would break the graph).
+
+    Raises:
+        TypeError: not a tensor, or not of a floating-point type.
+        ValueError: another shape, no image at all, or values that are not finite or not in [0, 1].
+    """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape (N, 3, H, W), got {type(image).__name__}")
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise ValueError(
+            f"{name} must be RGB of shape (N, 3, H, W), got {tuple(image.shape)}; "
+            "repeat a grey channel three times, drop an alpha channel, and add a batch dimension to a single image"
+        )
+    if not image.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
+    if image.shape[0] == 0:
+        raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
+    if torch.compiler.is_compiling() or image.requires_grad or image.numel() == 0:
+        return
+    low, high = (value.item() for value in image.detach().aminmax())
+    # Written so that NaN fails too.
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise ValueError(
+            f"{name} must have values in [0, 1], got [{low:.4g}, {high:.4g}]; "
+            "divide 8-bit values by 255, undo any normalisation, and clamp what a resize overshoots"
+        )
+
+
+def check_size(image: Tensor, smallest: int, levels: int = 1, name: str = "image") -> None:
+    """Raise a ValueError that names the size and the largest number of levels that fits, unless every level is large enough.
+
+    Args:
+        image: (N, C, H, W).
+        smallest: the shortest side in pixels that the coarsest level may have.
+        levels: number of pyramid levels, each half the size of the one before.
+    """
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    if short >> (levels - 1) >= smallest:
+        return
+    fits = 0
+    while short >> fits >= smallest:
+        fits += 1
+    advice = f"use levels={fits} or a larger image" if fits else "no number of levels fits: use a larger image"
+    for level in range(levels):
+        if short >> level < smallest:
+            raise ValueError(
+                f"{name} of {height} x {width} pixels is too small: level {level} of {levels} would be "
+                f"{height >> level} x {width >> level}, below the smallest input of {smallest} x {smallest}; {advice}"
+            )

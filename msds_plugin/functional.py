@@ -1,0 +1,177 @@
+"""The mathematics of DeepSSIM and MSDS as plain functions of tensors.
+
+Both similarities are written as one minus a ratio of non-negative sums,
+
+    (2 cov + c) / (var_a + var_b + c)  =  1 - mean((a - b)^2) / (mean(a^2) + mean(b^2) + c)      a, b centred,
+
+which is the same number without its cancellation: never above 1, exactly 1 for equal inputs, and precise when the two
+are nearly equal, where a training loss spends its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    r"""Gram matrix :math:`G = F F^T` of feature maps, in float32 at least.
+
+    Args:
+        features: (N, C, h, w), any memory format. Half precision is summed in float32, under autocast too.
+
+    Returns:
+        (N, C, C), not divided by anything: entries grow with the number of positions.
+
+    Example:
+        >>> gram_matrix(torch.ones(1, 2, 3, 3))
+        tensor([[[9., 9.],
+                 [9., 9.]]])
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.flatten(2)
+        if flat.dtype in (torch.float16, torch.bfloat16):
+            flat = flat.float()
+        return flat @ flat.mT
+
+
+def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
+    a = a - a.mean(dims, keepdim=True)
+    b = b - b.mean(dims, keepdim=True)
+    distance = (a - b).square().mean(dims)
+    return distance / (a.square().mean(dims) + b.square().mean(dims) + c)
+
+
+def check_blocks(channels: int, block: int = 4) -> None:
+    """Raise a ValueError unless a Gram matrix of ``channels`` channels can be cut into ``block`` x ``block`` blocks."""
+    if channels % block:
+        raise ValueError(
+            f"a Gram matrix of {channels} channels cannot be cut into {block} x {block} blocks: "
+            f"choose a layer whose channel count is a multiple of {block}"
+        )
+
+
+def block_dissimilarity(a: Tensor, b: Tensor, block: int = 4, c: float = 1e-6) -> Tensor:
+    r"""One minus the structural similarity of two Gram matrices, block by block: the core of DeepSSIM.
+
+    Both are cut into non-overlapping ``block`` x ``block`` blocks; in each,
+    :math:`S = (2\sigma_{ab} + c) / (\sigma_a^2 + \sigma_b^2 + c)` with biased variance and covariance; the result is the
+    mean of :math:`1 - S`.
+
+    Args:
+        a: (N, C, C) or (1, C, C), which is compared with every matrix of ``b``.
+        b: likewise.
+        block: side of a block; divides C.
+        c: keeps blocks of no variance stable.
+
+    Returns:
+        (N,), in [0, 2], exactly 0 for equal matrices; lower is more similar.
+
+    Raises:
+        ValueError: C is not a multiple of ``block``.
+
+    Source: Zhang et al., "Structural Similarity in Deep Features", IEEE TPAMI 2025 (arXiv 2412.19553).
+
+    Example:
+        >>> g = torch.arange(16.).reshape(1, 4, 4)
+        >>> block_dissimilarity(g, g)
+        tensor([0.])
+    """
+    check_blocks(a.shape[-1], block)
+    blocks_a, blocks_b = (g.unflatten(2, (-1, block)).unflatten(1, (-1, block)) for g in (a, b))
+    return _dissimilarity(blocks_a, blocks_b, (2, 4), c).mean((1, 2))
+
+
+def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
+    r"""One minus the structural similarity of two whole matrices: the loss of DeepSSIM-Lite.
+
+    :math:`1 - (2\sigma_{ab} + c) / (\sigma_a^2 + \sigma_b^2 + c)` with the statistics over all entries.
+
+    Args:
+        a: (N, C, C) or (1, C, C), normalised Gram matrices.
+        b: likewise.
+        c: keeps matrices of no variance stable.
+
+    Returns:
+        (N,), in [0, 2], exactly 0 for equal matrices; lower is more similar.
+
+    Example:
+        >>> g = torch.arange(16.).reshape(1, 4, 4)
+        >>> global_dissimilarity(g, 30 - g)
+        tensor([2.0000])
+    """
+    return _dissimilarity(a, b, (-2, -1), c)
+
+
+def pyramid(image: Tensor, levels: int) -> list[Tensor]:
+    """Image pyramid: level 0 is the image, each next one its 2 x 2 averages, an odd last row or column dropped.
+
+    Args:
+        image: (N, C, H, W).
+        levels: at least 1.
+
+    Returns:
+        ``levels`` tensors; level l has H >> l rows and W >> l columns.
+
+    Raises:
+        ValueError: ``levels`` is below 1, or the image is too small to be halved so often.
+
+    Example:
+        >>> [tuple(level.shape) for level in pyramid(torch.rand(1, 3, 65, 96), 3)]
+        [(1, 3, 65, 96), (1, 3, 32, 48), (1, 3, 16, 24)]
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    height, width = image.shape[-2:]
+    if min(height, width) >> (levels - 1) == 0:
+        raise ValueError(f"an image of {height} x {width} pixels cannot be halved {levels - 1} times")
+    images = [image]
+    for _ in range(levels - 1):
+        images.append(F.avg_pool2d(images[-1], 2))
+    return images
+
+
+def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
+    r"""Fuse per-level scores: :math:`\sum_l w_l s_l` for weights that sum to one.
+
+    Computed as :math:`s_0 + \sum_l w_l (s_l - s_0)`, so that levels which agree fuse to their very value (a perfect score
+    stays perfect to the last bit, whatever the rounding of the weights).
+
+    Args:
+        scores: (N, L).
+        fusion: (L,), non-negative, sum one.
+
+    Returns:
+        (N,).
+
+    Example:
+        >>> fuse(torch.tensor([[1.0, 0.5]]), torch.tensor([0.5, 0.5]))
+        tensor([0.7500])
+    """
+    first = scores[:, :1]
+    return first.squeeze(1) + ((scores - first) * fusion.to(scores)).sum(1)
+
+
+def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:
+    """The weights of ``levels`` levels as a float64 tensor that sums to one; None stands for equal weights.
+
+    Raises:
+        ValueError: another number of weights, a negative or non-finite one, or none above zero.
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    if fusion is None:
+        return torch.full((levels,), 1 / levels, dtype=torch.float64)
+    weights = torch.as_tensor(fusion, dtype=torch.float64).detach().cpu().flatten()
+    if len(weights) != levels:
+        raise ValueError(
+            f"fusion has {len(weights)} weights for {levels} levels: pass levels={len(weights)} or {levels} weights"
+        )
+    if not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
+        raise ValueError(f"fusion weights must be finite and non-negative with a positive sum, got {weights.tolist()}")
+    return weights / weights.sum()

@@ -1,0 +1,176 @@
+"""A pyramid around a metric, and MSDS, which is that around DeepSSIM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import Weights
+from .deepssim import DeepSSIM, check_pair
+from .errors import check_image, check_size
+from .functional import fuse, normalise_fusion, pyramid
+from .representation import Representation, check_comparable
+
+__all__ = ["MSDS", "MultiScale"]
+
+
+class MultiScale(nn.Module):
+    r"""Any full-reference metric on an image pyramid, its per-level scores fused with one weight per level.
+
+    .. math:: \sum_l w_l\, m(x_l, y_l), \qquad w_l \ge 0, \quad \sum_l w_l = 1,
+
+    where level 0 is the image and each next level its 2 x 2 averages. Direction and range are those of the metric.
+
+    A metric that has ``represent`` and ``compare`` keeps them: an image is then represented on all levels at once.
+
+    Args:
+        metric: called with (x, y), it returns (N,), (N, 1) or a scalar (then the fused score is a scalar too).
+        levels: number of levels, at least 1.
+        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
+
+    Shape:
+        x, y: (N, 3, H, W), RGB in [0, 1]. Returns (N,).
+
+    Raises:
+        ValueError: a number of weights other than levels, negative weights, an image too small for the levels.
+
+    Source: D. Kang et al., "MSDS: Deep Structural Similarity with Multiscale Representation", 2026 (arXiv 2604.19159).
+
+    Example:
+        >>> metric = MultiScale(lambda x, y: (x - y).abs().mean((1, 2, 3)), levels=2)
+        >>> metric(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5))
+        tensor([0.5000])
+    """
+
+    def __init__(
+        self,
+        metric: Callable[[Tensor, Tensor], Tensor],
+        levels: int = 3,
+        fusion: Sequence[float] | Tensor | None = None,
+        learn_fusion: bool = False,
+    ) -> None:
+        super().__init__()
+        weights = normalise_fusion(fusion, levels)
+        if learn_fusion and not weights.all():
+            raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
+        self.metric = metric
+        self.levels = levels
+        self.fusion_logits: nn.Parameter | None
+        self.fusion_weights: Tensor | None
+        dtype = torch.get_default_dtype()
+        self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
+        self.register_buffer("fusion_weights", None if learn_fusion else weights.to(dtype))
+
+    @property
+    def fusion(self) -> Tensor:
+        """The weights of the levels, (levels,), summing to one."""
+        if self.fusion_logits is not None:
+            return self.fusion_logits.softmax(0)
+        assert self.fusion_weights is not None  # one of the two always is
+        return self.fusion_weights
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return getattr(self.metric, "smallest", 1) << (self.levels - 1)
+
+    @property
+    def source(self) -> str:
+        """What two representations must agree in to be comparable."""
+        return f"{self.levels} levels of {getattr(self.metric, 'source', type(self.metric).__name__)}"
+
+    def represent(self, image: Tensor, saliency: Tensor | None = None) -> Representation:
+        """What is to be kept of images (N, 3, H, W) in [0, 1], on every level.
+
+        Args:
+            image: as above.
+            saliency: (N, 1, H, W) or (N, H, W); averaged from level to level like the image.
+
+        Raises:
+            TypeError: the wrapped metric has no ``represent``.
+        """
+        if not hasattr(self.metric, "represent"):
+            raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
+        check_image(image)
+        images = self._pyramid(image)
+        if saliency is None:
+            parts = [self.metric.represent(level) for level in images]
+        else:
+            maps = pyramid(saliency.unsqueeze(1) if saliency.dim() == 3 else saliency, self.levels)
+            parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
+        return Representation(tuple(part.grams[0] for part in parts), self.source)
+
+    def compare(self, a: Representation, b: Representation) -> Tensor:
+        """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
+        return fuse(self.compare_levels(a, b), self.fusion)
+
+    def compare_levels(self, a: Representation, b: Representation) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused."""
+        check_comparable(a, b, self.source)
+        source = self.metric.source  # type: ignore[attr-defined]
+        parts = [(Representation((p,), source), Representation((q,), source)) for p, q in zip(a.grams, b.grams, strict=True)]
+        return torch.stack([self.metric.compare(*part) for part in parts], 1)  # type: ignore[attr-defined]
+
+    def level_scores(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused."""
+        check_pair(x, y)
+        if hasattr(self.metric, "represent"):
+            return self.compare_levels(self.represent(x, saliency_x), self.represent(y, saliency_y))
+        if saliency_x is not None or saliency_y is not None:
+            raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
+        scores = [self.metric(p, q) for p, q in zip(self._pyramid(x), self._pyramid(y), strict=True)]
+        return torch.stack([score.reshape(-1) for score in scores], 1)
+
+    def forward(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+        """Scores (N,) of distorted images ``x`` beside references ``y``."""
+        return fuse(self.level_scores(x, y, saliency_x, saliency_y), self.fusion)
+
+    def _pyramid(self, image: Tensor) -> list[Tensor]:
+        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
+        return pyramid(image, self.levels)
+
+
+class MSDS(MultiScale):
+    r"""MSDS, the multiscale form of DeepSSIM. Full-reference, higher is better.
+
+    .. math:: \sum_l w_l\, \mathrm{DeepSSIM}(x_l, y_l)
+
+    over an image pyramid. 1 for identical images, at most 1, can be negative (at least -1). The published weights are
+    not public; equal weights are the default.
+
+    Args:
+        levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
+        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
+        backbone, weights, layers, saliency_threshold: see :class:`DeepSSIM`.
+
+    Shape:
+        x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
+
+    Raises:
+        ValueError: a number of weights other than levels, an image too small for the levels, and as in :class:`DeepSSIM`.
+
+    Source: D. Kang, X.-H. Chen, B. Liu, K. Zhang, W. Chen, T. Zhao, "MSDS: Deep Structural Similarity with Multiscale
+    Representation", 2026 (arXiv 2604.19159).
+
+    Example:
+        >>> metric = MSDS(levels=2, fusion=(0.7, 0.3), backbone="alexnet", weights=None)
+        >>> x = torch.rand(1, 3, 96, 64)
+        >>> metric(x, x)
+        tensor([1.])
+    """
+
+    def __init__(
+        self,
+        levels: int = 3,
+        fusion: Sequence[float] | Tensor | None = None,
+        learn_fusion: bool = False,
+        backbone: str | nn.Module = "vgg16",
+        weights: Weights = "imagenet",
+        layers: str | Sequence[str] | None = None,
+        saliency_threshold: float = 0.0,
+    ) -> None:
+        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold), levels, fusion, learn_fusion)
