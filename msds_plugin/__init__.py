@@ -27,3 +27,8 @@ __all__ = [
     "WeightsNotFoundError",
     "build_backbone",
 ]
+
+# Last, because the toolkits' adapters need all of the above: the one place where the mathematics knows that there are any.
+from .adapters import attach as _attach
+
+_attach()

@@ -303,16 +303,19 @@ class Backbone(nn.Module):
         return features
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        for name, constant in self._buffers.items():
+            self._buffers[name] = None if constant is None else fn(constant)
         parameter = next(self.net.parameters(), None)
-        if parameter is not None:
-            probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
-            after = fn(probe)
-            if (after.dtype, after.device) == (probe.dtype, probe.device):
-                return self  # the values are frozen and shared: nothing else may touch them
-            if torch.finfo(after.dtype).eps > torch.finfo(probe.dtype).eps:
-                self._key = None  # rounded weights are no longer those of the file
-            _weights.untie(self.net)
-        super()._apply(fn, recurse)
+        if parameter is None:
+            return self
+        probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+        after = fn(probe)
+        if (after.dtype, after.device) == (probe.dtype, probe.device):
+            return self  # the values are frozen and shared: nothing but a move or a conversion may touch them
+        if torch.finfo(after.dtype).eps > torch.finfo(probe.dtype).eps:
+            self._key = None  # rounded weights are no longer those of the file
+        _weights.untie(self.net)
+        self.net._apply(fn, recurse)
         _weights.tie(self.net, self._key)
         return self
 
