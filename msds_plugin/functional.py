@@ -102,8 +102,8 @@ def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
 
     Example:
         >>> g = torch.arange(16.).reshape(1, 4, 4)
-        >>> global_dissimilarity(g, 30 - g)
-        tensor([2.0000])
+        >>> global_dissimilarity(g, 30 - g).round(decimals=4)
+        tensor([2.])
     """
     return _dissimilarity(a, b, (-2, -1), c)
 
@@ -139,8 +139,8 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
 def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     r"""Fuse per-level scores: :math:`\sum_l w_l s_l` for weights that sum to one.
 
-    Computed as :math:`s_0 + \sum_l w_l (s_l - s_0)`, so that levels which agree fuse to their very value (a perfect score
-    stays perfect to the last bit, whatever the rounding of the weights).
+    Computed as :math:`m + \sum_l w_l (s_l - m)` with :math:`m = \max_l s_l`, so that levels which agree fuse to their very
+    value and nothing rises above the best level (a perfect score is 1 to the last bit, whatever the rounding of the weights).
 
     Args:
         scores: (N, L).
@@ -153,8 +153,8 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
         >>> fuse(torch.tensor([[1.0, 0.5]]), torch.tensor([0.5, 0.5]))
         tensor([0.7500])
     """
-    first = scores[:, :1]
-    return first.squeeze(1) + ((scores - first) * fusion.to(scores)).sum(1)
+    top = scores.detach().amax(1, keepdim=True)  # cancels out, so that no gradient is lost
+    return top.squeeze(1) + ((scores - top) * fusion.to(scores)).sum(1)
 
 
 def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:
