@@ -19,6 +19,10 @@ from torch.nn import functional as F
 __all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def gram_matrix(features: Tensor) -> Tensor:
     r"""Gram matrix :math:`G = F F^T` of feature maps, in float32 at least.
 
@@ -34,15 +38,12 @@ def gram_matrix(features: Tensor) -> Tensor:
                  [9., 9.]]])
     """
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.flatten(2)
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.float()
+        flat = _at_least_float32(features.flatten(2))
         return flat @ flat.mT
 
 
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
-    a = a - a.mean(dims, keepdim=True)
-    b = b - b.mean(dims, keepdim=True)
+    a, b = (g - g.mean(dims, keepdim=True) for g in map(_at_least_float32, (a, b)))
     distance = (a - b).square().mean(dims)
     return distance / (a.square().mean(dims) + b.square().mean(dims) + c)
 
