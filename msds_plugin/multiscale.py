@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, check_pair
+from .deepssim import DeepSSIM, check_pair, saliency_maps
 from .errors import check_image, check_size
 from .functional import fuse, normalise_fusion, pyramid
 from .representation import Representation, check_comparable
@@ -99,7 +99,7 @@ class MultiScale(nn.Module):
         if saliency is None:
             parts = [self.metric.represent(level) for level in images]
         else:
-            maps = pyramid(saliency.unsqueeze(1) if saliency.dim() == 3 else saliency, self.levels)
+            maps = pyramid(saliency_maps(saliency, image), self.levels)
             parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
