@@ -282,16 +282,14 @@ class Backbone(nn.Module):
         """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1]; ``mask`` (N, 1, H, W) of zeros and ones.
 
         Raises:
-            ValueError: the image is too small, or a mask is given to a network whose first layer is not known.
+            ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
+                not known.
             TypeError: the image's type is not the network's.
         """
         check_size(image, self.smallest)
         parameter = next(self.net.parameters(), None)
-        if parameter is not None and parameter.dtype != image.dtype and not torch.is_autocast_enabled(image.device.type):
-            raise TypeError(
-                f"the image is {image.dtype} but the metric is {parameter.dtype}: "
-                "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
-            )
+        if parameter is not None:
+            _check_match(image, parameter)
         if self.mean is not None and self.std is not None:
             image = (image - self.mean) / self.std
         if image.device.type == "cpu":  # where convolutions on it run faster
@@ -330,6 +328,17 @@ class Backbone(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         _weights.tie(self.net, self._key)
+
+
+def _check_match(image: Tensor, parameter: Tensor) -> None:
+    if parameter.device != image.device:
+        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
+    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
+    if parameter.dtype != image.dtype and not autocast:
+        raise TypeError(
+            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
+            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
+        )
 
 
 def _fingerprint(net: nn.Module) -> str:
