@@ -260,8 +260,9 @@ class Backbone(nn.Module):
         self.layers = tuple(layers)
         self.smallest = smallest
         self._key = key
+        device = next((parameter.device for parameter in net.parameters()), None)
         for label, values in (("mean", mean), ("std", std)):
-            constant = None if values is None else torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            constant = None if values is None else torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
             self.register_buffer(label, constant, persistent=False)
         net.requires_grad_(False)
         _weights.tie(net, key)
@@ -310,8 +311,8 @@ class Backbone(nn.Module):
         after = fn(probe)
         if (after.dtype, after.device) == (probe.dtype, probe.device):
             return self  # the values are frozen and shared: nothing but a move or a conversion may touch them
-        if torch.finfo(after.dtype).eps > torch.finfo(probe.dtype).eps:
-            self._key = None  # rounded weights are no longer those of the file
+        if self._key is not None and (after.is_meta or not all(torch.equal(fn(p).to(p), p) for p in self.net.parameters())):
+            self._key = None  # no values, or rounded ones: no longer those of the file
         _weights.untie(self.net)
         self.net._apply(fn, recurse)
         _weights.tie(self.net, self._key)
