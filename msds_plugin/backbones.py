@@ -463,6 +463,8 @@ def build_backbone(
         >>> [tuple(f.shape) for f in net(torch.rand(1, 3, 64, 64))]
         [(1, 192, 7, 7), (1, 256, 3, 3)]
     """
+    if isinstance(backbone, nn.Module) and weights not in ("imagenet", None):
+        raise ValueError("weights belong to a backbone by name; load them into your own module yourself")
     if isinstance(backbone, Backbone):
         if layers is not None:
             raise ValueError("layers are chosen when the backbone is built: build_backbone(name, layers)")
@@ -470,8 +472,6 @@ def build_backbone(
     # Weights must be ordinary tensors, also when the caller happens to be in inference mode.
     with torch.inference_mode(False):
         if isinstance(backbone, nn.Module):
-            if weights not in ("imagenet", None):
-                raise ValueError("weights belong to a backbone by name; load them into your own module yourself")
             return _from_module(backbone, layers)
         if not isinstance(backbone, str):
             raise TypeError(f"backbone must be a name or an nn.Module, got {type(backbone).__name__}")
