@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +281,11 @@ class Backbone(nn.Module):
         return f"{self.name}[{','.join(self.layers)}] weights {self.fingerprint}"
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1]; ``mask`` (N, 1, H, W) of zeros and ones.
+        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1], one for each of ``layers``, in order of depth.
+
+        Args:
+            image: as above.
+            mask: (N, 1, H, W) of zeros and ones, multiplies the output of the first layer.
 
         Raises:
             ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
@@ -377,7 +382,7 @@ def _choose(layers: str | Sequence[str] | None, known: Sequence[str], default: S
     if unknown or not chosen or len(set(chosen)) < len(chosen):
         problem = f"unknown layers {unknown}" if unknown else "layers must be given once each, and at least one"
         raise ValueError(f"{name}: {problem}; choose from {', '.join(known)}")
-    return chosen
+    return tuple(layer for layer in known if layer in chosen)
 
 
 def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
@@ -399,6 +404,14 @@ def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> B
     return Backbone(net, name, chosen, table.mean, table.std, table.smallest, key)
 
 
+def _timm_failure(model_name: str, weights: Weights, error: Exception) -> Exception:
+    if weights is None or "nknown model" in str(error):
+        return ValueError(f"timm cannot make {model_name!r} with features_only: {error}")
+    if weights != "imagenet":
+        return WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}")
+    return WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}")
+
+
 def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
     timm = _timm()
     model_name = name.removeprefix("timm:")
@@ -409,19 +422,25 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
     if weights is not None and weights != "imagenet":
         options["pretrained_cfg_overlay"] = {"state_dict": _weights.read_state_dict(weights)}
         key = (name, _weights.file_identity(weights))
-    try:
-        net = timm.create_model(model_name, features_only=True, **options)
-    except (OSError, RuntimeError, KeyError) as error:
-        if weights is None or "nknown model" in str(error):
-            raise ValueError(f"timm cannot make {model_name!r} with features_only: {error}") from error
-        if weights != "imagenet":
-            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}") from error
-        raise WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}") from error
-    info = net.feature_info
-    known = list(info.module_name())
-    chosen = _choose(layers, known, known, name)
-    indices = [known.index(layer) for layer in chosen]
-    net = timm.create_model(model_name, features_only=True, out_indices=indices, **options)
+    create = partial(timm.create_model, model_name, features_only=True, **options)
+    with torch.random.fork_rng(devices=[]):  # the caller's seed is for the values that stay random
+        try:
+            whole = create()
+        except (OSError, RuntimeError, KeyError) as error:
+            raise _timm_failure(model_name, weights, error) from error
+        info = whole.feature_info
+        known = list(info.module_name())
+        chosen = _choose(layers, known, known, name)
+        indices = [known.index(layer) for layer in chosen]
+        net = create(out_indices=indices)
+    if weights is None:
+        net = create(out_indices=indices)
+    else:
+        # timm leaves what the file lacks at random values, in which two networks differ.
+        before = whole.state_dict()
+        lacking = [label for label, value in net.state_dict().items() if not torch.equal(value, before[label])]
+        if lacking:
+            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: it lacks {lacking[0]!r}")
     config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
     smallest = max(info.reduction()[index] for index in indices)
     return Backbone(_Opaque(net), name, chosen, config["mean"], config["std"], smallest, key)
