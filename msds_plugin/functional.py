@@ -2,7 +2,7 @@
 
 Both similarities are written as one minus a ratio of non-negative sums,
 
-    (2 cov + c) / (var_a + var_b + c)  =  1 - mean((a - b)^2) / (mean(a^2) + mean(b^2) + c)      a, b centred,
+    (2 cov(a, b) + c) / (var(a) + var(b) + c)  =  1 - var(a - b) / (var(a) + var(b) + c),
 
 which is the same number without its cancellation: never above 1, exactly 1 for equal inputs, and precise when the two
 are nearly equal, where a training loss spends its time.
@@ -42,10 +42,13 @@ def gram_matrix(features: Tensor) -> Tensor:
         return flat @ flat.mT
 
 
+def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return (x - x.mean(dims, keepdim=True)).square().mean(dims)
+
+
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
-    a, b = (g - g.mean(dims, keepdim=True) for g in map(_at_least_float32, (a, b)))
-    distance = (a - b).square().mean(dims)
-    return distance / (a.square().mean(dims) + b.square().mean(dims) + c)
+    a, b = _at_least_float32(a), _at_least_float32(b)
+    return _variance(a - b, dims) / (_variance(a, dims) + _variance(b, dims) + c)
 
 
 def check_blocks(channels: int, block: int = 4) -> None:
