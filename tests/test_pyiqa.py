@@ -141,6 +141,7 @@ def random_vgg16(monkeypatch):
 @pytest.mark.parametrize("donor", [("dists", {"pretrained": False}), ("lpips-vgg", {"pretrained": False, "pnet_rand": True})])
 def test_borrows_the_vgg16_of_a_live_metric(random_vgg16, donor):
     name, settings = donor
+    bystanders = [pyiqa.create_metric(other, device="cpu") for other in ("psnr", "ssim")]
     live = pyiqa.create_metric(name, device="cpu", **settings)
     theirs = {p.data_ptr() for p in live.parameters()}
     metric = pyiqa.create_metric("msds", backbone=live, levels=2, device="cpu")
@@ -150,6 +151,7 @@ def test_borrows_the_vgg16_of_a_live_metric(random_vgg16, donor):
     x, y = images()
     assert metric(y, y).eq(1).all()
     assert metric(x, y).lt(1).all()
+    assert len(bystanders) == 2
 
 
 def test_moving_the_borrower_leaves_the_lender(random_vgg16):
