@@ -27,16 +27,19 @@ def check_pair(x: Tensor, y: Tensor) -> None:
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
-def _mask(saliency: Tensor | None, image: Tensor, threshold: float) -> Tensor | None:
-    if saliency is None:
-        return None
+def saliency_maps(saliency: Tensor, image: Tensor) -> Tensor:
+    """Maps (N, 1, H, W) or (N, H, W) of any type as (N, 1, H, W), of the type and on the device of images (N, C, H, W).
+
+    Raises:
+        ValueError: another shape.
+    """
     maps = saliency.unsqueeze(1) if saliency.dim() == 3 else saliency
     if maps.shape != (image.shape[0], 1, *image.shape[-2:]):
         raise ValueError(
             f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
             f"got {tuple(saliency.shape)}"
         )
-    return (maps.to(image.device) > threshold).to(image.dtype)
+    return maps.to(image)
 
 
 class _GramMetric(nn.Module):
@@ -74,7 +77,8 @@ class _GramMetric(nn.Module):
                 threshold.
         """
         check_image(image)
-        features = self.backbone(image, _mask(saliency, image, self.saliency_threshold))
+        mask = None if saliency is None else (saliency_maps(saliency, image) > self.saliency_threshold).to(image)
+        features = self.backbone(image, mask)
         return Representation((tuple(self._gram(feature) for feature in features),), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
