@@ -174,7 +174,7 @@ BACKBONES: dict[str, Architecture] = {
             "fire8": Layer(11, 512, 16, 175, -72),
             "fire9": Layer(12, 512, 16, 207, -88),
         },
-        default=("fire9",),
+        default=("fire8",),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         smallest=17,
@@ -298,8 +298,9 @@ class Backbone(nn.Module):
             _check_match(image, parameter)
         if self.mean is not None and self.std is not None:
             image = (image - self.mean) / self.std
-        if image.device.type == "cpu":  # where convolutions on it run faster
-            image = image.contiguous(memory_format=torch.channels_last)
+        if image.device.type == "cpu":
+            # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
+            image = image.clone(memory_format=torch.channels_last)
         features = self.net(image, mask)
         for feature in features:
             if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
