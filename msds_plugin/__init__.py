@@ -25,5 +25,12 @@ __all__ = [
     "Representation",
     "WeightsFileError",
     "WeightsNotFoundError",
+    "adapters",
     "build_backbone",
+    "registry",
 ]
+
+# Last, because they need all of the above: the one place where the mathematics knows that there are toolkits.
+from . import adapters, registry
+
+adapters.attach()

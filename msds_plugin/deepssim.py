@@ -40,15 +40,20 @@ def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
-def _maps(saliency: Tensor | Windows | None, image: Tensor | Windows) -> Tensor | Windows | None:
-    if saliency is None:
-        return None
+def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:
+    """Maps (N, 1, H, W) or (N, H, W) of any type as (N, 1, H, W), of the type and on the device of images (N, C, H, W).
+
+    Raises:
+        ValueError: another shape.
+    """
     maps = saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency
     if tuple(maps.shape) != (image.shape[0], 1, *image.shape[-2:]):
         raise ValueError(
             f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
             f"got {tuple(saliency.shape)}"
         )
+    if isinstance(maps, Tensor):
+        return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
     return maps
 
 
@@ -106,9 +111,9 @@ class _GramMetric(nn.Module):
                 threshold.
         """
         check_source(image)
-        maps = _maps(saliency, image)
+        maps = None if saliency is None else saliency_maps(saliency, image)
         if self.tile is None and isinstance(image, Tensor) and not isinstance(maps, Windows):
-            mask = None if maps is None else (maps.to(image.device) > self.saliency_threshold).to(image.dtype)
+            mask = None if maps is None else (maps > self.saliency_threshold).to(image)
             sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
         else:
             kept = None if maps is None else _Mask(as_windows(maps), self.saliency_threshold)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +13,9 @@ from .windows import Windows
 
 #: How far outside [0, 1] a value may lie: resampling and lossy codecs overshoot by less than a quarter of an 8-bit step.
 RANGE_TOLERANCE = 1e-3
+
+
+_values_checked = ContextVar("values_checked", default=True)
 
 
 class WeightsNotFoundError(FileNotFoundError):
@@ -21,6 +28,16 @@ class WeightsFileError(ValueError):
 
 class MissingDependencyError(ImportError):
     """An optional package is needed for what was asked; the message says how to install it."""
+
+
+@contextmanager
+def values_unchecked() -> Iterator[None]:
+    """Accept images with values outside [0, 1], as those that a network in training produces."""
+    token = _values_checked.set(False)
+    try:
+        yield
+    finally:
+        _values_checked.reset(token)
 
 
 def check_image(image: Tensor, name: str = "image") -> None:
@@ -44,7 +61,7 @@ def check_image(image: Tensor, name: str = "image") -> None:
         raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
     if image.shape[0] == 0:
         raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
-    if torch.compiler.is_compiling() or image.requires_grad or image.numel() == 0:
+    if torch.compiler.is_compiling() or not _values_checked.get() or image.requires_grad or image.numel() == 0:
         return
     low, high = (value.item() for value in image.detach().aminmax())
     # Written so that NaN fails too.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, check_pair, check_source
+from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
 from .errors import check_size
 from .functional import fuse, normalise_fusion, pyramid
 from .representation import Representation, check_comparable
@@ -81,8 +81,8 @@ class MultiScale(nn.Module):
 
     @property
     def source(self) -> str:
-        """What two representations must agree in to be comparable."""
-        return f"{self.levels} levels of {getattr(self.metric, 'source', type(self.metric).__name__)}"
+        """What two representations must agree in to be comparable, next to their number of levels."""
+        return str(getattr(self.metric, "source", type(self.metric).__name__))
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1], on every level.
@@ -102,7 +102,7 @@ class MultiScale(nn.Module):
         if saliency is None:
             parts = [self.metric.represent(level) for level in images]
         else:
-            maps = self._levels(saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency)
+            maps = self._levels(saliency_maps(saliency, image))
             parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
@@ -112,10 +112,9 @@ class MultiScale(nn.Module):
 
     def compare_levels(self, a: Representation, b: Representation) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused."""
-        check_comparable(a, b, self.source)
-        source = self.metric.source  # type: ignore[attr-defined]
-        parts = [(Representation((p,), source), Representation((q,), source)) for p, q in zip(a.grams, b.grams, strict=True)]
-        return torch.stack([self.metric.compare(*part) for part in parts], 1)  # type: ignore[attr-defined]
+        check_comparable(a, b, self.source, self.levels)
+        compare = self.metric.compare  # type: ignore[attr-defined]
+        return torch.stack([compare(a.level(index), b.level(index)) for index in range(self.levels)], 1)
 
     def level_scores(
         self,
