@@ -198,6 +198,12 @@ BACKBONES: dict[str, Architecture] = {
 }
 
 
+def _cells(mask: Tensor, first: nn.Module) -> Tensor:
+    """The mask as the first layer's positions see it: one is kept if any pixel of its cell, a stride long, is."""
+    stride = next(module.stride for module in first.modules() if isinstance(module, nn.Conv2d))
+    return F.max_pool2d(mask, stride, stride, ceil_mode=True)
+
+
 class _Sequence(nn.Sequential):
     """A sequence of modules that also returns what it computes on the way."""
 
@@ -211,8 +217,7 @@ class _Sequence(nn.Sequential):
         for index, module in enumerate(self):
             x = module(x)
             if index == 0 and mask is not None:
-                # Where the first layer strides, a position is kept if any pixel of its cell is.
-                x = x * F.adaptive_max_pool2d(mask, x.shape[-2:])
+                x = x * _cells(mask, module)[..., : x.shape[-2], : x.shape[-1]]
             if index in self.taps:
                 found[index] = x
         return [found[tap] for tap in self.taps]
@@ -293,6 +298,18 @@ class Backbone(nn.Module):
             TypeError: the image's type is not the network's.
         """
         check_size(image, self.smallest)
+        features = self.net(self.normalise(image), mask)
+        for feature in features:
+            if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
+                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
+        return features
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images as the network wants them.
+
+        Raises:
+            TypeError: the image's type is not the network's.
+        """
         parameter = next(self.net.parameters(), None)
         if parameter is not None:
             _check_match(image, parameter)
@@ -301,11 +318,47 @@ class Backbone(nn.Module):
         if image.device.type == "cpu":
             # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
             image = image.clone(memory_format=torch.channels_last)
-        features = self.net(image, mask)
-        for feature in features:
-            if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
-                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
-        return features
+        return image
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.net.parameters()).device
+
+    @property
+    def known_layers(self) -> tuple[Layer, ...]:
+        """Every layer of which it is known where its positions lie, in order of depth.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        if not isinstance(self.net, _Sequence):
+            raise ValueError(
+                f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
+                f"has global operations, or padding that depends on the size; use one of {', '.join(BACKBONES)}, or tile=None"
+            )
+        return tuple(BACKBONES[self.name].layers.values())
+
+    @property
+    def geometry(self) -> tuple[Layer, ...]:
+        """Where the positions of each chosen layer lie.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        _ = self.known_layers
+        return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
+
+    def parts(self, first: Sequence[int], second: Sequence[int]) -> tuple[_Sequence, _Sequence]:
+        """The network in two: up to the last of the modules ``first``, and from there to the last of ``second``.
+
+        Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
+        second what the last of ``first`` computes.
+        """
+        modules = list(self.net.children())
+        end = max(first) + 1
+        last = max(second, default=max(first)) + 1
+        return _Sequence(modules[:end], first), _Sequence(modules[end:last], [index - end for index in second])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
         for name, constant in self._buffers.items():

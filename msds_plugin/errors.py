@@ -9,6 +9,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from .windows import Windows
+
 #: How far outside [0, 1] a value may lie: resampling and lossy codecs overshoot by less than a quarter of an 8-bit step.
 RANGE_TOLERANCE = 1e-3
 
@@ -70,7 +72,7 @@ def check_image(image: Tensor, name: str = "image") -> None:
         )
 
 
-def check_size(image: Tensor, smallest: int, levels: int = 1, name: str = "image") -> None:
+def check_size(image: Tensor | Windows, smallest: int, levels: int = 1, name: str = "image") -> None:
     """Raise a ValueError that names the size and the largest number of levels that fits, unless every level is large enough.
 
     Args:
