@@ -143,18 +143,18 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     stays perfect to the last bit, whatever the rounding of the weights).
 
     Args:
-        scores: (N, L).
+        scores: (N, L), or (L,) for a single score.
         fusion: (L,), non-negative, sum one.
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> fuse(torch.tensor([[1.0, 0.5]]), torch.tensor([0.5, 0.5]))
         tensor([0.7500])
     """
-    first = scores[:, :1]
-    return first.squeeze(1) + ((scores - first) * fusion.to(scores)).sum(1)
+    first = scores[..., :1]
+    return first.squeeze(-1) + ((scores - first) * fusion.to(scores)).sum(-1)
 
 
 def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:

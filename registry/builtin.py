@@ -51,10 +51,26 @@ for metric in (
         "DeepSSIM on EfficientNet-Lite0",
         DEEPSSIM,
     ),
-    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER),
+    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER, multiscale=True),
     Metric(
-        "msds-lite", "MSDS-Lite", msds_lite, True, (0, 2), "DeepSSIM-Lite on three pyramid levels, for training", MSDS_PAPER
+        "msds-lite",
+        "MSDS-Lite",
+        msds_lite,
+        True,
+        (0, 2),
+        "DeepSSIM-Lite on three pyramid levels, for training",
+        MSDS_PAPER,
+        multiscale=True,
     ),
-    Metric("msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER),
+    Metric(
+        "msds-fast",
+        "MSDS-Fast",
+        _fast(MSDS, "msds"),
+        False,
+        (-1, 1),
+        "MSDS on EfficientNet-Lite0",
+        MSDS_PAPER,
+        multiscale=True,
+    ),
 ):
     register(metric)
