@@ -14,6 +14,7 @@ from .. import registry
 from ..errors import MissingDependencyError
 from ..multiscale import MultiScale
 from ..representation import Representation
+from . import attach
 
 
 class Representing(Protocol):
@@ -73,7 +74,8 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
     """Build a metric by its name, in our registry first, then among pyiqa's.
 
     Args:
-        name: ``msds``, ``deepssim-fast``, ... or, with pyiqa installed, any name of ``pyiqa.list_models()``.
+        name: ``msds``, ``deepssim-fast``, ... or, with pyiqa installed, any name of ``pyiqa.list_models()``, among them
+            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid.
         device: None for the GPU if there is one.
         options: those of the metric.
 
@@ -96,6 +98,7 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
             f"no metric named {name!r} here ({', '.join(registry.names())}); "
             f"pyiqa's metrics need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'"
         ) from error
+    attach()  # for the ms- forms of metrics that have come straight into pyiqa
     known = pyiqa.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known) or registry.names()
