@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ __all__ = ["DeepSSIM", "DeepSSIMLite"]
 
 def check_source(image: Tensor | Windows, name: str = "image") -> None:
     """Raise a clear error unless ``image`` is a batch as :func:`check_image` wants it, or can be read in windows of one."""
-    if not isinstance(image, Windows):
+    if isinstance(image, Tensor) or not isinstance(image, Windows):
         check_image(image, name)
     elif len(image.shape) != 4 or image.shape[1] != 3 or image.shape[0] == 0:
         raise ValueError(f"{name} must be RGB of shape (N, 3, H, W), got {tuple(image.shape)}")
@@ -32,7 +33,7 @@ def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
     check_source(y, "the reference image y")
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
-    if isinstance(x, Windows) or isinstance(y, Windows):
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         return
     if x.device != y.device:
         raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
@@ -41,10 +42,10 @@ def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
 
 
 def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:
-    """Maps (N, 1, H, W) or (N, H, W) of any type as (N, 1, H, W), of the type and on the device of images (N, C, H, W).
+    """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape than that of the images (N, C, H, W).
     """
     maps = saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency
     if tuple(maps.shape) != (image.shape[0], 1, *image.shape[-2:]):
@@ -52,9 +53,9 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor
             f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
             f"got {tuple(saliency.shape)}"
         )
-    if isinstance(maps, Tensor):
-        return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
-    return maps
+    if not isinstance(maps, Tensor):
+        return maps
+    return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _GramMetric(nn.Module):
         """
         check_source(image)
         maps = None if saliency is None else saliency_maps(saliency, image)
-        if self.tile is None and isinstance(image, Tensor) and not isinstance(maps, Windows):
+        if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
             mask = None if maps is None else (maps > self.saliency_threshold).to(image)
             sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
         else:
@@ -136,11 +137,13 @@ class _GramMetric(nn.Module):
         check_pair(x, y)
         return self.compare(self.represent(x, saliency_x), self.represent(y, saliency_y))
 
+    @abstractmethod
     def _gram(self, gram: Tensor, positions: int) -> Tensor:
-        raise NotImplementedError
+        """What is kept of a Gram matrix that is the sum over so many positions."""
 
+    @abstractmethod
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
+        """Scores (N,) of the matrices of each layer."""
 
 
 def _mean_over_layers(dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

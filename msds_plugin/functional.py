@@ -147,18 +147,18 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     value and nothing rises above the best level (a perfect score is 1 to the last bit, whatever the rounding of the weights).
 
     Args:
-        scores: (N, L).
+        scores: (N, L), or (L,) for a single score.
         fusion: (L,), non-negative, sum one.
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> fuse(torch.tensor([[1.0, 0.5]]), torch.tensor([0.5, 0.5]))
         tensor([0.7500])
     """
-    top = scores.detach().amax(1, keepdim=True)  # cancels out, so that no gradient is lost
-    return top.squeeze(1) + ((scores - top) * fusion.to(scores)).sum(1)
+    top = scores.detach().amax(-1, keepdim=True)  # cancels out, so that no gradient is lost
+    return top.squeeze(-1) + ((scores - top) * fusion.to(scores)).sum(-1)
 
 
 def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:

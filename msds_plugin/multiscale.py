@@ -6,16 +6,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .backbones import Weights
 from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
-from .errors import check_size
+from .errors import check_size, too_small
 from .functional import fuse, normalise_fusion, pyramid
 from .representation import Representation, check_comparable
 from .tiling import Tile
 from .windows import Windows, halvings
 
 __all__ = ["MSDS", "MultiScale"]
+
+Fusion = Sequence[float] | Tensor | None
+
+#: A side in pixels that no metric known to us finds too small (the largest demand is 161, of the five-scale SSIMs).
+_LARGE = 512
 
 
 class MultiScale(nn.Module):
@@ -25,7 +31,10 @@ class MultiScale(nn.Module):
 
     where level 0 is the image and each next level its 2 x 2 averages. Direction and range are those of the metric.
 
-    A metric that has ``represent`` and ``compare`` keeps them: an image is then represented on all levels at once.
+    A metric that has ``represent`` and ``compare`` keeps them: an image is then represented on all levels at once. What
+    images any other metric takes (channels, range of values, smallest size) is its own affair. Where it fails on a level
+    but not on the one before, the level is too small for it, which the error says; where it fails on the image itself, it
+    is tried on a larger image to see whether the size was why.
 
     Args:
         metric: called with (x, y), it returns (N,), (N, 1) or a scalar (then the fused score is a scalar too).
@@ -34,10 +43,11 @@ class MultiScale(nn.Module):
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
 
     Shape:
-        x, y: (N, 3, H, W), RGB in [0, 1]. Returns (N,).
+        x, y: (N, C, H, W), as the metric takes them. Returns (N,).
 
     Raises:
-        ValueError: a number of weights other than levels, negative weights, an image too small for the levels.
+        ValueError: a number of weights other than levels, negative weights, an image too small for the levels or, on a
+            level, for the metric (with the metric's own error as the cause), a metric that returns several scores per image.
 
     Source: D. Kang et al., "MSDS: Deep Structural Similarity with Multiscale Representation", 2026 (arXiv 2604.19159).
 
@@ -51,7 +61,7 @@ class MultiScale(nn.Module):
         self,
         metric: Callable[[Tensor, Tensor], Tensor],
         levels: int = 3,
-        fusion: Sequence[float] | Tensor | None = None,
+        fusion: Fusion = None,
         learn_fusion: bool = False,
     ) -> None:
         super().__init__()
@@ -123,16 +133,40 @@ class MultiScale(nn.Module):
         saliency_x: Tensor | Windows | None = None,
         saliency_y: Tensor | Windows | None = None,
     ) -> Tensor:
-        """Scores of each level alone, (N, levels), before they are fused."""
-        check_pair(x, y)
+        """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
         if hasattr(self.metric, "represent"):
+            check_pair(x, y)
             return self.compare_levels(self.represent(x, saliency_x), self.represent(y, saliency_y))
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
-        if isinstance(x, Windows) or isinstance(y, Windows):
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
             raise TypeError(f"{type(self.metric).__name__} needs whole images as tensors, it cannot read them in windows")
-        scores = [self.metric(p, q) for p, q in zip(self._pyramid(x), self._pyramid(y), strict=True)]
-        return torch.stack([score.reshape(-1) for score in scores], 1)
+        _check_batches(x, y)
+        pairs = list(zip(self._pyramid(x), self._pyramid(y), strict=True))
+        return torch.stack([self._score(level, pairs) for level in range(self.levels)], -1)
+
+    def _score(self, level: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        x, y = pairs[level]
+        try:
+            score = self.metric(x, y)
+        except Exception as error:  # every metric has an exception of its own for an image that is too small
+            if level == 0 and not self._works_on_larger(x, y):
+                raise
+            smaller = min(pairs[0], key=lambda image: min(image.shape[-2:]))
+            reason = f"where the metric fails ({type(error).__name__}: {error})"
+            raise ValueError(too_small(smaller, level, self.levels, reason)) from error
+        if score.dim() and score.numel() != len(x):
+            raise ValueError(f"the metric returned shape {tuple(score.shape)} for {len(x)} images: one score each is needed")
+        return score.reshape(-1) if score.dim() else score
+
+    def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
+        if min(*x.shape[-2:], *y.shape[-2:]) >= _LARGE:
+            return False
+        try:
+            self.metric(*(F.interpolate(image[:1].detach(), (_LARGE, _LARGE)) for image in (x, y)))
+        except Exception:
+            return False
+        return True
 
     def forward(
         self,
@@ -150,12 +184,21 @@ class MultiScale(nn.Module):
 
     def _levels(self, image: Tensor | Windows) -> Sequence[Tensor | Windows]:
         """The pyramid; where the metric works in tiles, computed in tiles too."""
-        if isinstance(image, Windows) or getattr(self.metric, "tile", None) is not None:
+        if not isinstance(image, Tensor) or getattr(self.metric, "tile", None) is not None:
             return halvings(image, self.levels)
         return pyramid(image, self.levels)
 
     def _check_size(self, image: Tensor | Windows) -> None:
         check_size(image, getattr(self.metric, "smallest", 1), self.levels)
+
+
+def _check_batches(x: Tensor, y: Tensor) -> None:
+    for name, image in (("x", x), ("y", y)):
+        if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
+            shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} images and y has {len(y)}: one reference per distorted image is needed")
 
 
 class MSDS(MultiScale):
@@ -191,7 +234,7 @@ class MSDS(MultiScale):
     def __init__(
         self,
         levels: int = 3,
-        fusion: Sequence[float] | Tensor | None = None,
+        fusion: Fusion = None,
         learn_fusion: bool = False,
         backbone: str | nn.Module = "vgg16",
         weights: Weights = "imagenet",
