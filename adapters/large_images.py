@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MissingDependencyError
-from .images import ImageFileError, read_image
+from .images import ImageFileError
 
 #: Pixels from which on a TIFF is read in windows: as a tensor it would take 12 bytes for each.
 LARGE = 64_000_000
@@ -33,10 +33,10 @@ def _rasterio() -> Any:
 
 
 class LargeImage:
-    """A TIFF as :class:`~msds_plugin.windows.Windows`, the numbers of :func:`read_image`, of which only windows are decoded.
+    """A TIFF as :class:`~msds_plugin.windows.Windows`, of which only windows are decoded.
 
-    8 or 16 bits, RGB or grey (which becomes RGB); transparency is dropped. Tiled files and files in short strips are read
-    fastest; BigTIFF and every compression that GDAL knows will do.
+    The numbers of ``read_image``: 8 or 16 bits, RGB or grey (which becomes RGB), without transparency. BigTIFF and every
+    compression that GDAL knows will do; tiles and short strips are read fastest.
 
     Raises:
         ImageFileError: no such file, damaged, or colours of another kind; names the file and the cause.
@@ -75,6 +75,9 @@ class LargeImage:
             f"cannot read {self.path}: neither RGB nor grey but {photometric or ', '.join(kinds)}; convert it to RGB"
         )
 
+    def __reduce__(self) -> tuple[type[LargeImage], tuple[Path]]:
+        return LargeImage, (self.path,)
+
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         """The window (1, 3, height, width) whose first pixel is (top, left), float32 in [0, 1].
 
@@ -92,19 +95,19 @@ class LargeImage:
         return torch.from_numpy(values).unsqueeze(0).expand(1, 3, -1, -1)
 
 
-def open_image(path: str | os.PathLike[str]) -> Tensor | LargeImage:
-    """A large TIFF as something that is read in windows, any other image as a tensor (1, 3, H, W).
+def open_large(path: str | os.PathLike[str]) -> LargeImage | None:
+    """The file as a :class:`LargeImage` if it is a TIFF of at least :data:`LARGE` pixels; otherwise None.
 
     Raises:
-        ImageFileError: see :func:`read_image` and :class:`LargeImage`.
+        ImageFileError: see :class:`LargeImage`.
         MissingDependencyError: the file is a large TIFF, and rasterio is not installed.
     """
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
-        return read_image(path)
+        return None
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             large = page.imagewidth * page.imagelength >= LARGE
-    except (OSError, ValueError):  # read_image says what is wrong
-        large = False
-    return LargeImage(path) if large else read_image(path)
+    except (OSError, ValueError):  # not to be read here: who reads it next says why
+        return None
+    return LargeImage(path) if large else None

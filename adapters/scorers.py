@@ -14,13 +14,14 @@ from .. import registry
 from ..errors import MissingDependencyError
 from ..multiscale import MultiScale
 from ..representation import Representation
+from ..windows import Windows
 from . import attach
 
 
 class Representing(Protocol):
     """A metric that can represent an image once and compare it often."""
 
-    def represent(self, image: Tensor) -> Representation:
+    def represent(self, image: Tensor | Windows) -> Representation:
         """What is to be kept of images."""
 
     def compare(self, a: Representation, b: Representation) -> Tensor:

@@ -1,5 +1,6 @@
 """Tiles give what the whole image gives: values, gradients, levels, files."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -353,18 +354,41 @@ class TestFiles:
 
     def test_only_large_tiffs_are_opened_in_windows(self, pixels, write, monkeypatch, tmp_path):
         from msds_plugin.adapters import large_images
-        from msds_plugin.adapters.images import ImageFileError
         from PIL import Image
 
         path = write(pixels, photometric="rgb")
-        assert isinstance(large_images.open_image(path), Tensor)
+        assert large_images.open_large(path) is None
         Image.fromarray(pixels).save(tmp_path / "image.png")
-        monkeypatch.setattr(large_images, "LARGE", 150 * 140)
-        assert isinstance(large_images.open_image(path), large_images.LargeImage)
-        assert isinstance(large_images.open_image(tmp_path / "image.png"), Tensor)
         (tmp_path / "text.tif").write_text("not an image")
-        with pytest.raises(ImageFileError):
-            large_images.open_image(tmp_path / "text.tif")
+        monkeypatch.setattr(large_images, "LARGE", 150 * 140)
+        opened = large_images.open_large(path)
+        assert opened is not None
+        assert torch.equal(pickle.loads(pickle.dumps(opened)).read(3, 4, 50, 60), opened.read(3, 4, 50, 60))
+        assert large_images.open_large(tmp_path / "image.png") is None
+        assert large_images.open_large(tmp_path / "text.tif") is None
+        assert large_images.open_large(tmp_path / "missing.tif") is None
+
+    def test_engine_scores_large_files_beside_small_ones(self, pixels, write, monkeypatch, tmp_path):
+        from msds_plugin.adapters import large_images
+        from msds_plugin.adapters.pairs import Pair
+        from msds_plugin.adapters.scorers import create_scorer
+        from msds_plugin.adapters.scoring import score_pairs
+        from PIL import Image
+
+        large, small = write(pixels, photometric="rgb", tile=(32, 32)), tmp_path / "small.png"
+        Image.fromarray(pixels[:100, :90] // 2).save(small)
+        pairs = [Pair(small, large), Pair(large, small), Pair(large, large), Pair(small, small)]
+        torch.manual_seed(0)
+        scorers = [create_scorer("msds", "cpu", backbone="squeezenet1_1", weights=None), create_scorer("ssim", "cpu")]
+        whole = list(score_pairs(pairs, scorers, workers=0))
+        monkeypatch.setattr(large_images, "LARGE", 150 * 140)
+        tiled = {(r.pair, r.metric): r for r in score_pairs(pairs, scorers, workers=0)}
+        for expected in whole:
+            result = tiled[expected.pair, expected.metric]
+            if expected.metric == "ssim" and large in (expected.pair.distorted, expected.pair.reference):
+                assert "windows" in result.error
+            else:
+                assert result.score == pytest.approx(expected.score, abs=1e-5, nan_ok=True)
 
     def test_score_of_files(self, pixels, write, monkeypatch):
         from msds_plugin.adapters.images import read_image
