@@ -78,7 +78,7 @@ def score_pairs(
         raise ValueError(f"workers must not be negative, got {workers}")
     if not scorers:
         raise ValueError("no metric to score with")
-    return _results(pairs, scorers, batch_size, workers)
+    return _results(_read(pairs, workers), scorers, batch_size)
 
 
 @dataclass(eq=False)
@@ -106,10 +106,10 @@ def _size(image: Pixels) -> tuple[int, ...]:
     return image.shape[-2:] if isinstance(image, LargeImage) else image.shape[:2]
 
 
-def _results(pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int, workers: int | None) -> Iterator[Result]:
+def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer], batch_size: int) -> Iterator[Result]:
     waiting: dict[Any, list[_Job]] = defaultdict(list)
     pixels = min(BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"]) for scorer in scorers)
-    for job in _read(pairs, workers):
+    for job in jobs:
         if isinstance(job, tuple):
             pair, reason = job
             yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
@@ -146,7 +146,7 @@ def _as_it_is(image: Any) -> Any:
 
 
 def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[Pair, str]]:
-    """The pairs by reference, with their images or the reason why they cannot be read."""
+    """The pairs by reference, with their images or the reason why they cannot be read; workers start at once."""
     groups: dict[Path, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.reference].append(pair)
@@ -160,17 +160,18 @@ def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[P
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # or it draws from the caller's random numbers
     )
-    images = iter(loader)
-    for group in groups.values():
+    return _jobs(groups.values(), iter(loader))
+
+
+def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Job | tuple[Pair, str]]:
+    for group in groups:
         image = next(images)
-        reference = None if isinstance(image, str) else _Reference(image)
+        if isinstance(image, str):
+            yield from ((pair, image) for pair, _ in zip(group, images, strict=False))
+            continue
+        reference = _Reference(image)
         for pair, distorted in zip(group, images, strict=False):
-            if reference is None:
-                yield pair, image
-            elif isinstance(distorted, str):
-                yield pair, distorted
-            else:
-                yield _Job(pair, distorted, reference)
+            yield (pair, distorted) if isinstance(distorted, str) else _Job(pair, distorted, reference)
 
 
 def _cores() -> int:
