@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -81,11 +81,12 @@ def _original(copy: nn.Module) -> nn.Module:
     """The live metric that ``copy`` was copied from: pyiqa deep-copies the options of a metric, its weights with them."""
     if not isinstance(copy, InferenceModel):
         return copy
-    weights = vgg16_weights(copy)
+    weights = list(vgg16_weights(copy).values())
     for other in gc.get_objects():
-        if other is copy or type(other) is not type(copy) or other.metric_name != copy.metric_name:
+        if other is copy or type(other) is not InferenceModel:
             continue
-        theirs = vgg16_weights(other)
-        if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights.values(), theirs.values(), strict=True)):
-            return other
+        with suppress(ValueError):  # a metric without a VGG16
+            theirs = vgg16_weights(other).values()
+            if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights, theirs, strict=True)):
+                return other
     return copy

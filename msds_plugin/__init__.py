@@ -25,10 +25,12 @@ __all__ = [
     "Representation",
     "WeightsFileError",
     "WeightsNotFoundError",
+    "adapters",
     "build_backbone",
+    "registry",
 ]
 
-# Last, because the toolkits' adapters need all of the above: the one place where the mathematics knows that there are any.
-from .adapters import attach as _attach
+# Last, because they need all of the above: the one place where the mathematics knows that there are toolkits.
+from . import adapters, registry
 
-_attach()
+adapters.attach()

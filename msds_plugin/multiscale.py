@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, check_pair
-from .errors import check_image, check_size, too_small
+from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
+from .errors import check_size, too_small
 from .functional import fuse, normalise_fusion, pyramid
 from .representation import Representation, check_comparable
+from .tiling import Tile
+from .windows import Windows, halvings
 
 __all__ = ["MSDS", "MultiScale"]
 
@@ -89,10 +91,10 @@ class MultiScale(nn.Module):
 
     @property
     def source(self) -> str:
-        """What two representations must agree in to be comparable."""
-        return f"{self.levels} levels of {getattr(self.metric, 'source', type(self.metric).__name__)}"
+        """What two representations must agree in to be comparable, next to their number of levels."""
+        return str(getattr(self.metric, "source", type(self.metric).__name__))
 
-    def represent(self, image: Tensor, saliency: Tensor | None = None) -> Representation:
+    def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1], on every level.
 
         Args:
@@ -104,12 +106,13 @@ class MultiScale(nn.Module):
         """
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
-        check_image(image)
-        images = self._pyramid(image)
+        check_source(image)
+        self._check_size(image)
+        images = self._levels(image)
         if saliency is None:
             parts = [self.metric.represent(level) for level in images]
         else:
-            maps = pyramid(saliency.unsqueeze(1) if saliency.dim() == 3 else saliency, self.levels)
+            maps = self._levels(saliency_maps(saliency, image))
             parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
@@ -119,18 +122,25 @@ class MultiScale(nn.Module):
 
     def compare_levels(self, a: Representation, b: Representation) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused."""
-        check_comparable(a, b, self.source)
-        source = self.metric.source  # type: ignore[attr-defined]
-        parts = [(Representation((p,), source), Representation((q,), source)) for p, q in zip(a.grams, b.grams, strict=True)]
-        return torch.stack([self.metric.compare(*part) for part in parts], 1)  # type: ignore[attr-defined]
+        check_comparable(a, b, self.source, self.levels)
+        compare = self.metric.compare  # type: ignore[attr-defined]
+        return torch.stack([compare(a.level(index), b.level(index)) for index in range(self.levels)], 1)
 
-    def level_scores(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+    def level_scores(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_x: Tensor | Windows | None = None,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
         if hasattr(self.metric, "represent"):
             check_pair(x, y)
             return self.compare_levels(self.represent(x, saliency_x), self.represent(y, saliency_y))
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise TypeError(f"{type(self.metric).__name__} needs whole images as tensors, it cannot read them in windows")
         _check_batches(x, y)
         pairs = list(zip(self._pyramid(x), self._pyramid(y), strict=True))
         return torch.stack([self._score(level, pairs) for level in range(self.levels)], -1)
@@ -158,13 +168,28 @@ class MultiScale(nn.Module):
             return False
         return True
 
-    def forward(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_x: Tensor | Windows | None = None,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``."""
         return fuse(self.level_scores(x, y, saliency_x, saliency_y), self.fusion)
 
     def _pyramid(self, image: Tensor) -> list[Tensor]:
-        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
+        self._check_size(image)
         return pyramid(image, self.levels)
+
+    def _levels(self, image: Tensor | Windows) -> Sequence[Tensor | Windows]:
+        """The pyramid; where the metric works in tiles, computed in tiles too."""
+        if not isinstance(image, Tensor) or getattr(self.metric, "tile", None) is not None:
+            return halvings(image, self.levels)
+        return pyramid(image, self.levels)
+
+    def _check_size(self, image: Tensor | Windows) -> None:
+        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
 
 
 def _check_batches(x: Tensor, y: Tensor) -> None:
@@ -188,7 +213,7 @@ class MSDS(MultiScale):
         levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
         fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
-        backbone, weights, layers, saliency_threshold: see :class:`DeepSSIM`.
+        backbone, weights, layers, saliency_threshold, tile: see :class:`DeepSSIM`.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
@@ -215,5 +240,6 @@ class MSDS(MultiScale):
         weights: Weights = "imagenet",
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
+        tile: Tile = None,
     ) -> None:
-        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold), levels, fusion, learn_fusion)
+        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold, tile), levels, fusion, learn_fusion)

@@ -40,8 +40,26 @@ def _fast(factory: Callable[..., nn.Module], name: str) -> Callable[..., nn.Modu
 
 
 for metric in (
-    Metric("deepssim", "DeepSSIM", DeepSSIM, False, (-1, 1), "structural similarity of VGG16's Gram matrices", DEEPSSIM),
-    Metric("deepssim-lite", "DeepSSIM-Lite", DeepSSIMLite, True, (0, 2), "DeepSSIM as a light training loss", DEEPSSIM),
+    Metric(
+        "deepssim",
+        "DeepSSIM",
+        DeepSSIM,
+        False,
+        (-1, 1),
+        "structural similarity of VGG16's Gram matrices",
+        DEEPSSIM,
+        takes_backbone=True,
+    ),
+    Metric(
+        "deepssim-lite",
+        "DeepSSIM-Lite",
+        DeepSSIMLite,
+        True,
+        (0, 2),
+        "DeepSSIM as a light training loss",
+        DEEPSSIM,
+        takes_backbone=True,
+    ),
     Metric(
         "deepssim-fast",
         "DeepSSIM-Fast",
@@ -51,7 +69,17 @@ for metric in (
         "DeepSSIM on EfficientNet-Lite0",
         DEEPSSIM,
     ),
-    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER, multiscale=True),
+    Metric(
+        "msds",
+        "MSDS",
+        MSDS,
+        False,
+        (-1, 1),
+        "DeepSSIM on three pyramid levels",
+        MSDS_PAPER,
+        takes_backbone=True,
+        multiscale=True,
+    ),
     Metric(
         "msds-lite",
         "MSDS-Lite",
@@ -60,6 +88,7 @@ for metric in (
         (0, 2),
         "DeepSSIM-Lite on three pyramid levels, for training",
         MSDS_PAPER,
+        takes_backbone=True,
         multiscale=True,
     ),
     Metric(

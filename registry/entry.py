@@ -21,6 +21,7 @@ class Metric:
         score_range: smallest and largest value it can take; infinite where there is no bound.
         summary: one line.
         citation: where it was published.
+        takes_backbone: the factory has the options ``backbone`` and ``weights``, because the name promises no other network.
         multiscale: it works on a pyramid already, with the options ``levels`` and ``fusion``.
 
     Raises:
@@ -34,6 +35,7 @@ class Metric:
     score_range: tuple[float, float]
     summary: str
     citation: str = ""
+    takes_backbone: bool = False
     multiscale: bool = False
 
     def __post_init__(self) -> None:
