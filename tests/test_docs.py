@@ -56,7 +56,9 @@ def test_page_runs_as_printed(page, workplace):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     runs = [[sys.executable, "-c", python]] if python else []
     for run in [*runs, *(["sh", "-c", command] for command in commands)]:
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        # The demo as on a new machine, without VGG16, which is quicker too.
+        home = {"TORCH_HOME": str(workplace)} if run[-1] == "msds demo" else {}
+        done = subprocess.run(run, env=environment | home, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, f"{run[-1]}\n{done.stdout}\n{done.stderr}"
 
 
