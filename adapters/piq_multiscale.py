@@ -78,7 +78,7 @@ class _PerImage(nn.Module):
         super().__init__()
         self.metric = _without_reduction(metric, options)
         named = type(metric) if isinstance(metric, nn.Module) else metric
-        self.variant = variant(f"{named.__module__.partition('.')[0]}.{named.__qualname__}", options)
+        self.kind = variant(f"{named.__module__.partition('.')[0]}.{named.__qualname__}", options)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return score_each(self.metric, x, y)

@@ -36,11 +36,16 @@ def _on_a_pyramid(name: str) -> bool:
 
 
 class _PerImage(nn.Module):
-    def __init__(self, network: nn.Module, variant: str) -> None:
+    def __init__(self, network: nn.Module, kind: str) -> None:
         super().__init__()
         self.network = network
-        self.variant = variant
+        self.kind: str = getattr(getattr(network, "metric", None), "kind", kind)
         self.smallest: int = getattr(network, "smallest", 1)
+
+    @property
+    def backbone(self) -> object:
+        """The feature network of a metric of ours."""
+        return getattr(getattr(self.network, "metric", None), "backbone", None)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return score_each(self.network, x, y)

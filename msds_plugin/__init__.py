@@ -6,6 +6,7 @@ from importlib.metadata import version as _version
 from .backbones import BACKBONES, Backbone, build_backbone
 from .deepssim import DeepSSIM, DeepSSIMLite
 from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from .fusion_file import FusionFile, FusionFileError
 from .multiscale import MSDS, MultiScale
 from .representation import Representation
 
@@ -20,6 +21,8 @@ __all__ = [
     "Backbone",
     "DeepSSIM",
     "DeepSSIMLite",
+    "FusionFile",
+    "FusionFileError",
     "MissingDependencyError",
     "MultiScale",
     "Representation",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,14 @@ from .backbones import Weights
 from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
 from .errors import check_size, too_small
 from .functional import fuse, normalise_fusion, pyramid
+from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable
 from .tiling import Tile
 from .windows import Windows, halvings
 
 __all__ = ["MSDS", "MultiScale"]
 
-Fusion = Sequence[float] | Tensor | None
+Fusion = Sequence[float] | Tensor | str | os.PathLike[str] | None
 
 #: A side in pixels that no metric known to us finds too small (the largest demand is 161, of the five-scale SSIMs).
 _LARGE = 512
@@ -39,13 +42,15 @@ class MultiScale(nn.Module):
     Args:
         metric: called with (x, y), it returns (N,), (N, 1) or a scalar (then the fused score is a scalar too).
         levels: number of levels, at least 1.
-        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
+            None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
 
     Shape:
         x, y: (N, C, H, W), as the metric takes them. Returns (N,).
 
     Raises:
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
         ValueError: a number of weights other than levels, negative weights, an image too small for the levels or, on a
             level, for the metric (with the metric's own error as the cause), a metric that returns several scores per image.
 
@@ -65,6 +70,8 @@ class MultiScale(nn.Module):
         learn_fusion: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(fusion, str | os.PathLike):
+            fusion = FusionFile.load(fusion).weights_for(metric, levels, fusion)
         weights = normalise_fusion(fusion, levels)
         if learn_fusion and not weights.all():
             raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
@@ -211,7 +218,8 @@ class MSDS(MultiScale):
 
     Args:
         levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
-        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
+            None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
         backbone, weights, layers, saliency_threshold, tile: see :class:`DeepSSIM`.
 
@@ -219,6 +227,7 @@ class MSDS(MultiScale):
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
 
     Raises:
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
         ValueError: a number of weights other than levels, an image too small for the levels, and as in :class:`DeepSSIM`.
 
     Source: D. Kang, X.-H. Chen, B. Liu, K. Zhang, W. Chen, T. Zhao, "MSDS: Deep Structural Similarity with Multiscale
@@ -243,3 +252,22 @@ class MSDS(MultiScale):
         tile: Tile = None,
     ) -> None:
         super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold, tile), levels, fusion, learn_fusion)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> MSDS:
+        """MSDS with the fusion weights, levels, backbone and layers of a file that ``msds fit`` wrote.
+
+        Args:
+            path: the file.
+            options: further ones, ``weights`` for example if those of the backbone are not its default; a ``backbone`` of your
+                own must be given again.
+
+        Raises:
+            FileNotFoundError: no such file.
+            FusionFileError: it is damaged, or for another metric.
+        """
+        file = FusionFile.load(path)
+        if file.target.base != DeepSSIM.kind:
+            raise FusionFileError(f"{path} holds fusion weights for {file.metric} ({file.target}), not for MSDS")
+        network = {} if "backbone" in options else {"backbone": file.target.backbone, "layers": file.target.layers}
+        return cls(file.levels, path, **{**network, **options})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
-from msds_plugin.multiscale import MSDS, MultiScale
+from msds_plugin.multiscale import MSDS, Fusion, MultiScale
 
 from . import register
 from .entry import Metric
@@ -23,9 +23,7 @@ MSDS_PAPER = (
 )
 
 
-def msds_lite(
-    levels: int = 3, fusion: Sequence[float] | Tensor | None = None, learn_fusion: bool = False, **options: Any
-) -> MultiScale:
+def msds_lite(levels: int = 3, fusion: Fusion = None, learn_fusion: bool = False, **options: Any) -> MultiScale:
     """DeepSSIM-Lite on a pyramid; ``options`` are those of :class:`DeepSSIMLite`."""
     return MultiScale(DeepSSIMLite(**options), levels, fusion, learn_fusion)
 
