@@ -44,7 +44,7 @@ class LargeImage:
 
     Example:
         >>> x, y = LargeImage("distorted.tif"), LargeImage("reference.tif")  # doctest: +SKIP
-        >>> create("msds-fast")(x, y)  # doctest: +SKIP
+        >>> MSDS(backbone="efficientnet_lite0")(x, y)  # doctest: +SKIP
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

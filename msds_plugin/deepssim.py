@@ -169,7 +169,7 @@ class DeepSSIM(_GramMetric):
         tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
             keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
             chooses tiles, or the whole image if it fits, for half of the free memory: on CUDA as the driver tells it,
-            elsewhere as the operating system does, and 768 MiB at most. None for the whole image at once.
+            elsewhere as the operating system does, and 512 MiB at most. None for the whole image at once.
             Gradients are then computed tile by tile too, each tile twice. For backbones by name.
 
     Shape:

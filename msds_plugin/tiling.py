@@ -44,7 +44,7 @@ T = TypeVar("T")
 PIECE = 512
 
 #: On a CPU ``"auto"`` takes no more bytes than this for a tile: its margin is small beside it then, and more gains little.
-MOST_BYTES = 3 << 28
+MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
