@@ -71,8 +71,8 @@ def photographs() -> list[Tensor]:
 
 @pytest.fixture
 def pair(golden) -> tuple[Tensor, Tensor]:
-    """Two distorted images and their reference, (2, 3, 81, 94): small, with odd sides."""
-    crop = (..., slice(60, 141), slice(80, 174))
+    """Two distorted images and their reference, (2, 3, 129, 135): small, with odd sides, three levels for AlexNet."""
+    crop = (..., slice(60, 189), slice(80, 215))
     y = golden("hats.png")[crop].repeat(2, 1, 1, 1)
     return torch.cat([golden(f"hats_{kind}.png")[crop] for kind in ("jpeg8", "blur2")]), y
 

