@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,38 @@ from ..errors import MissingDependencyError
 
 #: What a column may be called, by what it holds; the first three are needed.
 COLUMNS = {
-    "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path"),
+    "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path", "hq_name"),
     "distorted": ("distorted", "dist", "dist_name", "distorted_name", "dist_img", "img_name", "dist_path"),
-    "score": ("score", "mos", "dmos", "mos_label"),
+    "score": ("score", "mos", "dmos", "mos_label", "elo_score"),
     "distortion": ("distortion", "dist_type", "type"),
     "std": ("std", "mos_std", "dmos_std", "score_std"),
+}
+
+_TID = (
+    "additive Gaussian noise, noise in colour components, spatially correlated noise, masked noise, high-frequency noise, "
+    "impulse noise, quantisation noise, Gaussian blur, denoising, JPEG, JPEG2000, JPEG transmission errors, "
+    "JPEG2000 transmission errors, non-eccentricity pattern noise, local blocks, mean shift, contrast change, saturation "
+    "change, multiplicative Gaussian noise, comfort noise, compression of noisy images, colour quantisation with dither, "
+    "chromatic aberrations, sparse sampling"
+)
+_KADID = (
+    "Gaussian blur, lens blur, motion blur, colour diffusion, colour shift, colour quantisation, colour saturation 1, "
+    "colour saturation 2, JPEG2000, JPEG, white noise, white noise in colour, impulse noise, multiplicative noise, denoising, "
+    "brighten, darken, mean shift, jitter, non-eccentricity patch, pixelate, quantisation, colour block, high sharpen, "
+    "contrast change"
+)
+_NUMBER = r"_(\d+)_\d+\.\w+$"
+
+#: Where pyiqa's data sets say the type of distortion in the name of the image, and the names of types that are numbered
+#: from one; PIPAL's stay numbers.
+_DISTORTION: dict[str, tuple[str, str]] = {
+    "live": (r"([a-z0-9]+)/[^/]+$", ""),
+    "livem": (r"(blurjpeg|blurnoise)/", ""),
+    "csiq": (r"\.([A-Za-z0-9]+)\.\d+\.\w+$", ""),
+    "tid2008": (_NUMBER, _TID),
+    "tid2013": (_NUMBER, _TID),
+    "kadid10k": (_NUMBER, _KADID),
+    "pipal": (_NUMBER, ""),
 }
 
 
@@ -93,6 +123,8 @@ def load_csv(
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
     """A full-reference data set by pyiqa's name, through pyiqa's own loader and its table of data sets.
 
+    Standard deviations come from pyiqa's meta-info file where it has them, types of distortion from the images' names.
+
     Args:
         name: ``live``, ``tid2013``, ... of ``pyiqa.get_dataset_info()``.
         root: the folder that holds pyiqa's data sets (its ``data_root``); what is missing there pyiqa downloads.
@@ -100,22 +132,53 @@ def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
     Raises:
         MissingDependencyError: pyiqa is not installed.
         ValueError: a name that pyiqa does not know, or a data set without references.
+        FileNotFoundError: it is not in ``root`` and cannot be downloaded.
     """
     try:
         import pyiqa
     except ImportError as error:
         raise MissingDependencyError(f"data sets by name need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    known: dict[str, dict[str, Any]] = pyiqa.get_dataset_info()
+    if name not in known:
+        raise ValueError(f"pyiqa knows no data set named {name!r}; it knows {', '.join(known)}")
+    info = known[name]
+    if info["type"] != "GeneralFRDataset":
+        raise ValueError(f"{name} has no reference images: a full-reference data set is needed")
     try:
-        info: dict[str, Any] = pyiqa.get_dataset_info(name)
-    except AssertionError as error:
-        raise ValueError(f"pyiqa knows no data set named {name!r}") from error
-    loaded = pyiqa.load_dataset(name, data_root=str(root))
+        with redirect_stdout(sys.stderr):  # pyiqa says there what it loads
+            loaded = pyiqa.load_dataset(name, data_root=str(root))
+    except (OSError, AssertionError) as error:
+        raise FileNotFoundError(f"pyiqa cannot load {name} from {root}: {error}") from error
     return from_pyiqa(loaded, name, bool(info.get("lower_better", False)))
 
 
 def from_pyiqa(dataset: Any, name: str, lower_is_better: bool) -> Dataset:
-    """The table of one of pyiqa's full-reference data set objects."""
+    """The table of one of pyiqa's full-reference data set objects, its own split of it if it has one."""
     rows = [(str(item[0]), str(item[1]), float(item[2])) for item in dataset.paths_mos if len(item) >= 3]
     if not rows:
         raise ValueError(f"{name} has no reference images: a full-reference data set is needed")
-    return Dataset(name, pd.DataFrame(rows, columns=["reference", "distorted", "score"]), lower_is_better)
+    table = pd.DataFrame(rows, columns=["reference", "distorted", "score"])
+    std = _std_by_image(dataset)
+    if std:
+        table["std"] = [std.get(path, float("nan")) for path in table["distorted"]]
+    if name in _DISTORTION:
+        table["distortion"] = [_distortion(path, *_DISTORTION[name]) for path in table["distorted"]]
+    return Dataset(name, table, lower_is_better)
+
+
+def _std_by_image(dataset: Any) -> dict[str, float]:
+    meta: pd.DataFrame | None = getattr(dataset, "meta_info", None)
+    if meta is None:
+        return {}
+    column = next((name for name in meta if str(name).lower() in COLUMNS["std"]), None)
+    if column is None:
+        return {}
+    folder = dataset.opt["dataroot_target"]
+    return {os.path.join(folder, str(path)): float(std) for path, std in zip(meta.iloc[:, 1], meta[column], strict=True)}
+
+
+def _distortion(path: str, pattern: str, names: str) -> str | None:
+    found = re.search(pattern, Path(path).as_posix())
+    if found is None or not names:
+        return found and found[1]
+    return dict(enumerate(names.split(", "), 1)).get(int(found[1]), found[1])

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from msds_plugin.adapters.datasets import from_pyiqa, load_csv, load_pyiqa
+from PIL import Image
+
+
+def write_csv(tmp_path, header, *rows):
+    path = tmp_path / "set.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_columns_by_name_in_any_order(tmp_path):
+    path = write_csv(tmp_path, "DMOS,img_name,type,ref,mos_std,other", "3.5,a/d.png,blur,r.png,0.2,x", "4,b/d.png,,r.png,,y")
+    data = load_csv(path, root="images", lower_is_better=True)
+    assert data.name == "set"
+    assert data.lower_is_better
+    assert data.table["score"].tolist() == [3.5, 4.0]
+    assert data.table["reference"].tolist() == [str(Path("images/r.png"))] * 2
+    assert data.table["distorted"].tolist() == [str(Path("images/a/d.png")), str(Path("images/b/d.png"))]
+    assert data.table["distortion"][0] == "blur"
+    assert pd.isna(data.table["distortion"][1])
+    assert data.table["std"][0] == 0.2
+    assert np.isnan(data.table["std"][1])
+
+
+def test_columns_by_position(tmp_path):
+    data = load_csv(write_csv(tmp_path, "one,two,three,four", "r.png,d.png,7,x"))
+    assert data.table.to_dict("records") == [
+        {"reference": str(tmp_path / "r.png"), "distorted": str(tmp_path / "d.png"), "score": 7.0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("a,b", ["r,d"], "2 columns"),
+        ("ref_name,other,mos", ["r,d,1"], "no column for distorted"),
+        ("ref_name,dist_name,mos", [], "no rows"),
+        ("ref_name,dist_name,mos", ["r,d,1", "r,e,bad"], "finite score in lines 3"),
+        ("ref_name,dist_name,mos", ["r,d,1", "r,d,2"], "line 3 twice"),
+    ],
+)
+def test_bad_tables(tmp_path, header, rows, message):
+    with pytest.raises(ValueError, match=message):
+        load_csv(write_csv(tmp_path, header, *rows))
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no CSV file"):
+        load_csv(tmp_path / "absent.csv")
+
+
+def image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "names", "kinds", "std"),
+    [
+        ("live", "LIVEIQA_release2", ["jp2k/img2.bmp", "wn/img2.bmp"], ["jp2k", "wn"], None),
+        ("csiq", "CSIQ/dst_imgs", ["1600.AWGN.1.png", "1600.jpeg2000.5.png"], ["AWGN", "jpeg2000"], None),
+        ("tid2013", "tid2013/distorted_images", ["i01_08_3.bmp", "I01_24_1.bmp"], ["Gaussian blur", "sparse sampling"], 0.13),
+        ("kadid10k", "kadid10k/images", ["I01_01_01.png", "I01_25_05.png"], ["Gaussian blur", "contrast change"], 0.5),
+    ],
+)
+def test_pyiqa_data_sets(tmp_path, capsys, name, target, names, kinds, std):
+    pyiqa = pytest.importorskip("pyiqa")
+    info = pyiqa.get_dataset_info(name)
+    meta = tmp_path / Path(*Path(info["meta_info_file"]).parts[1:])
+    meta.parent.mkdir(parents=True)
+    frame = pd.DataFrame({"ref_name": "ref.bmp", "dist_name": names, "mos": [1.0, 2.0]})
+    if std is not None:
+        frame["std"] = std
+    frame.to_csv(meta, index=False)
+    for path in names:
+        image(tmp_path / target / path)
+    data = load_pyiqa(name, tmp_path)
+    assert data.lower_is_better == info["lower_better"]
+    assert data.table["distortion"].tolist() == kinds
+    assert data.table["score"].tolist() == [1.0, 2.0]
+    assert all(Path(path).is_file() for path in data.table["distorted"])
+    assert ("std" in data.table) == (std is not None)
+    if std is not None:
+        assert data.table["std"].tolist() == [std, std]
+    assert capsys.readouterr().out == ""
+
+
+def test_pyiqa_names(tmp_path):
+    pytest.importorskip("pyiqa")
+    with pytest.raises(ValueError, match="knows no data set named 'nothing'"):
+        load_pyiqa("nothing", tmp_path)
+    with pytest.raises(ValueError, match="no reference images"):
+        load_pyiqa("koniq10k", tmp_path)
+
+
+def test_deviations_follow_a_split():
+    class Loaded:
+        opt = {"dataroot_target": "images"}  # noqa: RUF012
+        meta_info = pd.DataFrame({"r": ["a", "a"], "d": ["x.png", "y.png"], "mos": [1, 2], "MOS_std": [0.1, 0.2]})
+        paths_mos = [["refs/a", str(Path("images/y.png")), 2]]  # noqa: RUF012
+
+    data = from_pyiqa(Loaded(), "mine", False)
+    assert data.table["std"].tolist() == [0.2]
+    assert "distortion" not in data.table
