@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..errors import MissingDependencyError
+from ..multiscale import MultiScale
 from ..representation import Representation
 
 
@@ -25,12 +26,16 @@ class Representing(Protocol):
         """Scores (N,) of two representations."""
 
 
+class MetricUnavailableError(RuntimeError):
+    """A metric of a toolkit that cannot be made here."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A metric that is ready to score.
 
     Attributes:
-        name: as it was asked for.
+        name: as it was asked for; where another backbone was chosen than the name stands for, with that in parentheses.
         lower_is_better: direction.
         score: (distorted, reference), each (N, 3, H, W) in [0, 1] on ``device``, to (N,).
         device: where images must be.
@@ -46,7 +51,22 @@ class Scorer:
     @property
     def representing(self) -> Representing | None:
         """The metric, if an image can be represented once and compared often."""
-        return cast(Representing, self.module) if hasattr(self.module, "compare") else None
+        inner = self.module.metric if isinstance(self.module, MultiScale) else self.module
+        return cast(Representing, self.module) if hasattr(inner, "represent") and hasattr(inner, "compare") else None
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device of this name; None for the GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
+        raise ValueError(f"no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
+    return chosen
 
 
 def create_scorer(name: str, device: str | torch.device | None = None, **options: Any) -> Scorer:
@@ -58,13 +78,17 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
         options: those of the metric.
 
     Raises:
-        ValueError: no metric of this name; names the nearest.
+        ValueError: no metric of this name (names the nearest), or no such device.
         MissingDependencyError: the name is not ours, and pyiqa is not installed.
+        MetricUnavailableError: pyiqa has the metric but cannot make it, for want of its weights for example.
+        WeightsNotFoundError, WeightsFileError: the weights of one of our metrics.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(device)
     if name in registry.names():
         metric = registry.create(name, **options).to(device).eval()
-        return Scorer(name, registry.get(name).lower_is_better, metric, device, metric)
+        chosen = options.get("backbone", "vgg16")
+        label = name if chosen == "vgg16" else f"{name}({chosen if isinstance(chosen, str) else type(chosen).__name__})"
+        return Scorer(label, registry.get(name).lower_is_better, metric, device, metric)
     try:
         import pyiqa
     except ImportError as error:
@@ -76,10 +100,62 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
     if name not in known:
         near = difflib.get_close_matches(name, known) or registry.names()
         raise ValueError(f"no metric named {name!r}; did you mean {', '.join(near)}?")
-    model = pyiqa.create_metric(name, device=device, **options)
+    try:
+        model = pyiqa.create_metric(name, device=device, **options)
+    except Exception as error:  # each of its metrics fails in its own way
+        raise MetricUnavailableError(f"pyiqa cannot make {name!r} ({type(error).__name__}: {error})") from error
 
     def score(distorted: Tensor, reference: Tensor) -> Tensor:
         scores = model(distorted, reference) if model.metric_mode == "FR" else model(distorted)
-        return cast(Tensor, scores).reshape(-1).expand(len(distorted))
+        if scores.numel() != len(distorted):
+            raise ValueError(f"{name} gave {scores.numel()} scores for {len(distorted)} images")
+        return cast(Tensor, scores).reshape(-1)
 
     return Scorer(name, bool(model.lower_better), score, device, model)
+
+
+def create_scorers(names: Iterable[str], device: str | torch.device | None = None, **options: Any) -> list[Scorer]:
+    """Build several metrics, each name once, with options for those of them that take a backbone.
+
+    Args:
+        names: see :func:`create_scorer`.
+        device: None for the GPU if there is one.
+        options: ``backbone``, ``weights``, ... for the metrics whose names promise no other network.
+
+    Raises:
+        ValueError: options, but no metric that takes them; and as :func:`create_scorer`.
+    """
+    wanted = list(dict.fromkeys(names))
+    takers = [name for name in registry.names() if registry.get(name).takes_backbone]
+    if options and not set(wanted) & set(takers):
+        raise ValueError(f"{' and '.join(options)} can be chosen for {', '.join(takers)}, not for {', '.join(wanted)}")
+    return [create_scorer(name, device, **(options if name in takers else {})) for name in wanted]
+
+
+def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, str, str]]:
+    """Every metric that :func:`create_scorer` knows, as (name, title, better direction, range, summary).
+
+    Args:
+        with_toolkits: pyiqa's too.
+
+    Raises:
+        MissingDependencyError: pyiqa's are asked for, but it is not installed.
+    """
+    rows = []
+    for name in registry.names():
+        metric = registry.get(name)
+        low, high = metric.score_range
+        direction = "lower" if metric.lower_is_better else "higher"
+        rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
+    if not with_toolkits:
+        return rows
+    try:
+        from pyiqa.default_model_configs import DEFAULT_CONFIGS
+    except ImportError as error:
+        raise MissingDependencyError(f"pyiqa's metrics need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    for name, config in sorted(DEFAULT_CONFIGS.items()):
+        if name not in registry.names():
+            kind = "full-reference" if config.get("metric_mode") == "FR" else "no-reference"
+            direction = "lower" if config.get("lower_better") else "higher"
+            rows.append((name, name, direction, config.get("score_range", ""), f"pyiqa, {kind}"))
+    return rows

@@ -52,6 +52,7 @@ class Architecture:
         default: the layers used unless the caller chooses.
         mean, std: what the images, RGB in [0, 1], are normalised with.
         smallest: shortest side in pixels that every layer can be computed from.
+        url: where the pretrained weights are downloaded from; None where a package brings them.
     """
 
     build: Callable[[bool], nn.Sequential]
@@ -62,9 +63,10 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     smallest: int
+    url: str | None = None
 
 
-def _torchvision(name: str, url: str) -> dict[str, Callable[..., Any]]:
+def _torchvision(name: str, url: str) -> dict[str, Any]:
     def build(random: bool) -> nn.Sequential:
         from torchvision import models
 
@@ -75,7 +77,7 @@ def _torchvision(name: str, url: str) -> dict[str, Callable[..., Any]]:
     def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key.removeprefix("features."): value for key, value in state.items()}
 
-    return {"build": build, "locate": lambda: _weights.from_hub(url), "rename": rename}
+    return {"build": build, "locate": lambda: _weights.from_hub(url), "rename": rename, "url": url}
 
 
 def _timm() -> Any:

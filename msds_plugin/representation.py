@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,21 @@ class Representation:
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a representation of {len(self)}")
         return self._map(lambda gram: gram[chosen])
+
+    @staticmethod
+    def cat(parts: Sequence[Representation]) -> Representation:
+        """The images of several representations one after the other, as ``torch.cat`` does for tensors.
+
+        Raises:
+            ValueError: none given, or made by different metrics, backbones, layers or weights.
+        """
+        sources = {part.source for part in parts}
+        if len(sources) != 1:
+            made_by = f"they were made by {', '.join(sorted(sources))}" if sources else "none was given"
+            raise ValueError(f"only representations of one source can be put together: {made_by}")
+        levels = zip(*(part.grams for part in parts), strict=True)
+        grams = tuple(tuple(torch.cat(layer) for layer in zip(*level, strict=True)) for level in levels)
+        return Representation(grams, parts[0].source)
 
     def level(self, index: int) -> Representation:
         """The representation of one pyramid level."""

@@ -54,13 +54,18 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
+def hub_path(url: str) -> Path:
+    """Where torch.hub's cache (``$TORCH_HOME/hub/checkpoints``) has, or would have, the file of ``url``."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+
+
 def from_hub(url: str) -> Path:
-    """The file of ``url`` in torch.hub's cache (``$TORCH_HOME/hub/checkpoints``), downloaded there if need be.
+    """The file of ``url`` in torch.hub's cache, downloaded there if need be.
 
     Raises:
         WeightsNotFoundError: not in the cache and not to be downloaded; says where to put the file by hand.
     """
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+    path = hub_path(url)
     if path.is_file():
         return path
     try:

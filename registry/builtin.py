@@ -40,8 +40,8 @@ def _fast(factory: Callable[..., nn.Module], name: str) -> Callable[..., nn.Modu
 
 
 for metric in (
-    Metric("deepssim", "DeepSSIM", DeepSSIM, False, (-1, 1), "structural similarity of VGG16's Gram matrices", DEEPSSIM),
-    Metric("deepssim-lite", "DeepSSIM-Lite", DeepSSIMLite, True, (0, 2), "DeepSSIM as a light training loss", DEEPSSIM),
+    Metric("deepssim", "DeepSSIM", DeepSSIM, False, (-1, 1), "structural similarity of VGG16's Gram matrices", DEEPSSIM, True),
+    Metric("deepssim-lite", "DeepSSIM-Lite", DeepSSIMLite, True, (0, 2), "DeepSSIM as a light training loss", DEEPSSIM, True),
     Metric(
         "deepssim-fast",
         "DeepSSIM-Fast",
@@ -51,9 +51,16 @@ for metric in (
         "DeepSSIM on EfficientNet-Lite0",
         DEEPSSIM,
     ),
-    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER),
+    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER, True),
     Metric(
-        "msds-lite", "MSDS-Lite", msds_lite, True, (0, 2), "DeepSSIM-Lite on three pyramid levels, for training", MSDS_PAPER
+        "msds-lite",
+        "MSDS-Lite",
+        msds_lite,
+        True,
+        (0, 2),
+        "DeepSSIM-Lite on three pyramid levels, for training",
+        MSDS_PAPER,
+        True,
     ),
     Metric("msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER),
 ):

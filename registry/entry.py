@@ -21,6 +21,7 @@ class Metric:
         score_range: smallest and largest value it can take; infinite where there is no bound.
         summary: one line.
         citation: where it was published.
+        takes_backbone: the factory has the options ``backbone`` and ``weights``, because the name promises no other network.
 
     Raises:
         ValueError: a name that could not be typed, or a range that is not one.
@@ -33,6 +34,7 @@ class Metric:
     score_range: tuple[float, float]
     summary: str
     citation: str = ""
+    takes_backbone: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*", self.name):

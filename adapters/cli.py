@@ -1,0 +1,25 @@
+"""The command line: ``msds``. Each command is a function in a module of its own, which imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from .cli_demo import demo
+from .cli_list import list_metrics
+from .cli_score import score
+
+app = typer.Typer(
+    help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("score")(score)
+app.command("list")(list_metrics)
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """The console script ``msds``."""
+    app()

@@ -1,0 +1,224 @@
+"""The engine: pairs of image files and metrics to scores, as they come, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..representation import Representation
+from .images import ImageFileError, decode, to_tensor
+from .pairs import Pair
+from .scorers import Representing, Scorer
+
+__all__ = ["Pair", "Result", "score_pairs"]
+
+Pixels: TypeAlias = npt.NDArray[Any]
+
+#: Pixels of the distorted images of one batch, by kind of device: beyond this a larger batch only costs memory.
+BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}
+#: Below this many images, starting workers takes longer than they save.
+FEW_IMAGES = 16
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one metric says of one pair.
+
+    Attributes:
+        pair: the pair.
+        metric: the scorer's name.
+        score: NaN where there is none.
+        seconds: time spent on this score, without reading the files; images of one batch share its time equally.
+        error: why there is no score.
+    """
+
+    pair: Pair
+    metric: str
+    score: float
+    seconds: float
+    error: str | None = None
+
+
+def score_pairs(
+    pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int = 8, workers: int | None = None
+) -> Iterator[Result]:
+    """Score every pair with every metric, giving results as they come, those of one pair one after the other.
+
+    Pairs of one reference are taken together, so that each file is decoded once per reference it belongs to and each
+    reference is represented once by every metric that can. Only pairs of equal image sizes share a batch. An image that
+    cannot be read, and a pair that a metric cannot score, give a result that says why, and cost no other.
+
+    Args:
+        pairs: what to score.
+        scorers: what to score it with.
+        batch_size: pairs per batch at most; large images go in smaller batches (:data:`BATCH_PIXELS`).
+        workers: processes that decode images; 0 to do it here, None for one per core (at most eight; none for few images).
+
+    Raises:
+        ValueError: a batch size below one, a negative number of workers, or no metric.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must not be negative, got {workers}")
+    if not scorers:
+        raise ValueError("no metric to score with")
+    return _results(pairs, scorers, batch_size, workers)
+
+
+@dataclass(eq=False)
+class _Reference:
+    """An image and what metrics keep of it; it lives as long as a pair that waits for it."""
+
+    pixels: Pixels
+    representations: dict[int, Representation] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Job:
+    """A pair whose images have been read."""
+
+    pair: Pair
+    distorted: Pixels
+    reference: _Reference
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        return self.distorted.shape[:2], self.reference.pixels.shape[:2]
+
+
+def _results(pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int, workers: int | None) -> Iterator[Result]:
+    waiting: dict[Any, list[_Job]] = defaultdict(list)
+    pixels = min(BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"]) for scorer in scorers)
+    for job in _read(pairs, workers):
+        if isinstance(job, tuple):
+            pair, reason = job
+            yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
+            continue
+        batch = waiting[job.sizes]
+        batch.append(job)
+        if len(batch) >= min(batch_size, pixels // math.prod(job.sizes[0])):
+            yield from _score(waiting.pop(job.sizes), scorers)
+        elif sum(map(len, waiting.values())) >= 4 * batch_size:
+            yield from _score(waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes]))), scorers)
+    for batch in waiting.values():
+        yield from _score(batch, scorers)
+
+
+class _Images(Dataset[Any]):
+    """Decoded files; in place of one that cannot be read, the reason."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels | str:
+        try:
+            return decode(self.paths[index])
+        except ImageFileError as error:
+            return str(error)
+
+
+def _as_it_is(image: Any) -> Any:
+    # An array travels through a pipe. As a tensor it would take shared memory, of which containers often have 64 MB.
+    return image
+
+
+def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[Pair, str]]:
+    """The pairs by reference, with their images or the reason why they cannot be read."""
+    groups: dict[Path, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[pair.reference].append(pair)
+    paths = [path for reference, group in groups.items() for path in (reference, *(pair.distorted for pair in group))]
+    if workers is None:
+        workers = 0 if len(paths) < FEW_IMAGES else min(_cores(), MOST_WORKERS)
+    loader = DataLoader(
+        _Images(paths),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # or it draws from the caller's random numbers
+    )
+    images = iter(loader)
+    for group in groups.values():
+        image = next(images)
+        reference = None if isinstance(image, str) else _Reference(image)
+        for pair, distorted in zip(group, images, strict=False):
+            if reference is None:
+                yield pair, image
+            elif isinstance(distorted, str):
+                yield pair, distorted
+            else:
+                yield _Job(pair, distorted, reference)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _score(batch: Sequence[_Job], scorers: Sequence[Scorer]) -> Iterator[Result]:
+    by_metric = [_score_with(scorer, key, batch) for key, scorer in enumerate(scorers)]
+    for results in zip(*by_metric, strict=True):
+        yield from results
+
+
+def _score_with(scorer: Scorer, key: int, batch: Sequence[_Job]) -> list[Result]:
+    start = perf_counter()
+    try:
+        with torch.inference_mode():
+            scores = _scores(scorer, key, batch).tolist()
+    except Exception as error:  # whatever a metric cannot do with one pair must not cost the others
+        if len(batch) > 1:
+            return [result for job in batch for result in _score_with(scorer, key, [job])]
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return [Result(batch[0].pair, scorer.name, math.nan, perf_counter() - start, reason)]
+    seconds = (perf_counter() - start) / len(batch)
+    return [
+        Result(job.pair, scorer.name, score, seconds, "the score is not a number" if math.isnan(score) else None)
+        for job, score in zip(batch, scores, strict=True)
+    ]
+
+
+def _scores(scorer: Scorer, key: int, batch: Sequence[_Job]) -> Tensor:
+    x = _stack([job.distorted for job in batch], scorer.device)
+    metric = scorer.representing
+    if metric is None:
+        return scorer.score(x, _stack([job.reference.pixels for job in batch], scorer.device))
+    references = list(dict.fromkeys(job.reference for job in batch))
+    distorted = _represent(metric, x, key, [r for r in references if key not in r.representations])
+    kept = [job.reference.representations[key] for job in batch]
+    return metric.compare(distorted, kept[0] if len(references) == 1 else Representation.cat(kept))
+
+
+def _represent(metric: Representing, x: Tensor, key: int, references: Sequence[_Reference]) -> Representation:
+    """The representation of ``x``; those of ``references``, all of one size, are stored in them."""
+    if not references:
+        return metric.represent(x)
+    y = _stack([reference.pixels for reference in references], x.device)
+    if x.shape[-2:] == y.shape[-2:]:
+        both = metric.represent(torch.cat([x, y]))
+        distorted, represented = both[: len(x)], both[len(x) :]
+    else:
+        distorted, represented = metric.represent(x), metric.represent(y)
+    for index, reference in enumerate(references):
+        # A copy, since a slice would keep the whole batch in memory.
+        reference.representations[key] = represented[index].to(x.device, copy=True)
+    return distorted
+
+
+def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor:
+    return torch.cat([to_tensor(image, device) for image in images])

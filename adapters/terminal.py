@@ -1,0 +1,87 @@
+"""What the commands have in common: tables on stdout; errors, notes and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+#: Exit codes: a result is missing; the command could not start; the user stopped it (as shells count SIGINT).
+INCOMPLETE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def setup() -> Iterator[None]:
+    """What goes wrong in here is the user's to mend: one line on stderr and exit code 2, no traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        say(f"Error: {' '.join(text.split())}")
+        raise typer.Exit(USAGE) from error
+
+
+@contextmanager
+def clean_stdout() -> Iterator[None]:
+    """Send to stderr what libraries print, so that stdout holds results only."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar with the time left, on stderr if that is a terminal; what it gives is to be called after each step."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+def arrow(lower_is_better: bool) -> str:
+    """The direction of a metric as a sign, in words where stdout cannot show it."""
+    sign = "↓" if lower_is_better else "↑"
+    try:
+        sign.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "(lower is better)" if lower_is_better else "(higher is better)"
+    return sign
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0, title: str | None = None) -> None:
+    """Print a table on stdout: drawn on a terminal, tab-separated lines with a heading elsewhere.
+
+    Args:
+        columns: headings.
+        rows: their cells.
+        numbers: how many of the last columns are numbers, to be aligned to the right.
+        title: for a terminal only.
+    """
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(row))
+        return
+    table = Table(title=title)
+    for index, column in enumerate(columns):
+        is_number = index >= len(columns) - numbers
+        table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
