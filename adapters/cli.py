@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .cli_benchmark import benchmark
 from .cli_demo import demo
 from .cli_list import list_metrics
 from .cli_score import score
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command("score")(score)
 app.command("list")(list_metrics)
+app.command("benchmark")(benchmark)
 app.command("demo")(demo)
 
 

@@ -39,6 +39,7 @@ class Outcome:
     """What came of one metric on one pair: a score, or why there is none.
 
     Attributes:
+        metric: its number, from :meth:`Results.metric`.
         key: of the pair, from :func:`pair_key`.
         reference, distorted: paths.
         score: None where it failed.
@@ -46,6 +47,7 @@ class Outcome:
         error: why there is no score, None where there is one.
     """
 
+    metric: int
     key: str
     reference: str
     distorted: str
@@ -126,7 +128,7 @@ class Results:
         query = "SELECT key FROM score JOIN pair ON pair.id = pair WHERE metric = ? AND score IS NOT NULL"
         return {key for (key,) in self._db.execute(query, (metric,))}
 
-    def add(self, metric: int, outcomes: Iterable[Outcome]) -> None:
+    def add(self, outcomes: Iterable[Outcome]) -> None:
         """Keep outcomes, all or none of them; a score that is there already stays, a failure gives way."""
         rows = list(outcomes)
         with self._writing():
@@ -138,7 +140,7 @@ class Results:
                 "INSERT INTO score SELECT ?, id, ?, ?, ?, ? FROM pair WHERE key = ? "
                 "ON CONFLICT DO UPDATE SET score = excluded.score, seconds = excluded.seconds, error = excluded.error, "
                 "time = excluded.time WHERE score.score IS NULL",
-                [(metric, row.score, row.seconds, row.error, time.time(), row.key) for row in rows],
+                [(row.metric, row.score, row.seconds, row.error, time.time(), row.key) for row in rows],
             )
 
     def frame(self, metric: int) -> pd.DataFrame:

@@ -76,14 +76,15 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
 
     Args:
         name: ``msds``, ``deepssim-fast``, ... or, with pyiqa installed, any name of ``pyiqa.list_models()``, among them
-            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid.
+            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid, or, with piq installed, ``piq:`` and piq's
+            name for it (``piq:fsim``, ``piq:LPIPS``).
         device: None for the GPU if there is one.
         options: those of the metric.
 
     Raises:
         ValueError: no metric of this name (names the nearest), or no such device.
-        MissingDependencyError: the name is not ours, and pyiqa is not installed.
-        MetricUnavailableError: pyiqa has the metric but cannot make it, for want of its weights for example.
+        MissingDependencyError: the name is not ours, and the toolkit that could have it is not installed.
+        MetricUnavailableError: the toolkit has the metric but cannot make it, for want of its weights for example.
         WeightsNotFoundError, WeightsFileError: the weights of one of our metrics.
     """
     device = choose_device(device)
@@ -92,6 +93,10 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
         chosen = options.get("backbone", "vgg16")
         label = name if chosen == "vgg16" else f"{name}({chosen if isinstance(chosen, str) else type(chosen).__name__})"
         return Scorer(label, registry.get(name).lower_is_better, metric, device, metric)
+    if name.startswith("piq:"):
+        from .piq_scorers import create_piq_scorer
+
+        return create_piq_scorer(name, device, **options)
     try:
         import pyiqa
     except ImportError as error:

@@ -25,7 +25,8 @@ SEED = 0
 #: A prediction counts as an outlier where it is farther from the opinion than this many standard deviations.
 OUTLIER_DEVIATIONS = 2.0
 
-_UNKNOWN: Interval = (float("nan"), float("nan"))
+#: An interval that is not known.
+UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS_AT_ONCE = 2_000_000  # of a resamples x items table: 16 MB each
 
 
@@ -353,13 +354,13 @@ def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
     u, v = (x - centre) / scale, (y - low) / span
     sign = -1.0 if pearson(u, v) < 0 else 1.0
     for softness in (0.25, 1.0):
-        try:
-            start = (v.max(), v.min(), 0.0, sign * softness)
-            b1, b2, b3, b4 = optimize.curve_fit(_logistic, u, v, start, maxfev=5000, ftol=1e-12, xtol=1e-12)[0]
-        except RuntimeError:  # scipy's word for no convergence
-            continue
-        if np.isfinite([b1, b2, b3, b4]).all() and b4 != 0:
-            yield float(b1 * span + low), float(b2 * span + low), float(b3 * scale + centre), float(b4 * scale)
+        start = (v.max(), v.min(), 0.0, sign * softness)
+        fit = optimize.least_squares(
+            lambda parameters: _logistic(u, *parameters) - v, start, method="lm", ftol=1e-10, xtol=1e-10, max_nfev=2000
+        )
+        b1, b2, b3, b4 = (float(value) for value in fit.x)
+        if fit.success and b4 != 0:
+            yield b1 * span + low, b2 * span + low, b3 * scale + centre, b4 * scale
 
 
 def _intervals(
@@ -368,7 +369,7 @@ def _intervals(
     groups = np.unique(groups, return_inverse=True)[1]
     draws = resample(groups, resamples, seed)
     if not len(draws) or not _varied(x, y):
-        return (_UNKNOWN,) * 5
+        return (UNKNOWN,) * 5
 
     def sums(values: Array) -> Array:  # (resamples,), from the sums within each group
         return np.asarray(draws @ np.bincount(groups, values, minlength=draws.shape[1]), dtype=np.float64)
@@ -388,7 +389,7 @@ def _intervals(
 def _percentiles(values: Array) -> Interval:
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return _UNKNOWN
+        return UNKNOWN
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
 

@@ -8,8 +8,8 @@ import pytest
 from msds_plugin.adapters.results import Outcome, Results, ResultsFileError, pair_key
 
 
-def outcome(number, score=0.5, error=None):
-    return Outcome(f"key{number}", f"r{number}.png", f"d{number}.png", score, 0.1, error)
+def outcome(metric, number, score=0.5, error=None):
+    return Outcome(metric, f"key{number}", f"r{number}.png", f"d{number}.png", score, 0.1, error)
 
 
 def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
@@ -17,8 +17,8 @@ def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
     with Results(path) as results:
         one = results.metric("msds", {"weights": "abc", "options": {"levels": 3}})
         other = results.metric("msds", {"weights": "abd", "options": {"levels": 3}})
-        results.add(one, [outcome(1, 0.25), outcome(2, None, "cannot read r2.png")])
-        results.add(other, [outcome(1, 0.75)])
+        results.add([outcome(one, 1, 0.25), outcome(one, 2, None, "cannot read r2.png")])
+        results.add([outcome(other, 1, 0.75)])
     with Results(path) as results:
         assert results.metric("msds", {"options": {"levels": 3}, "weights": "abc"}) == one != other
         assert results.scored(one) == {"key1"}
@@ -31,10 +31,10 @@ def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
 def test_a_failure_gives_way_and_a_score_stays():
     with Results() as results:
         metric = results.metric("m", {})
-        results.add(metric, [outcome(1, None, "no such file")])
-        results.add(metric, [outcome(1, 0.5)])
-        results.add(metric, [outcome(1, 0.9)])
-        results.add(metric, [outcome(1, None, "late failure")])
+        results.add([outcome(metric, 1, None, "no such file")])
+        results.add([outcome(metric, 1, 0.5)])
+        results.add([outcome(metric, 1, 0.9)])
+        results.add([outcome(metric, 1, None, "late failure")])
         frame = results.frame(metric)
         assert frame["score"].tolist() == [0.5]
         assert frame["error"].tolist() == [None]
@@ -51,7 +51,7 @@ def test_all_or_none_of_a_batch_is_kept():
     with Results() as results:
         metric = results.metric("m", {})
         with pytest.raises(sqlite3.IntegrityError):
-            results.add(metric, [outcome(1), Outcome("key2", "r", "d", None)])
+            results.add([outcome(metric, 1), Outcome(metric, "key2", "r", "d", None)])
         assert results.scored(metric) == set()
 
 
@@ -93,7 +93,7 @@ def write_forever(path, start):
     with Results(path) as results:
         metric = results.metric("m", {"same": True})
         for number in range(start, 100_000):
-            results.add(metric, [outcome(2 * number), outcome(2 * number + 1)])
+            results.add([outcome(metric, 2 * number), outcome(metric, 2 * number + 1)])
             time.sleep(0.005)  # as long as it takes to score something
 
 

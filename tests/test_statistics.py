@@ -6,6 +6,7 @@ import pytest
 from msds_plugin.adapters import statistics as S
 from PIL import Image
 from scipy import stats
+from scipy.optimize import OptimizeResult
 
 LIVE = Path(__file__).parents[1].parent / "shared" / "data" / "live_gblur"
 
@@ -137,10 +138,8 @@ def test_mapping_is_monotonic_and_recovers_a_logistic():
 def test_mapping_falls_back_to_a_line_and_says_so(monkeypatch):
     x, y = random_data(0)
 
-    def fails(*args, **kwargs):
-        raise RuntimeError("Optimal parameters not found")
-
-    monkeypatch.setattr(S.optimize, "curve_fit", fails)
+    failed = OptimizeResult(x=np.array([1.0, 0.0, 0.0, 1.0]), success=False)
+    monkeypatch.setattr(S.optimize, "least_squares", lambda *args, **kwargs: failed)
     mapping = S.fit_mapping(x, y)
     assert mapping.kind == "linear"
     assert "did not converge" in mapping.reason
@@ -151,7 +150,8 @@ def test_mapping_falls_back_to_a_line_and_says_so(monkeypatch):
 
 def test_mapping_worse_than_a_line_is_not_kept(monkeypatch):
     x, y = random_data(0)
-    monkeypatch.setattr(S.optimize, "curve_fit", lambda *args, **kwargs: (np.array([0.0, 0.0, 0.0, 1.0]), None))
+    poor = OptimizeResult(x=np.array([0.0, 0.0, 0.0, 1.0]), success=True)
+    monkeypatch.setattr(S.optimize, "least_squares", lambda *args, **kwargs: poor)
     mapping = S.fit_mapping(x, y)
     assert mapping.kind == "linear"
     assert "worse than a straight line" in mapping.reason

@@ -1,0 +1,340 @@
+"""Metrics side by side on opinion-scored data sets: every score is computed once and kept."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import math
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..backbones import BACKBONES, Backbone
+from .datasets import Dataset
+from .pairs import Pair
+from .results import Outcome, Results, pair_key
+from .scorers import Scorer, choose_device, create_scorer
+from .scoring import Result, score_pairs
+from .summary import Scores
+
+#: Scores go to the results file when the oldest that waits has waited so long, in seconds.
+WRITE_EVERY = 0.5
+PACKAGES = ("msds-plugin", "pyiqa", "piq", "torch", "torchvision", "timm", "numpy", "scipy", "pillow")
+
+#: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+@contextmanager
+def no_progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows nothing."""
+    yield lambda: None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Scores, and how they were made.
+
+    Attributes:
+        scores: beside the opinions.
+        metrics: one row per metric: ``metric``, its ``toolkit`` with version, ``options``, ``backbone``, ``weights_file``,
+            ``weights_sha256`` (of the file), ``parameters_sha256`` (of all the values it computes with); None where there is
+            none, or where it is not known.
+        made: device, precision, date, versions, by name, for reading.
+    """
+
+    scores: Scores
+    metrics: pd.DataFrame
+    made: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A metric of a run: its scorer, and what sets it apart from others of its name."""
+
+    scorer: Scorer
+    options: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+
+def run(
+    metrics: Sequence[str | Scorer],
+    datasets: Sequence[Dataset],
+    results: str | Path | None = None,
+    device: str | torch.device | None = None,
+    amp: bool = False,
+    batch_size: int = 8,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Benchmark:
+    """Score every pair of every data set with every metric, or take the score from the results file if it is there.
+
+    A score in the file is used only if it was made by the same metric with the same options, values of the weights, version,
+    kind of device and precision, from the same two files, unchanged since. Failures are tried again.
+
+    Args:
+        metrics: ``msds``, ``lpips``, ``piq:fsim``, with options after commas: ``msds,backbone=alexnet,levels=4``; or scorers.
+        datasets: with different names.
+        results: the results file, made if there is none; None to keep nothing.
+        device: None for the GPU if there is one.
+        amp: compute under autocast, in half precision where torch thinks fit.
+        batch_size: pairs of equal size at a time.
+        workers: processes that decode images; None for one per core.
+        progress: shows how far it is, for example :func:`terminal.progress`.
+
+    Raises:
+        ValueError: no metric or data set, two of one name, an unknown metric or device.
+        ResultsFileError: the results file is something else.
+        MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: a metric cannot be made.
+    """
+    chosen = choose_device(device)
+    _check_names("data set", [data.name for data in datasets])
+    entries = [_entry(metric, chosen, amp) for metric in metrics]
+    _check_names("metric", [entry.scorer.name for entry in entries])
+    keys = {data.name: [pair_key(*pair) for pair in _paths(data)] for data in datasets}
+    with Results(results) as kept:
+        numbers = [kept.metric(entry.scorer.name, entry.identity) for entry in entries]
+        scorers = {number: entry.scorer for number, entry in zip(numbers, entries, strict=True)}
+        pairs = {key: pair for data in datasets for key, pair in zip(keys[data.name], _paths(data), strict=True)}
+        with torch.autocast(chosen.type, enabled=amp):
+            _fill(kept, scorers, pairs, batch_size, workers, progress)
+        tables = [
+            _table(data, keys[data.name], entry.scorer.name, kept.frame(number))
+            for data in datasets
+            for number, entry in zip(numbers, entries, strict=True)
+        ]
+    scores = Scores(
+        pd.concat(tables, ignore_index=True),
+        {entry.scorer.name: entry.scorer.lower_is_better for entry in entries},
+        {data.name: data.lower_is_better for data in datasets},
+    )
+    return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp))
+
+
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
+
+    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``.
+
+    Raises:
+        ValueError: a part that is not ``option=value``, or an option twice.
+    """
+    name, *parts = _split(text)
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or not option.isidentifier() or option in options:
+            raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value
+    return name, options
+
+
+def _split(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError(f"no {kind} given")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two {kind}s of one name: {', '.join(names)}")
+
+
+def _paths(data: Dataset) -> list[tuple[str, str]]:
+    return list(zip(data.table["reference"], data.table["distorted"], strict=True))
+
+
+def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
+    if isinstance(metric, Scorer):
+        return _Entry(metric, {}, _identity(metric, metric.name, {}, amp))
+    name, options = parse_metric(metric)
+    try:
+        scorer = create_scorer(name, device, **options)
+    except TypeError as error:
+        raise ValueError(f"{metric!r} cannot be made: {error}") from error
+    shown = ", ".join(str(value) if key == "backbone" else f"{key}={value}" for key, value in options.items())
+    scorer = replace(scorer, name=f"{name}({shown})" if shown else name)
+    return _Entry(scorer, options, _identity(scorer, name, options, amp))
+
+
+def _identity(scorer: Scorer, name: str, options: Mapping[str, Any], amp: bool) -> dict[str, Any]:
+    """All that scores depend on, as plain values."""
+    return {
+        "metric": name,
+        "options": {key: str(value) for key, value in options.items()},
+        "source": str(getattr(scorer.module, "source", type(scorer.module).__qualname__)),
+        "parameters_sha256": _parameters_hash(scorer.module),
+        "versions": _versions({"msds-plugin", _toolkit(scorer)}),
+        "device": scorer.device.type,
+        "amp": amp,
+    }
+
+
+def _toolkit(scorer: Scorer) -> str:
+    package = type(scorer.module).__module__.partition(".")[0]
+    return "piq" if scorer.name.startswith("piq:") else "msds-plugin" if package == "msds_plugin" else package
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in sorted(packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _parameters_hash(module: nn.Module) -> str | None:
+    state = module.state_dict()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest() if any(tensor.numel() for tensor in state.values()) else None
+
+
+def _fill(
+    kept: Results,
+    scorers: Mapping[int, Scorer],
+    pairs: Mapping[str, tuple[str, str]],
+    batch_size: int,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    """Compute what is missing, and keep it as it comes."""
+    lacking: dict[tuple[int, ...], list[str]] = defaultdict(list)  # the pairs by the metrics that have no score for them
+    there = {number: kept.scored(number) for number in scorers}
+    for key in pairs:
+        lacking[tuple(number for number in scorers if key not in there[number])].append(key)
+    lacking.pop((), None)
+    with progress("scoring", sum(len(numbers) * len(keys) for numbers, keys in lacking.items())) as advance:
+        for numbers, keys in lacking.items():
+            # By number in place of name, so that an outcome knows where it belongs.
+            chosen = [replace(scorers[number], name=str(number)) for number in numbers]
+            files = {Pair(*map(Path, pairs[key])): key for key in keys}
+            _warm_up(next(iter(files)), chosen)
+            with _Writer(kept) as writer:
+                for result in score_pairs(files, chosen, batch_size, workers):
+                    writer.add(_outcome(result, files[result.pair]))
+                    advance()
+
+
+def _warm_up(pair: Pair, scorers: Sequence[Scorer]) -> None:
+    """What is only slow the first time is not to count as a metric's time."""
+    for _ in score_pairs([pair], scorers, workers=0):
+        pass
+
+
+def _outcome(result: Result, key: str) -> Outcome:
+    error = result.error
+    if error is None and not math.isfinite(result.score):
+        error = f"the score is {result.score}"
+    score = None if error else result.score
+    return Outcome(
+        int(result.metric), key, str(result.pair.reference), str(result.pair.distorted), score, result.seconds, error
+    )
+
+
+class _Writer:
+    """Gathers outcomes for a moment, since to be on disk for certain takes some milliseconds each time."""
+
+    def __init__(self, kept: Results) -> None:
+        self.kept = kept
+        self.waiting: list[Outcome] = []
+        self.since = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        self.waiting.append(outcome)
+        if time.monotonic() - self.since >= WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        self.kept.add(self.waiting)
+        self.waiting.clear()
+        self.since = time.monotonic()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write()
+
+
+def _table(data: Dataset, keys: Sequence[str], metric: str, outcomes: pd.DataFrame) -> pd.DataFrame:
+    rows = data.table.rename(columns={"score": "opinion"}).reset_index(drop=True)
+    for column, missing in (("distortion", None), ("std", math.nan)):
+        if column not in rows:
+            rows[column] = missing
+    found = outcomes.reindex(list(keys)).reset_index(drop=True)
+    table = pd.concat([rows, found], axis=1)
+    table.insert(0, "dataset", data.name)
+    table.insert(1, "metric", metric)
+    return table[["dataset", "metric", "reference", "distorted", "distortion", "opinion", "std", "score", "seconds", "error"]]
+
+
+def _described(entry: _Entry) -> dict[str, Any]:
+    scorer, versions = entry.scorer, entry.identity["versions"]
+    toolkit = _toolkit(scorer)
+    backbone = next((module for module in scorer.module.modules() if isinstance(module, Backbone)), None)
+    path = None if backbone is None else _weights_file(backbone, entry.options)
+    return {
+        "metric": scorer.name,
+        "toolkit": f"{toolkit} {versions.get(toolkit, '')}".strip(),
+        "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
+        "backbone": None if backbone is None else f"{backbone.name} ({', '.join(backbone.layers)})",
+        "weights_file": None if path is None else path.name,
+        "weights_sha256": None if path is None else _file_hash(path),
+        "parameters_sha256": entry.identity["parameters_sha256"],
+    }
+
+
+def _weights_file(backbone: Backbone, options: Mapping[str, Any]) -> Path | None:
+    given = options.get("weights", "imagenet")
+    if given == "imagenet":
+        return BACKBONES[backbone.name].locate() if backbone.name in BACKBONES else None
+    return Path(given) if isinstance(given, str | Path) else None
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _made(device: torch.device, amp: bool) -> dict[str, str]:
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": f"{device} ({name})",
+        "precision": "autocast" if amp else "float32",
+        "versions": ", ".join(f"{package} {number}" for package, number in _versions(PACKAGES).items()),
+        "system": f"Python {platform.python_version()}, {platform.system()}",
+    }

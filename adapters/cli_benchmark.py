@@ -1,0 +1,162 @@
+"""``msds benchmark``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, setup, show_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .datasets import Dataset
+    from .summary import Summary
+
+#: Images without a score that are named on the terminal.
+_NAMED = 20
+
+
+def benchmark(
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            "--metric",
+            "-m",
+            help="Metric by name, ours, pyiqa's or piq's (piq:fsim), with options after commas (msds,backbone=alexnet); "
+            "may be given several times.",
+        ),
+    ],
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Full-reference data set by pyiqa's name; may be given several times.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
+    ] = None,
+    csv: Annotated[
+        list[str] | None,
+        typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE; may be given several times."),
+    ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the images of a table: one for all, or one for each. [default: where the table is]"),
+    ] = None,
+    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the tables are better (DMOS).")] = False,
+    results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")] = Path(
+        "msds-benchmark.sqlite"
+    ),
+    report: Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the statistics to a .csv, .json or .parquet file.")
+    ] = None,
+    factors: Annotated[
+        str | None,
+        typer.Option(help="Shares of the overall figure. [default: accuracy=0.3,monotonicity=0.3,consistency=0.3,speed=0.1]"),
+    ] = None,
+    frequency: Annotated[
+        float, typer.Option(min=0, max=0.7, help="Cycles per pixel above which energy counts as high-frequency.")
+    ] = 0.25,
+    resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+    ] = None,
+) -> None:
+    """Compare metrics on opinion-scored data sets: statistics, and with --report a page with pictures.
+
+    Every score is kept in the results file as it comes. Start again after a stop or a crash, and only what is missing is
+    computed; a score is used again only if metric, options, weights, versions and both images are unchanged.
+
+    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
+    """
+    from .benchmark import run
+    from .summary import summarise
+    from .tables import check_output, write_table
+
+    try:
+        with setup(), clean_stdout():
+            if output is not None:
+                check_output(output)
+            shares = _shares(factors)
+            datasets = _datasets(dataset or [], data_root, csv or [], root or [], lower_better)
+            say(f"Scores are kept in {results}")
+            made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
+            summed = summarise(made.scores, shares, resamples, seed)
+            if output is not None:
+                write_table(summed.table, output)
+            if report is not None:
+                from .report import write_report
+
+                say(f"The report is {write_report(made, summed, report, frequency, progress=progress)}")
+    except KeyboardInterrupt:
+        say("Interrupted: start again to go on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    _show(summed)
+    _say_failures(made.scores.failures)
+    if len(made.scores.failures):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _shares(text: str | None) -> dict[str, float]:
+    from .summary import FACTORS, checked_factors
+
+    if text is None:
+        return dict(FACTORS)
+    shares = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ValueError(f"--factors takes name=share, separated by commas: {part!r} is not that") from None
+    return checked_factors(shares)
+
+
+def _datasets(
+    names: Sequence[str], data_root: Path | None, tables: Sequence[str], roots: Sequence[Path], lower_better: bool
+) -> list[Dataset]:
+    from .datasets import load_csv, load_pyiqa
+
+    if not names and not tables:
+        raise ValueError("no data set: give --dataset NAME with --data-root DIR, or --csv FILE with --root DIR")
+    if names and data_root is None:
+        raise ValueError("--dataset needs --data-root, the folder that holds pyiqa's data sets")
+    if len(roots) not in (0, 1, len(tables)):
+        raise ValueError(f"--root is given {len(roots)} times for {len(tables)} tables: give it once for all, or once for each")
+    found = [load_pyiqa(name, str(data_root)) for name in names]
+    folders = [None] * len(tables) if not roots else list(roots) * len(tables) if len(roots) == 1 else list(roots)
+    for table, folder in zip(tables, folders, strict=True):
+        name, equals, path = table.partition("=")
+        if not equals or Path(table).exists():
+            name, path = "", table
+        found.append(load_csv(path, folder, lower_better, name or None))
+    return found
+
+
+def _show(summed: Summary) -> None:
+    from .report import main_table, overall_table
+
+    headings, rows = main_table(summed, ["srcc"] if sys.stdout.isatty() else ["srcc", "krcc", "plcc", "rmse", "outlier_ratio"])
+    show_table(headings, rows, len(headings) - 2, "agreement with opinions")
+    print()
+    headings, rows = overall_table(summed)
+    show_table(headings, rows, len(headings) - 1, "overall")
+    for note in summed.notes:
+        say(note)
+
+
+def _say_failures(failures: pd.DataFrame) -> None:
+    if not len(failures):
+        return
+    say(f"{len(failures)} scores are missing:")
+    for row in failures.head(_NAMED).to_dict("records"):
+        say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
+    if len(failures) > _NAMED:
+        say(f"  and {len(failures) - _NAMED} more; --report lists all of them")

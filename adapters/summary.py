@@ -1,0 +1,250 @@
+"""From scores beside opinions to tables: agreement, per type of distortion, significance, and one figure out of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from . import statistics
+
+#: How much each factor counts in the overall figure.
+FACTORS: Mapping[str, float] = {"accuracy": 0.3, "monotonicity": 0.3, "consistency": 0.3, "speed": 0.1}
+#: Seconds per image that count as a speed of one and of zero; on a logarithmic scale in between.
+FAST, SLOW = 1e-3, 10.0
+#: A type of distortion with fewer images than this says nothing about consistency.
+SMALLEST_GROUP = 5
+#: Fewer references than this make intervals too narrow.
+FEW_REFERENCES = 10
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of several metrics beside opinions, on one or several data sets.
+
+    Attributes:
+        table: one row per data set, metric and pair: ``dataset``, ``metric``, ``reference``, ``distorted``, ``opinion``,
+            ``score`` (NaN where it failed), ``seconds``, ``error`` (why it failed, else None); ``distortion`` and ``std``
+            (missing where not known).
+        lower_is_better: of each metric, by name.
+        opinion_lower_is_better: of each data set, by name.
+    """
+
+    table: pd.DataFrame
+    lower_is_better: Mapping[str, bool]
+    opinion_lower_is_better: Mapping[str, bool]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the data sets, in order."""
+        return list(self.opinion_lower_is_better)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, in order."""
+        return list(self.lower_is_better)
+
+    def of(self, dataset: str, metric: str) -> pd.DataFrame:
+        """The rows of one metric on one data set."""
+        return self.table[(self.table["dataset"] == dataset) & (self.table["metric"] == metric)]
+
+    def opposite(self, dataset: str, metric: str) -> bool:
+        """Whether a good metric falls where the opinions rise."""
+        return self.lower_is_better[metric] != self.opinion_lower_is_better[dataset]
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Pairs without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``."""
+        failed = self.table[self.table["error"].notna()]
+        return failed[["dataset", "metric", "reference", "distorted", "error"]].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All statistics of :class:`Scores`.
+
+    Attributes:
+        table: one row per data set and metric: what :meth:`statistics.Agreement.as_row` gives, ``failed`` and ``seconds``
+            (per image).
+        by_distortion: the same per type of distortion, ``dataset``, ``metric``, ``distortion`` first.
+        significance: :func:`statistics.significance` of each data set.
+        overall: one row per metric: the factors, each in [0, 1] or NaN where not known, and ``overall``; best first.
+        factors: the share of each factor in ``overall``.
+        mappings: from scores to opinions, by (data set, metric).
+        notes: what a reader has to know, in sentences.
+        resamples, seed: of every bootstrap.
+    """
+
+    table: pd.DataFrame
+    by_distortion: pd.DataFrame
+    significance: pd.DataFrame
+    overall: pd.DataFrame
+    factors: Mapping[str, float]
+    mappings: Mapping[tuple[str, str], statistics.Mapping]
+    notes: list[str]
+    resamples: int
+    seed: int
+
+
+def summarise(
+    scores: Scores,
+    factors: Mapping[str, float] = FACTORS,
+    resamples: int = statistics.RESAMPLES,
+    seed: int = statistics.SEED,
+) -> Summary:
+    """Every statistic of a benchmark.
+
+    Args:
+        scores: of one or several metrics on one or several data sets.
+        factors: how much accuracy, monotonicity, consistency and speed count in the overall figure; see :func:`overall`.
+        resamples, seed: of every bootstrap.
+
+    Raises:
+        ValueError: factors that are unknown, negative or all zero.
+    """
+    shares = checked_factors(factors)
+    rows, groups, mappings = [], [], {}
+    for dataset in scores.datasets:
+        for metric in scores.metrics:
+            part = scores.of(dataset, metric)
+            options: dict[str, Any] = {
+                "reference": part["reference"],
+                "std": part["std"],
+                "opposite": scores.opposite(dataset, metric),
+                "resamples": resamples,
+                "seed": seed,
+            }
+            whole = statistics.agreement(part["score"], part["opinion"], **options)
+            mappings[dataset, metric] = whole.mapping
+            own = {"dataset": dataset, "metric": metric}
+            failed = int(part["error"].notna().sum())
+            rows.append(own | whole.as_row() | {"failed": failed, "seconds": part.loc[part["score"].notna(), "seconds"].mean()})
+            kinds = statistics.agreement_by_group(part["score"], part["opinion"], part["distortion"], **options)
+            groups += [own | {"distortion": kind} | found.as_row() for kind, found in kinds.items()]
+    table, by_distortion = pd.DataFrame(rows), pd.DataFrame(groups, columns=["dataset", "metric", "distortion", *_COLUMNS])
+    significance = pd.concat([_significance(scores, dataset, resamples, seed) for dataset in scores.datasets])
+    return Summary(
+        table,
+        by_distortion,
+        significance.reset_index(drop=True),
+        overall(table, by_distortion, shares),
+        shares,
+        mappings,
+        _notes(table, by_distortion),
+        resamples,
+        seed,
+    )
+
+
+def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[str, float] = FACTORS) -> pd.DataFrame:
+    """One figure out of several factors, each in [0, 1] and shown, weighed openly.
+
+    - accuracy: PLCC after the mapping;
+    - monotonicity: SRCC, zero where it is negative;
+    - consistency: SRCC on the type of distortion where it is lowest, zero where that is negative; of types with five images
+      or more, where there are two such types or more;
+    - speed: one at a millisecond per image, zero at ten seconds, linear in the logarithm in between.
+
+    With several data sets each factor is the mean over them. The overall figure is the mean of the factors, weighted by
+    ``factors``; a factor that is not known for any metric is left out for all.
+
+    Args:
+        table: ``dataset``, ``metric``, ``plcc``, ``srcc``, ``seconds``.
+        by_distortion: ``dataset``, ``metric``, ``srcc``, ``count``.
+        factors: share of each factor; scaled to sum to one.
+
+    Returns:
+        ``metric``, the four factors, ``overall``; best first.
+
+    Raises:
+        ValueError: factors that are unknown, negative or all zero.
+
+    In the spirit of the aggregate of several factors by which Khatami and Mahmoudi-Aznaveh compare similarity measures in
+    "Deep perceptual similarity and Quality Assessment", IPRIA 2023; the factors and shares are our own.
+    """
+    shares = checked_factors(factors)
+    values = pd.DataFrame(
+        {
+            "dataset": table["dataset"],
+            "metric": table["metric"],
+            "accuracy": table["plcc"],
+            "monotonicity": table["srcc"].clip(lower=0),
+            "speed": table["seconds"].map(speed),
+        }
+    )
+    large = by_distortion[by_distortion["count"] >= SMALLEST_GROUP].groupby(["dataset", "metric"], sort=False)["srcc"]
+    # A type on which a metric has no SRCC (all scores equal) is one that it does not order at all.
+    worst = large.agg(lambda srcc: srcc.fillna(0).clip(lower=0).min() if len(srcc) > 1 else math.nan)
+    values = values.merge(worst.rename("consistency").reset_index(), on=["dataset", "metric"], how="left")
+    means = values.groupby("metric", sort=False)[list(FACTORS)].mean()
+    known = [name for name in FACTORS if shares[name] and means[name].notna().any()]
+    total = sum(shares[name] for name in known)
+    means["overall"] = sum((means[name].fillna(0) * shares[name] for name in known), start=0 * means["speed"].fillna(0)) / (
+        total or math.nan
+    )
+    return means.sort_values("overall", ascending=False, kind="stable").reset_index()
+
+
+def checked_factors(factors: Mapping[str, float]) -> dict[str, float]:
+    """The share of every factor, zero for those not given.
+
+    Raises:
+        ValueError: factors that are unknown, negative or all zero.
+    """
+    unknown = set(factors) - set(FACTORS)
+    if unknown:
+        raise ValueError(f"unknown factors {', '.join(sorted(unknown))}: choose from {', '.join(FACTORS)}")
+    shares = {name: float(factors.get(name, 0.0)) for name in FACTORS}
+    if not all(0 <= share < math.inf for share in shares.values()) or not any(shares.values()):
+        raise ValueError(f"the shares of the factors must not be negative, and one must be positive: got {dict(factors)}")
+    return shares
+
+
+def speed(seconds: float) -> float:
+    """Seconds per image as a factor in [0, 1]; NaN stays NaN."""
+    if math.isnan(seconds):
+        return math.nan
+    return min(1.0, max(0.0, math.log(SLOW / max(seconds, FAST)) / math.log(SLOW / FAST)))
+
+
+_COLUMNS = list(statistics.agreement([], []).as_row())
+
+
+def _significance(scores: Scores, dataset: str, resamples: int, seed: int) -> pd.DataFrame:
+    rows = scores.table[scores.table["dataset"] == dataset]
+    wide = rows.pivot(index=["reference", "distorted"], columns="metric", values="score")[scores.metrics]
+    opinion = rows.drop_duplicates(["reference", "distorted"]).set_index(["reference", "distorted"])["opinion"]
+    opposite = [metric for metric in scores.metrics if scores.opposite(dataset, metric)]
+    reference = wide.index.get_level_values("reference").to_series()
+    found = statistics.significance(wide, opinion[wide.index].to_numpy(), reference, opposite, resamples, seed)
+    found.insert(0, "dataset", dataset)
+    return found
+
+
+def _notes(table: pd.DataFrame, by_distortion: pd.DataFrame) -> list[str]:
+    notes = []
+    for dataset, rows in table.groupby("dataset", sort=False):
+        for row in rows[rows["failed"] > 0].to_dict("records"):
+            images = row["failed"] + row["count"]
+            notes.append(f"{row['metric']} has no score for {row['failed']} of {images} images of {dataset}.")
+        mapped = rows[(rows["mapping"] != "logistic") & (rows["count"] > 0)]
+        for (kind, reason), part in mapped.groupby(["mapping", "mapping_reason"], sort=False):
+            notes.append(f"On {dataset} PLCC and RMSE are after a {kind} mapping, as {reason}: {', '.join(part['metric'])}.")
+        against = rows.loc[rows["srcc"] < 0, "metric"]
+        if len(against) == len(rows):
+            notes.append(f"Every metric goes against the opinions of {dataset}: check whether lower opinions are better there.")
+        elif len(against):
+            notes.append(f"On {dataset} {', '.join(against)} went against the direction that they state (negative SRCC).")
+        references = int(rows["references"].max())
+        if 0 < references < FEW_REFERENCES:
+            notes.append(
+                f"{dataset} has {references} references: with fewer than {FEW_REFERENCES} the intervals are too narrow, "
+                "and with one there are none."
+            )
+        kinds = by_distortion.loc[by_distortion["dataset"] == dataset, "distortion"].nunique()
+        if kinds < 2:
+            notes.append(f"{dataset} tells {kinds or 'no'} type of distortion: consistency over types is not known there.")
+    return notes

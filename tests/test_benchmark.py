@@ -1,0 +1,511 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from msds_plugin.adapters import benchmark, failures, statistics, summary
+from msds_plugin.adapters.cli import app
+from msds_plugin.adapters.datasets import Dataset, load_csv
+from msds_plugin.adapters.results import Results
+from msds_plugin.adapters.scorers import Scorer, create_scorer
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+STATM = Path("/proc/self/statm")
+TORCH_HOME = Path(__file__).parents[1].parent / "shared" / "torch_home"
+
+
+class MeanError(nn.Module):
+    """A distance that counts how often it is asked."""
+
+    def __init__(self, power=1.0):
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(power))
+        self.asked = 0
+
+    def forward(self, x, y):
+        self.asked += len(x)
+        return ((x - y).abs() ** self.power).mean((1, 2, 3)).detach()
+
+
+def scorer(module=None, name="error"):
+    module = module or MeanError()
+    return Scorer(name, True, module, torch.device("cpu"), module)
+
+
+def make_images(folder, references=6, strengths=4, size=(40, 48), seed=0):
+    """A table of noisy images and the opinions on them, lower for stronger noise."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for r in range(references):
+        reference = rng.integers(60, 196, (*size, 3))
+        Image.fromarray(reference.astype(np.uint8)).save(folder / f"r{r}.png")
+        for s in range(strengths):
+            noise = rng.integers(-8 * (s + 1), 8 * (s + 1) + 1, reference.shape)
+            Image.fromarray((reference + noise).clip(0, 255).astype(np.uint8)).save(folder / f"r{r}_{s}.png")
+            opinion = 5 - s + 0.3 * rng.standard_normal()
+            rows.append((f"r{r}.png", f"r{r}_{s}.png", opinion, ("weak", "strong")[2 * s // strengths], 0.4))
+    table = pd.DataFrame(rows, columns=["ref_name", "dist_name", "mos", "dist_type", "mos_std"])
+    table.to_csv(folder / "table.csv", index=False)
+    return load_csv(folder / "table.csv", name=folder.name)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_images(tmp_path / "images")
+
+
+def test_scores_beside_opinions(data, tmp_path):
+    found = benchmark.run([scorer(), "psnr"], [data], workers=0).scores
+    assert found.metrics == ["error", "psnr"]
+    assert found.lower_is_better == {"error": True, "psnr": False}
+    assert len(found.table) == 2 * len(data.table)
+    rows = found.of("images", "error")
+    for row in rows.to_dict("records")[::7]:
+        pair = [np.asarray(Image.open(row[side]), dtype=float) / 255 for side in ("reference", "distorted")]
+        assert row["score"] == pytest.approx(np.abs(pair[0] - pair[1]).mean(), abs=1e-6)
+    assert rows["opinion"].tolist() == data.table["score"].tolist()
+    assert rows["distortion"].tolist() == data.table["distortion"].tolist()
+    assert (found.table["seconds"] > 0).all()
+    assert len(found.failures) == 0
+
+
+def test_only_what_is_missing_is_computed(data, tmp_path):
+    results = tmp_path / "results.sqlite"
+    module = MeanError()
+    half = Dataset("images", data.table.iloc[:10], False)
+    benchmark.run([scorer(module)], [half], results, workers=0)
+    assert module.asked == 10 + 1  # and one that warms it up
+    module.asked = 0
+    whole = benchmark.run([scorer(module)], [data], results, workers=0)
+    assert module.asked == 14 + 1
+    module.asked = 0
+    other = MeanError(2.0)
+    again = benchmark.run([scorer(module), scorer(other, "squared")], [data], results, workers=0)
+    assert module.asked == 0
+    assert other.asked == 24 + 1
+    pd.testing.assert_frame_equal(again.scores.of("images", "error"), whole.scores.table)
+
+
+def test_scores_of_other_weights_options_or_precision_are_not_mixed(data, tmp_path):
+    results = tmp_path / "results.sqlite"
+    one, two = MeanError(1.0), MeanError(2.0)
+    first = benchmark.run([scorer(one)], [data], results, workers=0)
+    second = benchmark.run([scorer(two)], [data], results, workers=0)
+    assert two.asked > 0
+    assert not np.allclose(first.scores.table["score"], second.scores.table["score"])
+    two.asked = 0
+    benchmark.run([scorer(two)], [data], results, amp=True, workers=0)
+    assert two.asked > 0
+    torch.manual_seed(0)
+    spec = "deepssim,backbone=alexnet,weights=None,layers=relu1"
+    third = benchmark.run([spec, "deepssim,backbone=alexnet,weights=None,layers=relu2"], [data], results, workers=0)
+    assert third.scores.metrics == [
+        "deepssim(alexnet, weights=None, layers=relu1)",
+        "deepssim(alexnet, weights=None, layers=relu2)",
+    ]
+    scores = third.scores.table.pivot(index="distorted", columns="metric", values="score")
+    assert not np.allclose(scores.iloc[:, 0], scores.iloc[:, 1])
+
+
+def test_a_changed_image_is_scored_again(data, tmp_path):
+    results = tmp_path / "results.sqlite"
+    before = benchmark.run([scorer()], [data], results, workers=0).scores.table
+    changed = data.table["distorted"][3]
+    Image.open(data.table["reference"][3]).save(changed)
+    after = benchmark.run([scorer()], [data], results, workers=0).scores.table
+    assert before["score"][3] > 0
+    assert after["score"][3] == 0
+    assert (before["score"] != after["score"]).sum() == 1
+
+
+def test_failures_are_recorded_left_out_and_tried_again(data, tmp_path):
+    results = tmp_path / "results.sqlite"
+    broken, absent, tiny = (Path(data.table["distorted"][i]) for i in (1, 6, 11))
+    kept = broken.read_bytes()
+    broken.write_bytes(kept[:50])
+    absent.unlink()
+    Image.new("RGB", (5, 5)).save(tiny)
+    found = benchmark.run([scorer(), "psnr"], [data], results, workers=0)
+    reasons = found.scores.failures
+    assert len(reasons) == 6
+    assert reasons["error"].notna().all()
+    assert "cannot read" in reasons["error"][0]
+    summed = summary.summarise(found.scores, resamples=20)
+    assert summed.table["failed"].tolist() == [3, 3]
+    assert summed.table["count"].tolist() == [21, 21]
+    assert summed.notes[0] == "error has no score for 3 of 24 images of images."
+    good = found.scores.of("images", "error")
+    good = good[good["error"].isna()]
+    assert summed.table["srcc"][0] == pytest.approx(-statistics.srcc(good["score"], good["opinion"]))
+    broken.write_bytes(kept)
+    again = benchmark.run([scorer(), "psnr"], [data], results, workers=0)
+    assert len(again.scores.failures) == 4
+
+
+def test_a_score_that_is_no_number_is_a_failure(data):
+    class Odd(nn.Module):
+        def forward(self, x, y):
+            return torch.full((len(x),), math.inf)
+
+    found = benchmark.run([scorer(Odd())], [data], workers=0)
+    assert set(found.scores.failures["error"]) == {"the score is inf"}
+
+
+def test_two_data_sets_of_opposite_direction(data, tmp_path):
+    dmos = Dataset("dmos", data.table.assign(score=-data.table["score"]).drop(columns=["distortion", "std"]), True)
+    module = MeanError()
+    found = benchmark.run([scorer(module), "psnr"], [data, dmos], workers=0)
+    assert module.asked == 24 + 1  # the same pairs: once
+    summed = summary.summarise(found.scores, resamples=50)
+    table = summed.table.set_index(["dataset", "metric"])
+    assert (table["srcc"] > 0.7).all()
+    assert table.loc[("images", "psnr"), "srcc"] == pytest.approx(table.loc[("dmos", "psnr"), "srcc"])
+    assert np.isnan(table.loc[("dmos", "psnr"), "outlier_ratio"])
+    assert set(summed.by_distortion["dataset"]) == {"images"}
+    assert set(summed.significance["dataset"]) == {"images", "dmos"}
+    assert summed.overall.set_index("metric").loc["psnr", "monotonicity"] == pytest.approx(table["srcc"].loc[:, "psnr"].mean())
+
+
+def test_names_must_differ(data):
+    with pytest.raises(ValueError, match="two metrics of one name"):
+        benchmark.run([scorer(), scorer()], [data])
+    with pytest.raises(ValueError, match="two data sets of one name"):
+        benchmark.run([scorer()], [data, data])
+    with pytest.raises(ValueError, match="no metric given"):
+        benchmark.run([], [data])
+    with pytest.raises(ValueError, match="did you mean"):
+        benchmark.run(["msdss"], [data])
+    with pytest.raises(ValueError, match="cannot be made"):
+        benchmark.run(["deepssim,backbone=alexnet,wrong=1,weights=None"], [data])
+
+
+def test_metric_with_options():
+    assert benchmark.parse_metric("msds") == ("msds", {})
+    assert benchmark.parse_metric("msds,backbone=alexnet,fusion=(0.5,0.3,0.2),weights=None,levels=4") == (
+        "msds",
+        {"backbone": "alexnet", "fusion": (0.5, 0.3, 0.2), "weights": None, "levels": 4},
+    )
+    assert benchmark.parse_metric("msds,weights=some/file-1.pth") == ("msds", {"weights": "some/file-1.pth"})
+    for text in ("msds,alexnet", "msds,levels=2,levels=3", "msds,=3"):
+        with pytest.raises(ValueError, match="option=value"):
+            benchmark.parse_metric(text)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim", "fsim", "gmsd", "mdsi", "vif_p", "haarpsi", "vsi"])
+def test_metrics_of_piq_by_name_and_direction(name):
+    piq = pytest.importorskip("piq")
+    torch.manual_seed(0)
+    y = nn.functional.interpolate(torch.rand(2, 3, 16, 16), size=(96, 96), mode="bicubic").clamp(0, 1)
+    made = create_scorer(f"piq:{name}", "cpu")
+    weak, strong = (made.score((y + s * torch.randn_like(y)).clamp(0, 1), y) for s in (0.02, 0.2))
+    assert weak.shape == (2,)
+    assert ((weak < strong) if made.lower_is_better else (weak > strong)).all()
+    assert made.score(y, y)[0] == pytest.approx(getattr(piq, name)(y[:1], y[:1], data_range=1.0).item(), abs=1e-5)
+
+
+def test_unknown_metrics_of_piq():
+    pytest.importorskip("piq")
+    with pytest.raises(ValueError, match="did you mean piq:fsim"):
+        create_scorer("piq:fsimm", "cpu")
+    with pytest.raises(RuntimeError, match="piq cannot make 'ssim'"):
+        create_scorer("piq:ssim", "cpu", wrong=1)
+
+
+def test_published_calibration_of_lpips(monkeypatch):
+    """The five pairs and values that pyiqa's wheel and repository bring, through the same path as any data set."""
+    pytest.importorskip("pyiqa")
+    images = {path.parent.name + path.stem: path.locate() for path in files("pyiqa") or [] if path.suffix == ".bmp"}
+    if len(images) != 10 or not TORCH_HOME.is_dir():
+        pytest.skip("needs the calibration images in pyiqa's wheel and the weights in the folder of shared material")
+    monkeypatch.setenv("TORCH_HOME", str(TORCH_HOME))
+    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(TORCH_HOME / "hub" / "pyiqa"))
+    published = {"I03": 0.7237, "I04": 0.2572, "I06": 0.05079, "I08": 0.05205, "I19": 0.4253}
+    table = pd.DataFrame(
+        [(str(images[f"ref_dir{name}"]), str(images[f"dist_dir{name}"]), value) for name, value in published.items()],
+        columns=["reference", "distorted", "score"],
+    )
+    found = benchmark.run(["lpips"], [Dataset("calibration", table, True)], device="cpu", workers=0)
+    assert found.scores.table["score"].tolist() == pytest.approx(list(published.values()), rel=1e-3)
+    assert summary.summarise(found.scores, resamples=10).table["srcc"][0] == pytest.approx(1.0)
+
+
+RUNS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+from msds_plugin.adapters import benchmark, summary
+from msds_plugin.adapters.datasets import load_csv
+from msds_plugin.adapters.results import Results
+from msds_plugin.adapters.scorers import Scorer
+
+torch.set_num_threads(1)
+folder, results, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+benchmark.WRITE_EVERY = 0.02
+
+
+class Slow(torch.nn.Module):
+    def __init__(self, power):
+        super().__init__()
+        self.power = torch.nn.Parameter(torch.tensor(power))
+
+    def forward(self, x, y):
+        time.sleep(0.004)
+        return ((x - y).abs() ** self.power).mean((1, 2, 3)).detach()
+
+
+def run(path):
+    modules = {"one": Slow(1.0), "two": Slow(2.0)}
+    scorers = [Scorer(name, True, module, torch.device("cpu"), module) for name, module in modules.items()]
+    data = load_csv(folder / "table.csv", name="images")
+    found = benchmark.run(scorers, [data], path, batch_size=1, workers=0)
+    return summary.summarise(found.scores, resamples=20).table.drop(columns="seconds").to_json()
+
+
+def child():
+    process = os.fork()
+    if process == 0:
+        run(results)
+        os._exit(0)
+    return process
+
+
+undisturbed = run(None)
+random.seed(4)
+killed = 0
+for _ in range(kills):
+    process = child()
+    time.sleep(random.uniform(0.01, 0.12))
+    os.kill(process, signal.SIGKILL)
+    killed += os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+with Results(results) as kept:
+    partial = kept._db.execute("SELECT count(*) FROM score").fetchone()[0]
+side_by_side = [child(), child()]
+codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in side_by_side]
+print(json.dumps({"undisturbed": undisturbed, "after": run(results), "killed": killed, "partial": partial, "codes": codes}))
+"""
+
+
+def test_ten_kills_and_two_runs_at_once_end_with_the_same_table(tmp_path):
+    make_images(tmp_path / "images", references=10, strengths=12, size=(16, 16))
+    results = tmp_path / "results.sqlite"
+    command = [sys.executable, "-W", "ignore", "-c", RUNS, str(tmp_path / "images"), str(results), "10"]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()[-1])
+    assert said["killed"] == 10
+    assert 0 < said["partial"] < 240
+    assert said["codes"] == [0, 0]
+    assert said["after"] == said["undisturbed"]
+    with Results(results) as kept:
+        assert kept._db.execute("SELECT count(*) FROM score WHERE score IS NOT NULL").fetchone() == (240,)
+        assert kept._db.execute("SELECT count(*) FROM metric").fetchone() == (2,)
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
+    if not STATM.exists():
+        pytest.skip(f"no {STATM} to read the memory in use from")
+    rng = np.random.default_rng(0)
+    header = tmp_path / "header.bmp"
+    Image.new("RGB", (32, 32)).save(header)
+    head = header.read_bytes()[:54]
+    rows = []
+    for r in range(100):
+        pixels = rng.integers(0, 256, 32 * 32 * 3, dtype=np.uint8).tobytes()
+        (tmp_path / f"r{r}.bmp").write_bytes(head + pixels)
+        for d in range(100):
+            (tmp_path / f"r{r}_{d}.bmp").write_bytes(head + pixels[30 * d :] + pixels[: 30 * d])
+            rows.append((str(tmp_path / f"r{r}.bmp"), str(tmp_path / f"r{r}_{d}.bmp"), float(d)))
+    data = Dataset("many", pd.DataFrame(rows, columns=["reference", "distorted", "score"]), True)
+    used = []
+
+    class Watch:
+        def __init__(self, description, total):
+            self.left = total
+
+        def __enter__(self):
+            return self.advance
+
+        def advance(self):
+            self.left -= 1
+            if self.left in (8000, 0):
+                used.append(int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+
+        def __exit__(self, *_):
+            pass
+
+    found = benchmark.run(["psnr"], [data], tmp_path / "results.sqlite", batch_size=64, workers=0, progress=Watch)
+    assert found.scores.table["score"].notna().all()
+    assert len(used) == 2
+    assert used[1] - used[0] < 25e6, f"{(used[1] - used[0]) / 1e6:.0f} MB for 8,000 pairs"
+
+
+def frame(**columns):
+    return pd.DataFrame(columns)
+
+
+def test_overall_weighs_the_factors_openly():
+    table = frame(dataset="d", metric=["a", "b"], plcc=[0.9, 0.8], srcc=[0.8, -0.2], seconds=[0.1, 1e-9])
+    kinds = frame(
+        dataset="d",
+        metric=["a", "a", "a", "b", "b", "b"],
+        srcc=[0.7, 0.5, 0.1, -0.5, math.nan, 0.9],
+        count=[10, 10, 4, 10, 10, 10],
+    )
+    found = summary.overall(table, kinds).set_index("metric")
+    assert found.loc["a"].tolist() == pytest.approx([0.9, 0.8, 0.5, 0.5, 0.3 * (0.9 + 0.8 + 0.5) + 0.1 * 0.5])
+    assert found.loc["b"].tolist() == pytest.approx([0.8, 0.0, 0.0, 1.0, 0.3 * 0.8 + 0.1])
+    assert list(found.index) == ["a", "b"]
+    fast = summary.overall(table, kinds, {"speed": 2.0})
+    assert fast["metric"].tolist() == ["b", "a"]
+    assert fast["overall"].tolist() == pytest.approx([1.0, 0.5])
+    unknown = summary.overall(table, kinds.iloc[:0]).set_index("metric")
+    assert np.isnan(unknown["consistency"]).all()
+    assert unknown.loc["a", "overall"] == pytest.approx((0.3 * (0.9 + 0.8) + 0.1 * 0.5) / 0.7)
+    for factors in ({"beauty": 1.0}, {"speed": -1.0}, {"speed": 0.0}):
+        with pytest.raises(ValueError, match="factors"):
+            summary.overall(table, kinds, factors)
+
+
+def scores_of(opinion, reference, **metrics):
+    rows = [
+        frame(
+            dataset="d",
+            metric=name,
+            reference=reference,
+            distorted=[f"x{i}" for i in range(len(opinion))],
+            distortion=None,
+            opinion=opinion,
+            std=math.nan,
+            score=score,
+            seconds=0.01,
+            error=None,
+        )
+        for name, score in metrics.items()
+    ]
+    return summary.Scores(pd.concat(rows, ignore_index=True), dict.fromkeys(metrics, False), {"d": False})
+
+
+def test_notes_say_what_a_reader_must_know():
+    opinion = np.arange(12.0)
+    reference = [f"r{i // 4}" for i in range(12)]
+    notes = summary.summarise(scores_of(opinion, reference, a=-opinion, b=opinion * 0), resamples=20).notes
+    assert any("a went against the direction" in note for note in notes)
+    assert any("constant mapping, as the scores are all the same: b" in note for note in notes)
+    assert any("3 references" in note for note in notes)
+    assert any("no type of distortion" in note for note in notes)
+    wrong = summary.summarise(scores_of(opinion, reference, a=-opinion, b=-opinion), resamples=20).notes
+    assert any("Every metric goes against the opinions of d" in note for note in wrong)
+
+
+def wave(frequency, angle=0.0, size=128):
+    rows, columns = np.mgrid[:size, :size]
+    phase = 2 * np.pi * frequency * (np.cos(angle) * columns + np.sin(angle) * rows)
+    return torch.tensor(0.5 + 0.4 * np.sin(phase)).float().expand(3, -1, -1)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5, np.pi / 2])
+def test_high_frequency_share_of_waves(angle):
+    assert failures.high_frequency_share(wave(0.10, angle)) < 0.001
+    assert failures.high_frequency_share(wave(0.40, angle)) > 0.999
+    assert failures.high_frequency_share(wave(0.10, angle), frequency=0.05) > 0.999
+    both = (wave(0.1, angle) + wave(0.4, angle)) / 2
+    assert failures.high_frequency_share(both) == pytest.approx(0.5, abs=0.01)
+
+
+def test_high_frequency_share_of_noise_is_the_area_of_the_spectrum():
+    noise = torch.rand(1, 3, 255, 300, generator=torch.Generator().manual_seed(0))
+    for frequency in (0.1, 0.25, 0.4):
+        assert failures.high_frequency_share(noise, frequency) == pytest.approx(1 - np.pi * frequency**2, abs=0.02)
+    assert math.isnan(failures.high_frequency_share(torch.full((3, 20, 20), 0.3)))
+
+
+def test_errors_that_go_with_high_frequencies_are_found(tmp_path):
+    rng = np.random.default_rng(2)
+    references = [f"r{i}" for i in range(25)]
+    energy = {name: i / 25 for i, name in enumerate(references)}
+    reference = np.repeat(references, 6)
+    opinion = rng.uniform(0, 10, 150)
+    share = np.array([energy[name] for name in reference])
+    bad = opinion + rng.choice([-1, 1], 150) * 3 * share * rng.uniform(0.5, 1, 150)
+    scores = scores_of(opinion, reference, bad=bad, even=opinion + rng.choice([-1, 1], 150) * rng.uniform(0, 1, 150))
+    errors = failures.errors(scores, summary.summarise(scores, resamples=0).mappings)
+    assert errors["error"].tolist() == pytest.approx(np.abs(errors["predicted"] - errors["opinion"]).tolist())
+    assert (errors[errors["metric"] == "bad"]["error"].diff().dropna() <= 0).all()
+    distorted = {f"x{i}": math.nan for i in range(150)}
+    found = failures.relations(errors, energy | distorted).set_index(["metric", "image"])
+    assert found.loc[("bad", "reference"), "verdict"] == "grows"
+    assert found.loc[("bad", "reference"), "low"] > 0.3
+    assert found.loc[("bad", "reference"), "outliers"] == 15
+    assert found.loc[("bad", "reference"), "above_median"] >= 13
+    assert found.loc[("even", "reference"), "verdict"] == "not shown"
+    assert found.loc[("bad", "distorted"), "count"] == 0
+    claims = failures.claims(found.reset_index())
+    assert any(
+        claim.startswith("d: errors grow with the high-frequency energy of the reference image for bad (") for claim in claims
+    )
+
+
+def test_energies_read_each_file_once_and_survive_a_broken_one(data, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    steps = []
+    found = failures.energies([*data.table["distorted"], str(broken), str(broken)], advance=lambda: steps.append(1))
+    assert len(steps) == len(found) == 25
+    assert math.isnan(found[str(broken)])
+    assert found[data.table["distorted"][0]] == pytest.approx(0.8, abs=0.05)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["benchmark", "--workers", "0", "--resamples", "50", *map(str, arguments)])
+
+
+def test_command(data, tmp_path):
+    results, output = tmp_path / "results.sqlite", tmp_path / "table.csv"
+    folder = tmp_path / "images"
+    said = invoke(
+        "-m", "psnr", "-m", "piq:ssim", "--csv", f"noise={folder / 'table.csv'}", "--results", results, "-o", output,
+        "--factors", "accuracy=1,speed=0",
+    )  # fmt: skip
+    assert said.exit_code == 0, said.output
+    table = pd.read_csv(output)
+    assert table["dataset"].tolist() == ["noise", "noise"]
+    assert (table["srcc"] > 0.7).all()
+    lines = said.stdout.splitlines()
+    assert lines[0].startswith("data set\tmetric\tSRCC")
+    assert lines[1].startswith("noise\tpsnr\t0.")
+    assert "accuracy (1)" in said.stdout
+    assert "Scores are kept in" in said.stderr
+    Path(data.table["distorted"][0]).unlink()
+    failed = invoke("-m", "psnr", "--csv", folder / "table.csv", "--results", results, "--lower-better")
+    assert failed.exit_code == 1
+    assert "1 scores are missing" in failed.stderr
+    assert "check whether lower opinions are better" in failed.stderr
+    parts = failed.stdout.splitlines()[1].split("\t")
+    assert parts[:2] == ["table", "psnr"]
+    assert parts[2].startswith("-0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "psnr"], "no data set"),
+        (["-m", "psnr", "--dataset", "live"], "--data-root"),
+        (["-m", "psnr", "--csv", "absent.csv"], "no CSV file"),
+        (["-m", "psnr", "--csv", "a", "--csv", "b", "--csv", "c", "--root", "x", "--root", "y"], "2 times for 3 tables"),
+        (["-m", "psnr", "--csv", "a", "--factors", "speed"], "name=share"),
+        (["-m", "psnr", "--csv", "a", "--factors", "beauty=1"], "unknown factors"),
+    ],
+)
+def test_command_refuses_what_cannot_work(tmp_path, arguments, message):
+    said = invoke(*arguments, "--results", tmp_path / "results.sqlite")
+    assert said.exit_code == 2
+    assert message in said.stderr
+    assert "Traceback" not in said.output
