@@ -353,11 +353,13 @@ def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
     centre, scale, low, span = x.mean(), x.std(), y.mean(), y.std()
     u, v = (x - centre) / scale, (y - low) / span
     sign = -1.0 if pearson(u, v) < 0 else 1.0
+
+    def residuals(parameters: Array) -> Array:
+        return _logistic(u, *parameters) - v
+
     for softness in (0.25, 1.0):
         start = (v.max(), v.min(), 0.0, sign * softness)
-        fit = optimize.least_squares(
-            lambda parameters: _logistic(u, *parameters) - v, start, method="lm", ftol=1e-10, xtol=1e-10, max_nfev=2000
-        )
+        fit = optimize.least_squares(residuals, start, method="lm", ftol=1e-10, xtol=1e-10, max_nfev=2000)
         b1, b2, b3, b4 = (float(value) for value in fit.x)
         if fit.success and b4 != 0:
             yield b1 * span + low, b2 * span + low, b3 * scale + centre, b4 * scale
