@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 #: What counts as an image in a folder.
@@ -18,6 +20,17 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 
 class ImageFileError(ValueError):
     """An image file that cannot be read."""
+
+
+@contextmanager
+def _whole_files_only() -> Iterator[None]:
+    # pyiqa, once imported, has Pillow fill the missing part of a truncated file with grey, in every program.
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
 
 
 def decode(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -29,7 +42,7 @@ def decode(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         ImageFileError: no such file, not an image, damaged, or of floating-point values, whose range no file says.
     """
     try:
-        with Image.open(path) as image:
+        with _whole_files_only(), Image.open(path) as image:
             if image.mode == "F":
                 raise ValueError("it holds floating-point values of unknown range: save it with 8 or 16 bits")
             if image.mode.startswith("I"):
