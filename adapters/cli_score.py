@@ -65,8 +65,8 @@ def score(
     failures: list[Result] = []
     interrupted = False
     try:
+        results = score_pairs(matching.pairs, scorers, batch_size, workers)
         with clean_stdout(), table, progress("scoring", len(places)) as advance:
-            results = score_pairs(matching.pairs, scorers, batch_size, workers)
             for row in zip(*[results] * len(scorers), strict=True):  # those of one pair come one after the other
                 pair = row[0].pair
                 table.add(places[pair], [str(pair.reference), str(pair.distorted), *(result.score for result in row)])
@@ -87,12 +87,12 @@ def score(
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
     if len(pairs) > 1 or matching.unmatched:
-        say(f"Matched {len(pairs)} pairs {matching.how}")
+        say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
             say(f"  {pair.reference.name} with {pair.distorted.name}")
     if matching.unmatched:
-        say(f"Left out {len(matching.unmatched)} images without a counterpart:")
+        say(f"Left out, without a counterpart: {len(matching.unmatched)}")
         for path in matching.unmatched:
             say(f"  {path}")
 
@@ -120,7 +120,7 @@ def _say_failures(failures: Sequence[Result], metrics: int) -> None:
     by_reason: dict[tuple[Pair, str | None], list[str]] = defaultdict(list)
     for failure in failures:
         by_reason[failure.pair, failure.error].append(failure.metric)
-    say(f"{len(failures)} scores are missing:")
+    say(f"Missing scores: {len(failures)}")
     for (pair, reason), names in by_reason.items():
         which = "" if len(names) == metrics else f" ({', '.join(names)})"
         say(f"  {pair.distorted}{which}: {reason}")

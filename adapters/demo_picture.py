@@ -87,7 +87,7 @@ def draw(table: pd.DataFrame, path: Path, titles: Mapping[str, str], photo: str 
     figure.text(0.012, 0.962, "Photographs distorted at rising strength", fontsize=21, fontweight="bold", va="center")
     deep = " and ".join(title for name, title in titles.items() if name != "SSIM")
     caption = CAPTION.format(photos=table["photo"].nunique(), deep=deep)
-    figure.text(0.012, 0.085, textwrap.fill(caption, 182), fontsize=12.5, va="top", linespacing=1.35)
+    figure.text(0.012, 0.085, textwrap.fill(caption, 166), fontsize=12.5, va="top", linespacing=1.35)
     figure.savefig(path)
 
 

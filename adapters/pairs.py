@@ -25,7 +25,7 @@ class Matching:
 
     Attributes:
         pairs: in the order of the distorted images' names.
-        how: how it was done, in words that follow "matched".
+        how: how it was done, in words that follow "pairs".
         unmatched: images without a counterpart.
         by_order: names told nothing, so that the user should look at the pairs.
     """
@@ -54,9 +54,9 @@ def match(reference: Path, distorted: Path) -> Matching:
     if reference.is_dir() and not distorted.is_dir():
         raise ValueError(f"{reference} is a folder but {distorted} is a file: give the file of its reference")
     if not distorted.is_dir():
-        return Matching((Pair(reference, distorted),), "one with one")
+        return Matching((Pair(reference, distorted),), "of two files")
     if not reference.is_dir():
-        return Matching(tuple(Pair(reference, path) for path in list_images(distorted)), "one reference with every image")
+        return Matching(tuple(Pair(reference, path) for path in list_images(distorted)), "of one reference with every image")
     return _match_folders(list_images(reference), list_images(distorted))
 
 
@@ -68,14 +68,14 @@ def _match_folders(references: Sequence[Path], distorted: Sequence[Path]) -> Mat
     if found:
         used = set(found.values())
         left = [path for path in references if path not in used] + [path for path in distorted if path not in found]
-        return Matching(tuple(Pair(reference, path) for path, reference in found.items()), "by name", tuple(left))
+        return Matching(tuple(Pair(reference, path) for path, reference in found.items()), "matched by name", tuple(left))
     if len(references) != len(distorted):
         raise ValueError(
             f"no two names agree, and {len(references)} reference images cannot be matched by order with {len(distorted)} "
             "distorted ones: name both alike, or give folders of equally many images"
         )
     pairs = zip(sorted(references, key=_natural), sorted(distorted, key=_natural), strict=True)
-    return Matching(tuple(Pair(*pair) for pair in pairs), "by sorted order, as no two names agree", by_order=True)
+    return Matching(tuple(Pair(*pair) for pair in pairs), "matched by sorted order, as no two names agree", by_order=True)
 
 
 def _namesake(path: Path, references: Mapping[str, Sequence[Path]]) -> Path | None:

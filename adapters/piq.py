@@ -1,4 +1,7 @@
-"""The registered metrics in piq: ``piq.msds(x, y)`` and ``piq.MSDSLoss()``, also to be imported from here."""
+"""The registered metrics in piq, ``piq.msds(x, y)`` and ``piq.MSDSLoss()``, and ``piq.MultiScale`` for piq's own.
+
+All are also to be imported from here.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,9 @@ from torch.nn.modules.loss import _Loss
 
 from .. import registry
 from .borrow import with_borrowed_weights
+from .piq_multiscale import REDUCTIONS, MultiScale
 
-__all__ = ["DeepSSIMLoss", "MSDSLoss", "attach", "deepssim", "msds"]
-
-REDUCTIONS = ("none", "mean", "sum")
+__all__ = ["DeepSSIMLoss", "MSDSLoss", "MultiScale", "attach", "deepssim", "msds"]
 
 
 class MetricLoss(_Loss):
@@ -130,10 +132,12 @@ _added: dict[str, object] = {}
 
 
 def attach() -> None:
-    """Add every metric of :mod:`msds_plugin.registry` to piq, now and as they come; a second time does nothing.
+    """Add ``MultiScale`` and every metric of :mod:`msds_plugin.registry` to piq, now and as they come.
 
-    A metric ``my-metric`` titled ``My-Metric`` becomes ``piq.my_metric`` and ``piq.MyMetricLoss``.
+    A metric ``my-metric`` titled ``My-Metric`` becomes ``piq.my_metric`` and ``piq.MyMetricLoss``. A second time does
+    nothing.
     """
+    _export("MultiScale", MultiScale)
     registry.subscribe(_add)
 
 
@@ -151,13 +155,17 @@ def _add(metric: registry.Metric) -> None:
 
         function.__name__, function.__doc__ = function_name, documentation
         _functions[metric.name] = function
-    for name, value in ((function_name, _functions[metric.name]), (loss_name, _losses[metric.name])):
-        if hasattr(piq, name) and getattr(piq, name) is not _added.get(name):
-            warnings.warn(
-                f"piq has {name!r} already: it is left alone, and msds_plugin's is not added there",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            continue
-        setattr(piq, name, value)
-        _added[name] = value
+    _export(function_name, _functions[metric.name])
+    _export(loss_name, _losses[metric.name])
+
+
+def _export(name: str, value: object) -> None:
+    if hasattr(piq, name) and getattr(piq, name) is not _added.get(name):
+        warnings.warn(
+            f"piq has {name!r} already: it is left alone, and msds_plugin's is not added there",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    setattr(piq, name, value)
+    _added[name] = value

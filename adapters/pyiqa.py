@@ -1,10 +1,10 @@
-"""The registered metrics in pyiqa: ``pyiqa.create_metric("msds")``."""
+"""The registered metrics in pyiqa, ``pyiqa.create_metric("msds")``, and every full-reference metric on a pyramid."""
 
 from __future__ import annotations
 
 import gc
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..errors import values_unchecked
+from . import pyiqa_multiscale
 from .borrow import is_toolkit_metric, vgg16_weights, with_borrowed_weights
 
 
@@ -25,6 +26,11 @@ class PyiqaMetric(nn.Module):
         super().__init__()
         self.metric = metric
 
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return getattr(self.metric, "smallest", 1)
+
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
         """Scores (N, 1) of distorted images ``x`` beside references ``y``, (N, 3 or 1, H, W) in [0, 1]."""
         x, y = (image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image for image in (x, y))
@@ -34,8 +40,12 @@ class PyiqaMetric(nn.Module):
 
 
 def attach() -> None:
-    """Register every metric of :mod:`msds_plugin.registry` in pyiqa, now and as they come; a second time does nothing."""
+    """Register every metric of :mod:`msds_plugin.registry` in pyiqa, now and as they come, and the ``ms-`` forms.
+
+    Called again, it registers the ``ms-`` forms of metrics that have come straight into pyiqa's own table since.
+    """
     registry.subscribe(_add)
+    pyiqa_multiscale.refresh()
 
 
 def _add(metric: registry.Metric) -> None:
@@ -64,17 +74,19 @@ def _add(metric: registry.Metric) -> None:
         "lower_better": metric.lower_is_better,
         "score_range": ", ".join(f"{bound:g}" for bound in metric.score_range),
     }
+    pyiqa_multiscale.refresh()
 
 
 def _original(copy: nn.Module) -> nn.Module:
     """The live metric that ``copy`` was copied from: pyiqa deep-copies the options of a metric, its weights with them."""
     if not isinstance(copy, InferenceModel):
         return copy
-    weights = vgg16_weights(copy)
+    weights = list(vgg16_weights(copy).values())
     for other in gc.get_objects():
-        if other is copy or type(other) is not type(copy) or other.metric_name != copy.metric_name:
+        if other is copy or type(other) is not InferenceModel:
             continue
-        theirs = vgg16_weights(other)
-        if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights.values(), theirs.values(), strict=True)):
-            return other
+        with suppress(ValueError):  # a metric without a VGG16
+            theirs = vgg16_weights(other).values()
+            if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights, theirs, strict=True)):
+                return other
     return copy

@@ -14,12 +14,14 @@ from .. import registry
 from ..errors import MissingDependencyError
 from ..multiscale import MultiScale
 from ..representation import Representation
+from ..windows import Windows
+from . import attach
 
 
 class Representing(Protocol):
     """A metric that can represent an image once and compare it often."""
 
-    def represent(self, image: Tensor) -> Representation:
+    def represent(self, image: Tensor | Windows) -> Representation:
         """What is to be kept of images."""
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -73,8 +75,9 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
     """Build a metric by its name, in our registry first, then among pyiqa's.
 
     Args:
-        name: ``msds``, ``deepssim-fast``, ... or, with pyiqa installed, any name of ``pyiqa.list_models()``, or, with piq
-            installed, ``piq:`` and piq's name for it (``piq:fsim``, ``piq:LPIPS``).
+        name: ``msds``, ``deepssim-fast``, ...; with pyiqa installed, any name of ``pyiqa.list_models()``, among them
+            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid; with piq installed, ``piq:`` and piq's name
+            for it (``piq:fsim``, ``piq:LPIPS``).
         device: None for the GPU if there is one.
         options: those of the metric.
 
@@ -101,6 +104,7 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
             f"no metric named {name!r} here ({', '.join(registry.names())}); "
             f"pyiqa's metrics need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'"
         ) from error
+    attach()  # for the ms- forms of metrics that have come straight into pyiqa
     known = pyiqa.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known) or registry.names()

@@ -16,16 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import MissingDependencyError
 from ..representation import Representation
+from ..windows import Windows
 from .images import ImageFileError, decode, to_tensor
+from .large_images import LARGE, LargeImage, open_large
 from .pairs import Pair
 from .scorers import Representing, Scorer
 
 __all__ = ["Pair", "Result", "score_pairs"]
 
-Pixels: TypeAlias = npt.NDArray[Any]
+Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
 
-#: Pixels of the distorted images of one batch, by kind of device: beyond this a larger batch only costs memory.
+#: Pixels of the distorted or the reference images of a batch, by kind of device: beyond this, more only costs memory.
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}
 #: Below this many images, starting workers takes longer than they save.
 FEW_IMAGES = 16
@@ -75,7 +78,7 @@ def score_pairs(
         raise ValueError(f"workers must not be negative, got {workers}")
     if not scorers:
         raise ValueError("no metric to score with")
-    return _results(pairs, scorers, batch_size, workers)
+    return _results(_read(pairs, workers), scorers, batch_size)
 
 
 @dataclass(eq=False)
@@ -96,20 +99,24 @@ class _Job:
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        return self.distorted.shape[:2], self.reference.pixels.shape[:2]
+        return _size(self.distorted), _size(self.reference.pixels)
 
 
-def _results(pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int, workers: int | None) -> Iterator[Result]:
+def _size(image: Pixels) -> tuple[int, ...]:
+    return image.shape[-2:] if isinstance(image, LargeImage) else image.shape[:2]
+
+
+def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer], batch_size: int) -> Iterator[Result]:
     waiting: dict[Any, list[_Job]] = defaultdict(list)
     pixels = min(BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"]) for scorer in scorers)
-    for job in _read(pairs, workers):
+    for job in jobs:
         if isinstance(job, tuple):
             pair, reason = job
             yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
             continue
         batch = waiting[job.sizes]
         batch.append(job)
-        if len(batch) >= min(batch_size, pixels // math.prod(job.sizes[0])):
+        if len(batch) >= min(batch_size, pixels // max(map(math.prod, job.sizes))):
             yield from _score(waiting.pop(job.sizes), scorers)
         elif sum(map(len, waiting.values())) >= 4 * batch_size:
             yield from _score(waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes]))), scorers)
@@ -128,8 +135,8 @@ class _Images(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Pixels | str:
         try:
-            return decode(self.paths[index])
-        except ImageFileError as error:
+            return open_large(self.paths[index]) or decode(self.paths[index])
+        except (ImageFileError, MissingDependencyError) as error:
             return str(error)
 
 
@@ -139,7 +146,7 @@ def _as_it_is(image: Any) -> Any:
 
 
 def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[Pair, str]]:
-    """The pairs by reference, with their images or the reason why they cannot be read."""
+    """The pairs by reference, with their images or the reason why they cannot be read; workers start at once."""
     groups: dict[Path, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.reference].append(pair)
@@ -153,17 +160,18 @@ def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[P
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # or it draws from the caller's random numbers
     )
-    images = iter(loader)
-    for group in groups.values():
+    return _jobs(groups.values(), iter(loader))
+
+
+def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Job | tuple[Pair, str]]:
+    for group in groups:
         image = next(images)
-        reference = None if isinstance(image, str) else _Reference(image)
+        if isinstance(image, str):
+            yield from ((pair, image) for pair, _ in zip(group, images, strict=False))
+            continue
+        reference = _Reference(image)
         for pair, distorted in zip(group, images, strict=False):
-            if reference is None:
-                yield pair, image
-            elif isinstance(distorted, str):
-                yield pair, distorted
-            else:
-                yield _Job(pair, distorted, reference)
+            yield (pair, distorted) if isinstance(distorted, str) else _Job(pair, distorted, reference)
 
 
 def _cores() -> int:
@@ -197,28 +205,35 @@ def _scores(scorer: Scorer, key: int, batch: Sequence[_Job]) -> Tensor:
     x = _stack([job.distorted for job in batch], scorer.device)
     metric = scorer.representing
     if metric is None:
-        return scorer.score(x, _stack([job.reference.pixels for job in batch], scorer.device))
+        y = _stack([job.reference.pixels for job in batch], scorer.device)
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
+        return scorer.score(x, y)
     references = list(dict.fromkeys(job.reference for job in batch))
-    distorted = _represent(metric, x, key, [r for r in references if key not in r.representations])
+    distorted = _represent(metric, x, key, [r for r in references if key not in r.representations], scorer.device)
     kept = [job.reference.representations[key] for job in batch]
     return metric.compare(distorted, kept[0] if len(references) == 1 else Representation.cat(kept))
 
 
-def _represent(metric: Representing, x: Tensor, key: int, references: Sequence[_Reference]) -> Representation:
+def _represent(
+    metric: Representing, x: Tensor | Windows, key: int, references: Sequence[_Reference], device: torch.device
+) -> Representation:
     """The representation of ``x``; those of ``references``, all of one size, are stored in them."""
     if not references:
         return metric.represent(x)
-    y = _stack([reference.pixels for reference in references], x.device)
-    if x.shape[-2:] == y.shape[-2:]:
+    y = _stack([reference.pixels for reference in references], device)
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape[-2:] == y.shape[-2:]:
         both = metric.represent(torch.cat([x, y]))
         distorted, represented = both[: len(x)], both[len(x) :]
     else:
         distorted, represented = metric.represent(x), metric.represent(y)
     for index, reference in enumerate(references):
         # A copy, since a slice would keep the whole batch in memory.
-        reference.representations[key] = represented[index].to(x.device, copy=True)
+        reference.representations[key] = represented[index].to(device, copy=True)
     return distorted
 
 
-def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor:
-    return torch.cat([to_tensor(image, device) for image in images])
+def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor | Windows:
+    if isinstance(images[0], LargeImage):  # never in a batch with others
+        return images[0]
+    return torch.cat([to_tensor(image, device) for image in images if not isinstance(image, LargeImage)])

@@ -6,6 +6,7 @@ from importlib.metadata import version as _version
 from .backbones import BACKBONES, Backbone, build_backbone
 from .deepssim import DeepSSIM, DeepSSIMLite
 from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from .fusion_file import FusionFile, FusionFileError
 from .multiscale import MSDS, MultiScale
 from .representation import Representation
 
@@ -20,15 +21,19 @@ __all__ = [
     "Backbone",
     "DeepSSIM",
     "DeepSSIMLite",
+    "FusionFile",
+    "FusionFileError",
     "MissingDependencyError",
     "MultiScale",
     "Representation",
     "WeightsFileError",
     "WeightsNotFoundError",
+    "adapters",
     "build_backbone",
+    "registry",
 ]
 
-# Last, because the toolkits' adapters need all of the above: the one place where the mathematics knows that there are any.
-from .adapters import attach as _attach
+# Last, because they need all of the above: the one place where the mathematics knows that there are toolkits.
+from . import adapters, registry
 
-_attach()
+adapters.attach()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ BACKBONES: dict[str, Architecture] = {
             "fire8": Layer(11, 512, 16, 175, -72),
             "fire9": Layer(12, 512, 16, 207, -88),
         },
-        default=("fire9",),
+        default=("fire8",),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         smallest=17,
@@ -199,6 +200,12 @@ BACKBONES: dict[str, Architecture] = {
 }
 
 
+def _cells(mask: Tensor, first: nn.Module) -> Tensor:
+    """The mask as the first layer's positions see it: one is kept if any pixel of its cell, a stride long, is."""
+    stride = next(module.stride for module in first.modules() if isinstance(module, nn.Conv2d))
+    return F.max_pool2d(mask, stride, stride, ceil_mode=True)
+
+
 class _Sequence(nn.Sequential):
     """A sequence of modules that also returns what it computes on the way."""
 
@@ -212,8 +219,7 @@ class _Sequence(nn.Sequential):
         for index, module in enumerate(self):
             x = module(x)
             if index == 0 and mask is not None:
-                # Where the first layer strides, a position is kept if any pixel of its cell is.
-                x = x * F.adaptive_max_pool2d(mask, x.shape[-2:])
+                x = x * _cells(mask, module)[..., : x.shape[-2], : x.shape[-1]]
             if index in self.taps:
                 found[index] = x
         return [found[tap] for tap in self.taps]
@@ -262,8 +268,9 @@ class Backbone(nn.Module):
         self.layers = tuple(layers)
         self.smallest = smallest
         self._key = key
+        device = next((parameter.device for parameter in net.parameters()), None)
         for label, values in (("mean", mean), ("std", std)):
-            constant = None if values is None else torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            constant = None if values is None else torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
             self.register_buffer(label, constant, persistent=False)
         net.requires_grad_(False)
         _weights.tie(net, key)
@@ -281,28 +288,79 @@ class Backbone(nn.Module):
         return f"{self.name}[{','.join(self.layers)}] weights {self.fingerprint}"
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1]; ``mask`` (N, 1, H, W) of zeros and ones.
+        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1], one for each of ``layers``, in order of depth.
+
+        Args:
+            image: as above.
+            mask: (N, 1, H, W) of zeros and ones, multiplies the output of the first layer.
 
         Raises:
-            ValueError: the image is too small, or a mask is given to a network whose first layer is not known.
+            ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
+                not known.
             TypeError: the image's type is not the network's.
         """
         check_size(image, self.smallest)
-        parameter = next(self.net.parameters(), None)
-        if parameter is not None and parameter.dtype != image.dtype and not torch.is_autocast_enabled(image.device.type):
-            raise TypeError(
-                f"the image is {image.dtype} but the metric is {parameter.dtype}: "
-                "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
-            )
-        if self.mean is not None and self.std is not None:
-            image = (image - self.mean) / self.std
-        if image.device.type == "cpu":  # where convolutions on it run faster
-            image = image.contiguous(memory_format=torch.channels_last)
-        features = self.net(image, mask)
+        features = self.net(self.normalise(image), mask)
         for feature in features:
             if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
                 raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
         return features
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images as the network wants them.
+
+        Raises:
+            TypeError: the image's type is not the network's.
+        """
+        parameter = next(self.net.parameters(), None)
+        if parameter is not None:
+            _check_match(image, parameter)
+        if self.mean is not None and self.std is not None:
+            image = (image - self.mean) / self.std
+        if image.device.type == "cpu":
+            # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
+            image = image.clone(memory_format=torch.channels_last)
+        return image
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.net.parameters()).device
+
+    @property
+    def known_layers(self) -> tuple[Layer, ...]:
+        """Every layer of which it is known where its positions lie, in order of depth.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        if not isinstance(self.net, _Sequence):
+            raise ValueError(
+                f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
+                f"has global operations, or padding that depends on the size; use one of {', '.join(BACKBONES)}, or tile=None"
+            )
+        return tuple(BACKBONES[self.name].layers.values())
+
+    @property
+    def geometry(self) -> tuple[Layer, ...]:
+        """Where the positions of each chosen layer lie.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        _ = self.known_layers
+        return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
+
+    def parts(self, first: Sequence[int], second: Sequence[int]) -> tuple[_Sequence, _Sequence]:
+        """The network in two: up to the last of the modules ``first``, and from there to the last of ``second``.
+
+        Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
+        second what the last of ``first`` computes.
+        """
+        modules = list(self.net.children())
+        end = max(first) + 1
+        last = max(second, default=max(first)) + 1
+        return _Sequence(modules[:end], first), _Sequence(modules[end:last], [index - end for index in second])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
         for name, constant in self._buffers.items():
@@ -314,8 +372,8 @@ class Backbone(nn.Module):
         after = fn(probe)
         if (after.dtype, after.device) == (probe.dtype, probe.device):
             return self  # the values are frozen and shared: nothing but a move or a conversion may touch them
-        if torch.finfo(after.dtype).eps > torch.finfo(probe.dtype).eps:
-            self._key = None  # rounded weights are no longer those of the file
+        if self._key is not None and (after.is_meta or not all(torch.equal(fn(p).to(p), p) for p in self.net.parameters())):
+            self._key = None  # no values, or rounded ones: no longer those of the file
         _weights.untie(self.net)
         self.net._apply(fn, recurse)
         _weights.tie(self.net, self._key)
@@ -332,6 +390,17 @@ class Backbone(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         _weights.tie(self.net, self._key)
+
+
+def _check_match(image: Tensor, parameter: Tensor) -> None:
+    if parameter.device != image.device:
+        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
+    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
+    if parameter.dtype != image.dtype and not autocast:
+        raise TypeError(
+            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
+            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
+        )
 
 
 def _fingerprint(net: nn.Module) -> str:
@@ -369,7 +438,7 @@ def _choose(layers: str | Sequence[str] | None, known: Sequence[str], default: S
     if unknown or not chosen or len(set(chosen)) < len(chosen):
         problem = f"unknown layers {unknown}" if unknown else "layers must be given once each, and at least one"
         raise ValueError(f"{name}: {problem}; choose from {', '.join(known)}")
-    return chosen
+    return tuple(layer for layer in known if layer in chosen)
 
 
 def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
@@ -391,6 +460,14 @@ def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> B
     return Backbone(net, name, chosen, table.mean, table.std, table.smallest, key)
 
 
+def _timm_failure(model_name: str, weights: Weights, error: Exception) -> Exception:
+    if weights is None or "nknown model" in str(error):
+        return ValueError(f"timm cannot make {model_name!r} with features_only: {error}")
+    if weights != "imagenet":
+        return WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}")
+    return WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}")
+
+
 def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
     timm = _timm()
     model_name = name.removeprefix("timm:")
@@ -401,19 +478,25 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
     if weights is not None and weights != "imagenet":
         options["pretrained_cfg_overlay"] = {"state_dict": _weights.read_state_dict(weights)}
         key = (name, _weights.file_identity(weights))
-    try:
-        net = timm.create_model(model_name, features_only=True, **options)
-    except (OSError, RuntimeError, KeyError) as error:
-        if weights is None or "nknown model" in str(error):
-            raise ValueError(f"timm cannot make {model_name!r} with features_only: {error}") from error
-        if weights != "imagenet":
-            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}") from error
-        raise WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}") from error
-    info = net.feature_info
-    known = list(info.module_name())
-    chosen = _choose(layers, known, known, name)
-    indices = [known.index(layer) for layer in chosen]
-    net = timm.create_model(model_name, features_only=True, out_indices=indices, **options)
+    create = partial(timm.create_model, model_name, features_only=True, **options)
+    with torch.random.fork_rng(devices=[]):  # the caller's seed is for the values that stay random
+        try:
+            whole = create()
+        except (OSError, RuntimeError, KeyError) as error:
+            raise _timm_failure(model_name, weights, error) from error
+        info = whole.feature_info
+        known = list(info.module_name())
+        chosen = _choose(layers, known, known, name)
+        indices = [known.index(layer) for layer in chosen]
+        net = create(out_indices=indices)
+    if weights is None:
+        net = create(out_indices=indices)
+    else:
+        # timm leaves what the file lacks at random values, in which two networks differ.
+        before = whole.state_dict()
+        lacking = [label for label, value in net.state_dict().items() if not torch.equal(value, before[label])]
+        if lacking:
+            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: it lacks {lacking[0]!r}")
     config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
     smallest = max(info.reduction()[index] for index in indices)
     return Backbone(_Opaque(net), name, chosen, config["mean"], config["std"], smallest, key)
@@ -455,6 +538,8 @@ def build_backbone(
         >>> [tuple(f.shape) for f in net(torch.rand(1, 3, 64, 64))]
         [(1, 192, 7, 7), (1, 256, 3, 3)]
     """
+    if isinstance(backbone, nn.Module) and weights not in ("imagenet", None):
+        raise ValueError("weights belong to a backbone by name; load them into your own module yourself")
     if isinstance(backbone, Backbone):
         if layers is not None:
             raise ValueError("layers are chosen when the backbone is built: build_backbone(name, layers)")
@@ -462,8 +547,6 @@ def build_backbone(
     # Weights must be ordinary tensors, also when the caller happens to be in inference mode.
     with torch.inference_mode(False):
         if isinstance(backbone, nn.Module):
-            if weights not in ("imagenet", None):
-                raise ValueError("weights belong to a backbone by name; load them into your own module yourself")
             return _from_module(backbone, layers)
         if not isinstance(backbone, str):
             raise TypeError(f"backbone must be a name or an nn.Module, got {type(backbone).__name__}")

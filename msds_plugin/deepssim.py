@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,32 +13,64 @@ from .backbones import Weights, build_backbone
 from .errors import check_image
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
+from .tiling import Tile, check_tile, gram_sums
+from .windows import Windows, as_windows
 
 __all__ = ["DeepSSIM", "DeepSSIMLite"]
 
 
-def check_pair(x: Tensor, y: Tensor) -> None:
+def check_source(image: Tensor | Windows, name: str = "image") -> None:
+    """Raise a clear error unless ``image`` is a batch as :func:`check_image` wants it, or can be read in windows of one."""
+    if isinstance(image, Tensor) or not isinstance(image, Windows):
+        check_image(image, name)
+    elif len(image.shape) != 4 or image.shape[1] != 3 or image.shape[0] == 0:
+        raise ValueError(f"{name} must be RGB of shape (N, 3, H, W), got {tuple(image.shape)}")
+
+
+def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
     """Raise a clear error unless two batches can be compared image by image; their sizes may differ."""
-    check_image(x, "the distorted image x")
-    check_image(y, "the reference image y")
+    check_source(x, "the distorted image x")
+    check_source(y, "the reference image y")
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return
     if x.device != y.device:
         raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
     if x.dtype != y.dtype:
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
-def _mask(saliency: Tensor | None, image: Tensor, threshold: float) -> Tensor | None:
-    if saliency is None:
-        return None
-    maps = saliency.unsqueeze(1) if saliency.dim() == 3 else saliency
-    if maps.shape != (image.shape[0], 1, *image.shape[-2:]):
+def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:
+    """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
+
+    Raises:
+        ValueError: another shape than that of the images (N, C, H, W).
+    """
+    maps = saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency
+    if tuple(maps.shape) != (image.shape[0], 1, *image.shape[-2:]):
         raise ValueError(
             f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
             f"got {tuple(saliency.shape)}"
         )
-    return (maps.to(image.device) > threshold).to(image.dtype)
+    if not isinstance(maps, Tensor):
+        return maps
+    return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """Ones where a saliency map is above the threshold, zeros elsewhere."""
+
+    maps: Windows
+    threshold: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.maps.shape
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        return self.maps.read(top, left, height, width) > self.threshold
 
 
 class _GramMetric(nn.Module):
@@ -50,10 +84,13 @@ class _GramMetric(nn.Module):
         weights: Weights = "imagenet",
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
+        tile: Tile = None,
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, layers, weights)
         self.saliency_threshold = saliency_threshold
+        check_tile(tile, self.backbone)
+        self.tile = tile
 
     @property
     def smallest(self) -> int:
@@ -65,33 +102,48 @@ class _GramMetric(nn.Module):
         """What two representations must agree in to be comparable."""
         return f"{self.kind} {self.backbone.description}"
 
-    def represent(self, image: Tensor, saliency: Tensor | None = None) -> Representation:
+    def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
 
         Args:
-            image: as above.
+            image: as above. One that is read in windows (:class:`~msds_plugin.windows.Windows`) is evaluated in tiles, with
+                ``tile="auto"`` unless the metric has another.
             saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
                 threshold.
         """
-        check_image(image)
-        features = self.backbone(image, _mask(saliency, image, self.saliency_threshold))
-        return Representation((tuple(self._gram(feature) for feature in features),), self.source)
+        check_source(image)
+        maps = None if saliency is None else saliency_maps(saliency, image)
+        if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
+            mask = None if maps is None else (maps > self.saliency_threshold).to(image)
+            sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
+        else:
+            kept = None if maps is None else _Mask(as_windows(maps), self.saliency_threshold)
+            sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
+        return Representation((tuple(self._gram(*each) for each in sums),), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
         check_comparable(a, b, self.source)
         return self._score(a.grams[0], b.grams[0])
 
-    def forward(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_x: Tensor | Windows | None = None,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
         check_pair(x, y)
         return self.compare(self.represent(x, saliency_x), self.represent(y, saliency_y))
 
-    def _gram(self, features: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _gram(self, gram: Tensor, positions: int) -> Tensor:
+        """What is kept of a Gram matrix that is the sum over so many positions."""
 
+    @abstractmethod
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
+        """Scores (N,) of the matrices of each layer."""
 
 
 def _mean_over_layers(dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -114,12 +166,19 @@ class DeepSSIM(_GramMetric):
         weights: ``"imagenet"``, a path, a mapping of tensors, or None for random values.
         layers: layer or layers to take features after; None for the backbone's default (VGG16: ``relu5_1``).
         saliency_threshold: a pixel counts as salient where its map is above this.
+        tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
+            keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
+            chooses tiles, or the whole image if it fits, for half of the free memory: on CUDA as the driver tells it,
+            elsewhere as the operating system does, and 512 MiB at most. None for the whole image at once.
+            Gradients are then computed tile by tile too, each tile twice. For backbones by name.
 
     Shape:
-        x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
+        x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,). Images larger than memory may be
+        given as :class:`~msds_plugin.windows.Windows`.
 
     Raises:
-        ValueError: values outside [0, 1], an image too small for the backbone, batches of different length.
+        ValueError: values outside [0, 1], an image too small for the backbone, batches of different length; ``tile`` with
+            a backbone that is not exact in tiles, as far as is known.
         TypeError: not floating point, or x and y of different types.
         WeightsNotFoundError, WeightsFileError, MissingDependencyError: see :func:`build_backbone`.
 
@@ -138,9 +197,9 @@ class DeepSSIM(_GramMetric):
 
     kind = "deepssim"
 
-    def _gram(self, features: Tensor) -> Tensor:
-        check_blocks(features.shape[1])
-        return gram_matrix(features)
+    def _gram(self, gram: Tensor, positions: int) -> Tensor:
+        check_blocks(gram.shape[-1])
+        return gram
 
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         return 1 - _mean_over_layers(block_dissimilarity, a, b)
@@ -170,8 +229,8 @@ class DeepSSIMLite(_GramMetric):
 
     kind = "deepssim-lite"
 
-    def _gram(self, features: Tensor) -> Tensor:
-        return gram_matrix(features) / features[0].numel()
+    def _gram(self, gram: Tensor, positions: int) -> Tensor:
+        return gram / (gram.shape[-1] * positions)
 
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         return _mean_over_layers(global_dissimilarity, a, b)

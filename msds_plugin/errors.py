@@ -9,6 +9,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from .windows import Windows
+
 #: How far outside [0, 1] a value may lie: resampling and lossy codecs overshoot by less than a quarter of an 8-bit step.
 RANGE_TOLERANCE = 1e-3
 
@@ -70,7 +72,7 @@ def check_image(image: Tensor, name: str = "image") -> None:
         )
 
 
-def check_size(image: Tensor, smallest: int, levels: int = 1, name: str = "image") -> None:
+def check_size(image: Tensor | Windows, smallest: int, levels: int = 1, name: str = "image") -> None:
     """Raise a ValueError that names the size and the largest number of levels that fits, unless every level is large enough.
 
     Args:
@@ -85,10 +87,14 @@ def check_size(image: Tensor, smallest: int, levels: int = 1, name: str = "image
     fits = 0
     while short >> fits >= smallest:
         fits += 1
+    raise ValueError(too_small(image, fits, levels, f"below the smallest input of {smallest} x {smallest}", name))
+
+
+def too_small(image: Tensor | Windows, fits: int, levels: int, reason: str, name: str = "image") -> str:
+    """The message for an image whose level ``fits``, counted from 0, is the first that is too small."""
+    height, width = image.shape[-2:]
     advice = f"use levels={fits} or a larger image" if fits else "no number of levels fits: use a larger image"
-    for level in range(levels):
-        if short >> level < smallest:
-            raise ValueError(
-                f"{name} of {height} x {width} pixels is too small: level {level} of {levels} would be "
-                f"{height >> level} x {width >> level}, below the smallest input of {smallest} x {smallest}; {advice}"
-            )
+    return (
+        f"{name} of {height} x {width} pixels is too small: level {fits} of {levels} would be "
+        f"{height >> fits} x {width >> fits}, {reason}; {advice}"
+    )

@@ -2,7 +2,7 @@
 
 Both similarities are written as one minus a ratio of non-negative sums,
 
-    (2 cov + c) / (var_a + var_b + c)  =  1 - mean((a - b)^2) / (mean(a^2) + mean(b^2) + c)      a, b centred,
+    (2 cov(a, b) + c) / (var(a) + var(b) + c)  =  1 - var(a - b) / (var(a) + var(b) + c),
 
 which is the same number without its cancellation: never above 1, exactly 1 for equal inputs, and precise when the two
 are nearly equal, where a training loss spends its time.
@@ -17,6 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -34,17 +38,17 @@ def gram_matrix(features: Tensor) -> Tensor:
                  [9., 9.]]])
     """
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.flatten(2)
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.float()
+        flat = _at_least_float32(features.flatten(2))
         return flat @ flat.mT
 
 
+def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return (x - x.mean(dims, keepdim=True)).square().mean(dims)
+
+
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
-    a = a - a.mean(dims, keepdim=True)
-    b = b - b.mean(dims, keepdim=True)
-    distance = (a - b).square().mean(dims)
-    return distance / (a.square().mean(dims) + b.square().mean(dims) + c)
+    a, b = _at_least_float32(a), _at_least_float32(b)
+    return _variance(a - b, dims) / (_variance(a, dims) + _variance(b, dims) + c)
 
 
 def check_blocks(channels: int, block: int = 4) -> None:
@@ -102,8 +106,8 @@ def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
 
     Example:
         >>> g = torch.arange(16.).reshape(1, 4, 4)
-        >>> global_dissimilarity(g, 30 - g)
-        tensor([2.0000])
+        >>> global_dissimilarity(g, 30 - g).round(decimals=4)
+        tensor([2.])
     """
     return _dissimilarity(a, b, (-2, -1), c)
 
@@ -139,22 +143,22 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
 def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     r"""Fuse per-level scores: :math:`\sum_l w_l s_l` for weights that sum to one.
 
-    Computed as :math:`s_0 + \sum_l w_l (s_l - s_0)`, so that levels which agree fuse to their very value (a perfect score
-    stays perfect to the last bit, whatever the rounding of the weights).
+    Computed as :math:`m + \sum_l w_l (s_l - m)` with :math:`m = \max_l s_l`, so that levels which agree fuse to their very
+    value and nothing rises above the best level (a perfect score is 1 to the last bit, whatever the rounding of the weights).
 
     Args:
-        scores: (N, L).
+        scores: (N, L), or (L,) for a single score.
         fusion: (L,), non-negative, sum one.
 
     Returns:
-        (N,).
+        (N,), or a scalar.
 
     Example:
         >>> fuse(torch.tensor([[1.0, 0.5]]), torch.tensor([0.5, 0.5]))
         tensor([0.7500])
     """
-    first = scores[:, :1]
-    return first.squeeze(1) + ((scores - first) * fusion.to(scores)).sum(1)
+    top = scores.detach().amax(-1, keepdim=True)  # cancels out, so that no gradient is lost
+    return top.squeeze(-1) + ((scores - top) * fusion.to(scores)).sum(-1)
 
 
 def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, check_pair
-from .errors import check_image, check_size
+from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
+from .errors import check_size, too_small
 from .functional import fuse, normalise_fusion, pyramid
+from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable
+from .tiling import Tile
+from .windows import Windows, halvings
 
 __all__ = ["MSDS", "MultiScale"]
+
+Fusion = Sequence[float] | Tensor | str | os.PathLike[str] | None
+
+#: A side in pixels that no metric known to us finds too small (the largest demand is 161, of the five-scale SSIMs).
+_LARGE = 512
 
 
 class MultiScale(nn.Module):
@@ -23,19 +34,25 @@ class MultiScale(nn.Module):
 
     where level 0 is the image and each next level its 2 x 2 averages. Direction and range are those of the metric.
 
-    A metric that has ``represent`` and ``compare`` keeps them: an image is then represented on all levels at once.
+    A metric that has ``represent`` and ``compare`` keeps them: an image is then represented on all levels at once. What
+    images any other metric takes (channels, range of values, smallest size) is its own affair. Where it fails on a level
+    but not on the one before, the level is too small for it, which the error says; where it fails on the image itself, it
+    is tried on a larger image to see whether the size was why.
 
     Args:
         metric: called with (x, y), it returns (N,), (N, 1) or a scalar (then the fused score is a scalar too).
         levels: number of levels, at least 1.
-        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
+            None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
 
     Shape:
-        x, y: (N, 3, H, W), RGB in [0, 1]. Returns (N,).
+        x, y: (N, C, H, W), as the metric takes them. Returns (N,).
 
     Raises:
-        ValueError: a number of weights other than levels, negative weights, an image too small for the levels.
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
+        ValueError: a number of weights other than levels, negative weights, an image too small for the levels or, on a
+            level, for the metric (with the metric's own error as the cause), a metric that returns several scores per image.
 
     Source: D. Kang et al., "MSDS: Deep Structural Similarity with Multiscale Representation", 2026 (arXiv 2604.19159).
 
@@ -49,10 +66,12 @@ class MultiScale(nn.Module):
         self,
         metric: Callable[[Tensor, Tensor], Tensor],
         levels: int = 3,
-        fusion: Sequence[float] | Tensor | None = None,
+        fusion: Fusion = None,
         learn_fusion: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(fusion, str | os.PathLike):
+            fusion = FusionFile.load(fusion).weights_for(metric, levels, fusion)
         weights = normalise_fusion(fusion, levels)
         if learn_fusion and not weights.all():
             raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
@@ -79,10 +98,10 @@ class MultiScale(nn.Module):
 
     @property
     def source(self) -> str:
-        """What two representations must agree in to be comparable."""
-        return f"{self.levels} levels of {getattr(self.metric, 'source', type(self.metric).__name__)}"
+        """What two representations must agree in to be comparable, next to their number of levels."""
+        return str(getattr(self.metric, "source", type(self.metric).__name__))
 
-    def represent(self, image: Tensor, saliency: Tensor | None = None) -> Representation:
+    def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1], on every level.
 
         Args:
@@ -94,12 +113,13 @@ class MultiScale(nn.Module):
         """
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
-        check_image(image)
-        images = self._pyramid(image)
+        check_source(image)
+        self._check_size(image)
+        images = self._levels(image)
         if saliency is None:
             parts = [self.metric.represent(level) for level in images]
         else:
-            maps = pyramid(saliency.unsqueeze(1) if saliency.dim() == 3 else saliency, self.levels)
+            maps = self._levels(saliency_maps(saliency, image))
             parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
@@ -109,28 +129,83 @@ class MultiScale(nn.Module):
 
     def compare_levels(self, a: Representation, b: Representation) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused."""
-        check_comparable(a, b, self.source)
-        source = self.metric.source  # type: ignore[attr-defined]
-        parts = [(Representation((p,), source), Representation((q,), source)) for p, q in zip(a.grams, b.grams, strict=True)]
-        return torch.stack([self.metric.compare(*part) for part in parts], 1)  # type: ignore[attr-defined]
+        check_comparable(a, b, self.source, self.levels)
+        compare = self.metric.compare  # type: ignore[attr-defined]
+        return torch.stack([compare(a.level(index), b.level(index)) for index in range(self.levels)], 1)
 
-    def level_scores(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
-        """Scores of each level alone, (N, levels), before they are fused."""
-        check_pair(x, y)
+    def level_scores(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_x: Tensor | Windows | None = None,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
         if hasattr(self.metric, "represent"):
+            check_pair(x, y)
             return self.compare_levels(self.represent(x, saliency_x), self.represent(y, saliency_y))
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
-        scores = [self.metric(p, q) for p, q in zip(self._pyramid(x), self._pyramid(y), strict=True)]
-        return torch.stack([score.reshape(-1) for score in scores], 1)
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise TypeError(f"{type(self.metric).__name__} needs whole images as tensors, it cannot read them in windows")
+        _check_batches(x, y)
+        pairs = list(zip(self._pyramid(x), self._pyramid(y), strict=True))
+        return torch.stack([self._score(level, pairs) for level in range(self.levels)], -1)
 
-    def forward(self, x: Tensor, y: Tensor, saliency_x: Tensor | None = None, saliency_y: Tensor | None = None) -> Tensor:
+    def _score(self, level: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        x, y = pairs[level]
+        try:
+            score = self.metric(x, y)
+        except Exception as error:  # every metric has an exception of its own for an image that is too small
+            if level == 0 and not self._works_on_larger(x, y):
+                raise
+            smaller = min(pairs[0], key=lambda image: min(image.shape[-2:]))
+            reason = f"where the metric fails ({type(error).__name__}: {error})"
+            raise ValueError(too_small(smaller, level, self.levels, reason)) from error
+        if score.dim() and score.numel() != len(x):
+            raise ValueError(f"the metric returned shape {tuple(score.shape)} for {len(x)} images: one score each is needed")
+        return score.reshape(-1) if score.dim() else score
+
+    def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
+        if min(*x.shape[-2:], *y.shape[-2:]) >= _LARGE:
+            return False
+        try:
+            self.metric(*(F.interpolate(image[:1].detach(), (_LARGE, _LARGE)) for image in (x, y)))
+        except Exception:
+            return False
+        return True
+
+    def forward(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_x: Tensor | Windows | None = None,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``."""
         return fuse(self.level_scores(x, y, saliency_x, saliency_y), self.fusion)
 
     def _pyramid(self, image: Tensor) -> list[Tensor]:
-        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
+        self._check_size(image)
         return pyramid(image, self.levels)
+
+    def _levels(self, image: Tensor | Windows) -> Sequence[Tensor | Windows]:
+        """The pyramid; where the metric works in tiles, computed in tiles too."""
+        if not isinstance(image, Tensor) or getattr(self.metric, "tile", None) is not None:
+            return halvings(image, self.levels)
+        return pyramid(image, self.levels)
+
+    def _check_size(self, image: Tensor | Windows) -> None:
+        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
+
+
+def _check_batches(x: Tensor, y: Tensor) -> None:
+    for name, image in (("x", x), ("y", y)):
+        if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
+            shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} images and y has {len(y)}: one reference per distorted image is needed")
 
 
 class MSDS(MultiScale):
@@ -143,14 +218,16 @@ class MSDS(MultiScale):
 
     Args:
         levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
-        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
+        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
+            None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
-        backbone, weights, layers, saliency_threshold: see :class:`DeepSSIM`.
+        backbone, weights, layers, saliency_threshold, tile: see :class:`DeepSSIM`.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
 
     Raises:
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
         ValueError: a number of weights other than levels, an image too small for the levels, and as in :class:`DeepSSIM`.
 
     Source: D. Kang, X.-H. Chen, B. Liu, K. Zhang, W. Chen, T. Zhao, "MSDS: Deep Structural Similarity with Multiscale
@@ -166,11 +243,31 @@ class MSDS(MultiScale):
     def __init__(
         self,
         levels: int = 3,
-        fusion: Sequence[float] | Tensor | None = None,
+        fusion: Fusion = None,
         learn_fusion: bool = False,
         backbone: str | nn.Module = "vgg16",
         weights: Weights = "imagenet",
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
+        tile: Tile = None,
     ) -> None:
-        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold), levels, fusion, learn_fusion)
+        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold, tile), levels, fusion, learn_fusion)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> MSDS:
+        """MSDS with the fusion weights, levels, backbone and layers of a file that ``msds fit`` wrote.
+
+        Args:
+            path: the file.
+            options: further ones, ``weights`` for example if those of the backbone are not its default; a ``backbone`` of your
+                own must be given again.
+
+        Raises:
+            FileNotFoundError: no such file.
+            FusionFileError: it is damaged, or for another metric.
+        """
+        file = FusionFile.load(path)
+        if file.target.base != DeepSSIM.kind:
+            raise FusionFileError(f"{path} holds fusion weights for {file.metric} ({file.target}), not for MSDS")
+        network = {} if "backbone" in options else {"backbone": file.target.backbone, "layers": file.target.layers}
+        return cls(file.levels, path, **{**network, **options})

@@ -14,7 +14,7 @@ from .errors import WeightsFileError
 _FORMAT = "msds_plugin.Representation/1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Representation:
     """Gram matrices of a batch of images: all that a comparison needs, whatever the images' size was.
 
@@ -22,7 +22,7 @@ class Representation:
 
     Attributes:
         grams: per pyramid level, per layer, a tensor (N, C, C).
-        source: what made it; only representations of one source can be compared.
+        source: what made the matrices; only representations of one source and number of levels can be compared.
     """
 
     grams: tuple[tuple[Tensor, ...], ...]
@@ -55,7 +55,7 @@ class Representation:
         return Representation(grams, parts[0].source)
 
     def level(self, index: int) -> Representation:
-        """The representation of one pyramid level."""
+        """The representation of one pyramid level, as the metric without the pyramid makes it of that level's image."""
         return Representation((self.grams[index],), self.source)
 
     def to(self, *args: object, **kwargs: object) -> Representation:
@@ -103,8 +103,8 @@ class Representation:
         return Representation(tuple(tuple(map(function, grams)) for grams in self.grams), self.source)
 
 
-def check_comparable(a: Representation, b: Representation, source: str) -> None:
-    """Raise a ValueError unless a metric of this ``source`` can compare the two."""
+def check_comparable(a: Representation, b: Representation, source: str, levels: int = 1) -> None:
+    """Raise a clear error unless a metric of this ``source`` and number of ``levels`` can compare the two."""
     for name, representation in (("first", a), ("second", b)):
         if not isinstance(representation, Representation):
             raise TypeError(
@@ -114,6 +114,11 @@ def check_comparable(a: Representation, b: Representation, source: str) -> None:
             raise ValueError(
                 f"the {name} representation was made by {representation.source}, but this metric is {source}: "
                 "only representations by the same metric, backbone, layers and weights can be compared"
+            )
+        if len(representation.grams) != levels:
+            raise ValueError(
+                f"the {name} representation has {len(representation.grams)} level(s), but this metric compares {levels}: "
+                "make it with the same levels, or choose one with level()"
             )
     if len(a) != len(b) and 1 not in (len(a), len(b)):
         raise ValueError(f"{len(a)} images cannot be compared with {len(b)}: the numbers must agree, or one of them be 1")

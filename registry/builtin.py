@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
-from msds_plugin.multiscale import MSDS, MultiScale
+from msds_plugin.multiscale import MSDS, Fusion, MultiScale
 
 from . import register
 from .entry import Metric
@@ -23,9 +23,7 @@ MSDS_PAPER = (
 )
 
 
-def msds_lite(
-    levels: int = 3, fusion: Sequence[float] | Tensor | None = None, learn_fusion: bool = False, **options: Any
-) -> MultiScale:
+def msds_lite(levels: int = 3, fusion: Fusion = None, learn_fusion: bool = False, **options: Any) -> MultiScale:
     """DeepSSIM-Lite on a pyramid; ``options`` are those of :class:`DeepSSIMLite`."""
     return MultiScale(DeepSSIMLite(**options), levels, fusion, learn_fusion)
 
@@ -40,8 +38,26 @@ def _fast(factory: Callable[..., nn.Module], name: str) -> Callable[..., nn.Modu
 
 
 for metric in (
-    Metric("deepssim", "DeepSSIM", DeepSSIM, False, (-1, 1), "structural similarity of VGG16's Gram matrices", DEEPSSIM, True),
-    Metric("deepssim-lite", "DeepSSIM-Lite", DeepSSIMLite, True, (0, 2), "DeepSSIM as a light training loss", DEEPSSIM, True),
+    Metric(
+        "deepssim",
+        "DeepSSIM",
+        DeepSSIM,
+        False,
+        (-1, 1),
+        "structural similarity of VGG16's Gram matrices",
+        DEEPSSIM,
+        takes_backbone=True,
+    ),
+    Metric(
+        "deepssim-lite",
+        "DeepSSIM-Lite",
+        DeepSSIMLite,
+        True,
+        (0, 2),
+        "DeepSSIM as a light training loss",
+        DEEPSSIM,
+        takes_backbone=True,
+    ),
     Metric(
         "deepssim-fast",
         "DeepSSIM-Fast",
@@ -51,7 +67,17 @@ for metric in (
         "DeepSSIM on EfficientNet-Lite0",
         DEEPSSIM,
     ),
-    Metric("msds", "MSDS", MSDS, False, (-1, 1), "DeepSSIM on three pyramid levels", MSDS_PAPER, True),
+    Metric(
+        "msds",
+        "MSDS",
+        MSDS,
+        False,
+        (-1, 1),
+        "DeepSSIM on three pyramid levels",
+        MSDS_PAPER,
+        takes_backbone=True,
+        multiscale=True,
+    ),
     Metric(
         "msds-lite",
         "MSDS-Lite",
@@ -60,8 +86,18 @@ for metric in (
         (0, 2),
         "DeepSSIM-Lite on three pyramid levels, for training",
         MSDS_PAPER,
-        True,
+        takes_backbone=True,
+        multiscale=True,
     ),
-    Metric("msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER),
+    Metric(
+        "msds-fast",
+        "MSDS-Fast",
+        _fast(MSDS, "msds"),
+        False,
+        (-1, 1),
+        "MSDS on EfficientNet-Lite0",
+        MSDS_PAPER,
+        multiscale=True,
+    ),
 ):
     register(metric)

@@ -22,6 +22,7 @@ class Metric:
         summary: one line.
         citation: where it was published.
         takes_backbone: the factory has the options ``backbone`` and ``weights``, because the name promises no other network.
+        multiscale: it works on a pyramid already, with the options ``levels`` and ``fusion``.
 
     Raises:
         ValueError: a name that could not be typed, or a range that is not one.
@@ -35,6 +36,7 @@ class Metric:
     summary: str
     citation: str = ""
     takes_backbone: bool = False
+    multiscale: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*", self.name):

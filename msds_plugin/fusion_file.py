@@ -1,0 +1,179 @@
+"""Learned fusion weights on disk: a small JSON file that says what they are for and where they come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .backbones import Backbone
+
+__all__ = ["FusionFile", "FusionFileError", "FusionTarget"]
+
+FORMAT = "msds_plugin.Fusion/1"
+
+
+class FusionFileError(ValueError):
+    """A file of fusion weights that cannot be read, or that is for another metric."""
+
+
+@dataclass(frozen=True)
+class FusionTarget:
+    """The metric that runs on each level: fusion weights learned for one are not those of another.
+
+    Attributes:
+        base: ``deepssim``, ``deepssim-lite``, or a toolkit's metric with its options, ``lpips(net=squeeze)``.
+        backbone: name of its feature network, None where that is not ours.
+        layers: names of the layers.
+    """
+
+    base: str
+    backbone: str | None = None
+    layers: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(metric: object) -> FusionTarget:
+        """What ``metric`` is: its ``kind`` if it has one, else the name of its class or function."""
+        named = type(metric) if isinstance(metric, nn.Module) else metric
+        base = str(getattr(metric, "kind", None) or getattr(named, "__qualname__", type(metric).__qualname__))
+        backbone = getattr(metric, "backbone", None)
+        if not isinstance(backbone, Backbone):
+            return FusionTarget(base)
+        return FusionTarget(base, backbone.name, backbone.layers)
+
+    def __str__(self) -> str:
+        return f"{self.base} on {self.backbone}[{', '.join(self.layers)}]" if self.backbone else self.base
+
+
+@dataclass(frozen=True)
+class FusionFile:
+    """Fusion weights and where they come from.
+
+    Attributes:
+        metric: name of the metric they were learned for.
+        target: what runs on each level.
+        weights: one per level, level 0 (the image itself) first; non-negative, summing to one.
+        fingerprint: tells the weights of the backbone from others, for the record (it is not compared); None without one.
+        dataset, images, references: what they were learned from.
+        folds: number of folds of the evaluation.
+        held_out: what it found: ``srcc`` and ``plcc`` of ``equal`` and ``learned`` weights, and ``p`` of their difference.
+        date: of the fit, YYYY-MM-DD.
+        version: of this package.
+    """
+
+    metric: str
+    target: FusionTarget
+    weights: tuple[float, ...]
+    fingerprint: str | None
+    dataset: str
+    images: int
+    references: int
+    folds: int
+    held_out: Mapping[str, float]
+    date: str
+    version: str
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+        return len(self.weights)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it; :meth:`load` reads it."""
+        fields = asdict(self)
+        target = fields.pop("target")
+        content = {"format": FORMAT, "metric": self.metric, **target, "levels": self.levels, **fields}
+        Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> FusionFile:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            FusionFileError: not such a file, another version of it, or one with wrong content; says what is wrong.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file of fusion weights at {path}")
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            raise FusionFileError(f"{path} is not a file of fusion weights: {error}") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise FusionFileError(f'{path} is not a file of fusion weights of this version: it lacks "format": {FORMAT!r}')
+        _check(path, content)
+        target = FusionTarget(content.pop("base"), content.pop("backbone"), tuple(content.pop("layers")))
+        levels = content.pop("levels")
+        found = FusionFile(target=target, **{**content, "weights": tuple(map(float, content["weights"]))})
+        if found.levels != levels:
+            raise FusionFileError(f"{path} says {levels} levels but holds {found.levels} weights")
+        if min(found.weights) < 0 or not math.isclose(sum(found.weights), 1, abs_tol=1e-6):
+            raise FusionFileError(f"{path}: weights must be non-negative and sum to one, got {list(found.weights)}")
+        return found
+
+    def weights_for(self, metric: object, levels: int, path: str | os.PathLike[str]) -> tuple[float, ...]:
+        """The weights, if they are for ``levels`` levels of ``metric``.
+
+        Raises:
+            FusionFileError: they are for another metric, or another number of levels.
+        """
+        if FusionTarget.of(metric) != self.target:
+            raise FusionFileError(
+                f"{path} holds fusion weights for {self.metric} ({self.target}), but this metric is {FusionTarget.of(metric)}: "
+                "use them with that metric, or learn others with msds fit"
+            )
+        if self.levels != levels:
+            raise FusionFileError(f"{path} holds weights for {self.levels} levels, not {levels}: pass levels={self.levels}")
+        return self.weights
+
+
+_NUMBER = (int, float)
+_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "metric": (str, "a string"),
+    "base": (str, "a string"),
+    "backbone": ((str, type(None)), "a string or null"),
+    "layers": (list, "a list of strings"),
+    "levels": (int, "a whole number"),
+    "weights": (list, "a list of numbers"),
+    "fingerprint": ((str, type(None)), "a string or null"),
+    "dataset": (str, "a string"),
+    "images": (int, "a whole number"),
+    "references": (int, "a whole number"),
+    "folds": (int, "a whole number"),
+    "held_out": (dict, "an object of numbers"),
+    "date": (str, "a string"),
+    "version": (str, "a string"),
+}
+
+
+def _check(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    wrong = [f"it lacks {key!r}" for key in _TYPES.keys() - content.keys()]
+    wrong += [f"it has an unknown {key!r}" for key in content.keys() - _TYPES.keys()]
+    if wrong:
+        raise FusionFileError(f"{path} is not a file of fusion weights: {', '.join(sorted(wrong))}")
+    for key, (types, words) in _TYPES.items():
+        value = content[key]
+        inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+        if not _is(value, types) or not all(_is(each, str if key == "layers" else _NUMBER) for each in inner):
+            raise FusionFileError(f"{path}: {key!r} must be {words}, got {value!r}")
+
+
+def _is(value: object, types: type | tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name occurs twice in it")
+    return content

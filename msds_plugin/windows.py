@@ -1,0 +1,107 @@
+"""Images that are read window by window, so that they need not be in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Cropped", "Windows", "as_windows", "halvings"]
+
+#: Values that ``_Halved`` asks its source for at once, at most, unless a single row of them is longer.
+_STRIP = 1 << 24
+
+
+@runtime_checkable
+class Windows(Protocol):
+    """What a metric needs of an image that is not a tensor: its size, and any window of it.
+
+    Example:
+        >>> class Grey:
+        ...     shape = (1, 3, 100_000, 100_000)
+        ...     def read(self, top, left, height, width):
+        ...         return torch.full((1, 3, height, width), 0.5)
+        >>> isinstance(Grey(), Windows)
+        True
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, 3, H, W) of an image, (N, 1, H, W) of a saliency map."""
+        ...
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """The window (N, C, height, width) whose first pixel is (top, left), in [0, 1]; never reaches beyond the image."""
+        ...
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        return self.tensor[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class _Halved:
+    """The next level of an image pyramid: 2 x 2 averages, an odd last row or column dropped."""
+
+    source: Windows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        *batch, height, width = self.source.shape
+        return (*batch, height // 2, width // 2)
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        images, channels = self.shape[:2]
+        rows = max(1, _STRIP // (4 * images * channels * width))
+        strips = [
+            F.avg_pool2d(self.source.read(2 * row, 2 * left, 2 * min(rows, top + height - row), 2 * width), 2)
+            for row in range(top, top + height, rows)
+        ]
+        return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """A window (top, left, height, width) of an image as an image of its own, still read window by window."""
+
+    source: Windows
+    window: tuple[int, int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Batch and channels of the source, height and width of the window."""
+        return (*self.source.shape[:2], *self.window[2:])
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """See :class:`Windows`."""
+        return self.source.read(self.window[0] + top, self.window[1] + left, height, width)
+
+
+def as_windows(image: Tensor | Windows) -> Windows:
+    """The image itself if it can be read window by window, or a view of a tensor (N, C, H, W) that can."""
+    return _InMemory(image) if isinstance(image, Tensor) else image
+
+
+def halvings(image: Tensor | Windows, levels: int) -> list[Windows]:
+    """The levels of :func:`msds_plugin.functional.pyramid`, computed where and when they are read.
+
+    Example:
+        >>> level = halvings(torch.rand(1, 3, 65, 96), 3)[2]
+        >>> level.shape, level.read(0, 8, 16, 16).shape
+        ((1, 3, 16, 24), torch.Size([1, 3, 16, 16]))
+    """
+    sources = [as_windows(image)]
+    for _ in range(levels - 1):
+        sources.append(_Halved(sources[-1]))
+    return sources

@@ -1,0 +1,177 @@
+"""Time per call beside the toolkits' metrics, all in one run, in turn, with the machine's own limit.
+
+    python tests/benchmarks/speed.py                       # 256 x 256 to 1920 x 1080, one pair and batches of 8
+    python tests/benchmarks/speed.py --size 384x512 --batch 1 --repeats 9
+
+Weights are random, which costs the same time. Each round calls every metric once; the ratio to pyiqa's ``dists`` is taken
+within the round, and its median over the rounds is printed, with the smallest and largest. On a GPU the clock is that of
+CUDA events. The last column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over
+time, over the rate of a large float32 product in the same run).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from statistics import median
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+from msds_plugin import DeepSSIM, MultiScale
+from msds_plugin.functional import block_dissimilarity, gram_matrix
+
+Call = Callable[[Tensor, Tensor], object]
+
+
+def without_downloads() -> None:
+    """Let the toolkits build their metrics on a VGG16 with random weights."""
+    import piq.perceptual
+
+    make = models.vgg16
+    models.vgg16 = lambda *_, **__: make(weights=None)
+    piq.perceptual.vgg16 = models.vgg16
+    heads = {"alpha": torch.rand(1, 1475, 1, 1), "beta": torch.rand(1, 1475, 1, 1)}
+    torch.hub.load_state_dict_from_url = lambda *_, **__: heads
+
+
+def plain_deepssim(device: torch.device) -> Call:
+    """DeepSSIM as one would write it: the whole of VGG16's features, one image after the other."""
+    features = models.vgg16(weights=None).features.eval().to(device)
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
+
+    def gram(image: Tensor) -> Tensor:
+        x = (image - mean) / std
+        for index, layer in enumerate(features):
+            x = layer(x)
+            if index == 25:
+                relu5_1 = x.clone()
+        return gram_matrix(relu5_1)
+
+    return lambda x, y: 1 - block_dissimilarity(gram(x), gram(y))
+
+
+def half(call: Call, device: torch.device) -> Call:
+    """The same under bfloat16 autocast."""
+
+    def autocast(x: Tensor, y: Tensor) -> object:
+        with torch.autocast(device.type, torch.bfloat16):
+            return call(x, y)
+
+    return autocast
+
+
+def metrics(device: torch.device) -> dict[str, Call]:
+    """What is compared, by name."""
+    import piq
+    import pyiqa
+
+    deepssim = DeepSSIM(weights=None).to(device)
+    fast = DeepSSIM("efficientnet_lite0", weights=None).to(device)
+    msds, msds_fast = MultiScale(deepssim), MultiScale(fast)
+    kept: dict[tuple[int, ...], object] = {}
+
+    def further(x: Tensor, y: Tensor) -> object:
+        reference = kept.setdefault(tuple(y.shape), deepssim.represent(y))
+        return deepssim.compare(deepssim.represent(x), reference)
+
+    piq_dists: nn.Module = piq.DISTS()
+    return {
+        "pyiqa dists": pyiqa.create_metric("dists", pretrained=False, device=device).net,
+        "pyiqa lpips-vgg": pyiqa.create_metric("lpips-vgg", pretrained=False, pnet_rand=True, device=device).net,
+        "piq DISTS": piq_dists,
+        "DeepSSIM, plain": plain_deepssim(device),
+        "deepssim": deepssim,
+        "deepssim, bfloat16": half(deepssim, device),
+        "deepssim, further image": further,
+        "msds": msds,
+        "msds, bfloat16": half(msds, device),
+        "deepssim-fast": fast,
+        "msds-fast": msds_fast,
+        "msds-fast, bfloat16": half(msds_fast, device),
+    }
+
+
+def seconds(call: Call, x: Tensor, y: Tensor) -> float:
+    """Time of one call."""
+    if x.device.type == "cpu":
+        start = time.perf_counter()
+        call(x, y)
+        return time.perf_counter() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    call(x, y)
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def matrix_rate(device: torch.device, side: int = 2048, repeats: int = 5) -> float:
+    """FLOP per second of a large float32 matrix product."""
+    a, b = torch.rand(2, side, side, device=device)
+    times = [seconds(torch.matmul, a, b) for _ in range(repeats)]
+    return 2 * side**3 / median(times)
+
+
+def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int) -> pd.DataFrame:
+    """One row per metric: seconds, ratio to the first metric, FLOP."""
+    flop: dict[str, int] = {}
+    for name, call in calls.items():
+        call(x, y)
+        with FlopCounterMode(display=False) as counter:
+            call(x, y)
+        flop[name] = counter.get_total_flops()
+    rounds = [{name: seconds(call, x, y) for name, call in calls.items()} for _ in range(repeats)]
+    first = next(iter(calls))
+    rate = matrix_rate(x.device)
+    rows = []
+    for name in calls:
+        times, ratios = [r[name] for r in rounds], [r[name] / r[first] for r in rounds]
+        rows.append(
+            {
+                "metric": name,
+                "seconds": median(times),
+                "x dists": median(ratios),
+                "smallest": min(ratios),
+                "largest": max(ratios),
+                "GFLOP": flop[name] / 1e9,
+                "of matrix rate": flop[name] / median(times) / rate,
+            }
+        )
+    return pd.DataFrame(rows).set_index("metric")
+
+
+def main(
+    size: Annotated[list[str] | None, typer.Option(help="height x width")] = None,
+    batch: Annotated[list[int] | None, typer.Option()] = None,
+    repeats: int = 5,
+    device: str = "cuda" if torch.cuda.is_available() else "cpu",
+    only: Annotated[list[str] | None, typer.Option(help="metrics to time besides dists")] = None,
+) -> None:
+    """Print one table per size and batch."""
+    torch.manual_seed(0)
+    without_downloads()
+    place = torch.device(device)
+    calls = metrics(place)
+    if only:
+        calls = {name: call for name, call in calls.items() if name in ("pyiqa dists", *only)}
+    print(f"torch {torch.__version__}, {place.type}, {torch.get_num_threads()} threads, {repeats} rounds")
+    for n in batch or (1, 8):
+        for text in size or ("256x256", "384x512", "768x1024", "1080x1920"):
+            height, width = map(int, text.split("x"))
+            x, y = torch.rand(2, n, 3, height, width, device=place)
+            with torch.inference_mode(), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
+                table = measure(calls, x, y, repeats)
+            print(f"\n{n} pair{'s' * (n > 1)} of {height} x {width}, rate {matrix_rate(place) / 1e9:.0f} GFLOP/s")
+            print(table.to_markdown(floatfmt=".3f"), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

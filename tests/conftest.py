@@ -1,0 +1,91 @@
+"""What the tests of the mathematics share: images, real weights, and the material beside the checkout."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from msds_plugin import DeepSSIM
+
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+needs_cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+
+
+def read_image(path: Path, mode: str = "RGB") -> Tensor:
+    pixels = np.asarray(Image.open(path).convert(mode), dtype=np.float32) / 255
+    return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", needs_cuda])
+def device(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared material is not beside the checkout")
+    return SHARED
+
+
+@pytest.fixture
+def torch_home(shared, monkeypatch) -> Path:
+    """torch.hub's cache with the real weights of AlexNet and SqueezeNet."""
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
+    return shared / "torch_home"
+
+
+@pytest.fixture(scope="session")
+def alexnet_file(shared) -> Path:
+    return shared / "torch_home/hub/checkpoints/alexnet-owt-7be5be79.pth"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[..., Tensor]:
+    """Reads one of the golden images, (1, 3, H, W), or its saliency map, (1, 1, H, W)."""
+
+    def read(name: str, saliency: bool = False) -> Tensor:
+        return read_image(GOLDEN / name.replace(".png", ".saliency.png"), "L") if saliency else read_image(GOLDEN / name)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Tensor]:
+    """Kodak photographs, a corner of 256 x 256 pixels of each; without the shared material, the golden images."""
+    kodak = sorted((SHARED / "data/kodak").glob("*.png"))
+    files = kodak or [GOLDEN / name for name in ("hats.png", "parrots.png", "shutters.png")]
+    return [read_image(file)[..., -256:, -256:] for file in files]
+
+
+@pytest.fixture
+def pair(golden) -> tuple[Tensor, Tensor]:
+    """Two distorted images and their reference, (2, 3, 81, 94): small, with odd sides."""
+    crop = (..., slice(60, 141), slice(80, 174))
+    y = golden("hats.png")[crop].repeat(2, 1, 1, 1)
+    return torch.cat([golden(f"hats_{kind}.png")[crop] for kind in ("jpeg8", "blur2")]), y
+
+
+@pytest.fixture(scope="session")
+def random_alexnet() -> DeepSSIM:
+    """DeepSSIM on an AlexNet of random values; not to be changed."""
+    torch.manual_seed(0)
+    return DeepSSIM("alexnet", weights=None)
+
+
+@pytest.fixture(scope="session")
+def random_vgg16() -> DeepSSIM:
+    """DeepSSIM on the VGG16 of the golden values; not to be changed."""
+    torch.manual_seed(0)
+    return DeepSSIM("vgg16", weights=None)

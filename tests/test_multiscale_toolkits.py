@@ -1,0 +1,404 @@
+"""Any full-reference metric of pyiqa and piq on a pyramid."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from msds_plugin.adapters import attach
+from msds_plugin.adapters.scorers import create_scorer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import msds_plugin
+from msds_plugin import MultiScale, registry
+
+piq = pytest.importorskip("piq")
+pyiqa = pytest.importorskip("pyiqa")
+from pyiqa.default_model_configs import DEFAULT_CONFIGS  # noqa: E402
+from pyiqa.utils.registry import ARCH_REGISTRY  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+TORCH_HOME = ROOT.parent / "shared" / "torch_home"
+CPU = torch.device("cpu")
+FUSION = (0.3, 0.7)
+WEIGHTLESS = ["psnr", "psnry", "ssim", "ssimc", "ms_ssim", "fsim", "vif", "gmsd", "nlpd", "vsi", "cw_ssim", "mad"]
+PIQ_FUNCTIONS = [
+    "ssim", "psnr", "multi_scale_ssim", "information_weighted_ssim", "vif_p", "fsim", "gmsd", "multi_scale_gmsd", "vsi", "dss",
+    "haarpsi", "mdsi", "srsim",
+]  # fmt: skip
+PIQ_LOSSES = [
+    "SSIMLoss", "MultiScaleSSIMLoss", "InformationWeightedSSIMLoss", "VIFLoss", "FSIMLoss", "GMSDLoss", "MultiScaleGMSDLoss",
+    "VSILoss", "DSSLoss", "HaarPSILoss", "MDSILoss", "SRSIMLoss",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("measure_multiscale", ROOT / "docs" / "measure_multiscale.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def torch_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not TORCH_HOME.is_dir():
+        pytest.skip("needs the pretrained weights in ../shared/torch_home")
+    monkeypatch.setenv("TORCH_HOME", str(TORCH_HOME))
+    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(TORCH_HOME / "hub" / "pyiqa"))
+
+
+@pytest.fixture
+def own_metric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A metric that a user puts straight into pyiqa; the parameter is what it returns for absolute differences (N,)."""
+    shape = getattr(request, "param", lambda scores: scores)
+
+    class OwnMetric(nn.Module):
+        def __init__(self, gain: float = 1.0) -> None:
+            super().__init__()
+            self.gain = gain
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return shape(self.gain * (x - y).abs().mean((1, 2, 3)))
+
+    before = dict(DEFAULT_CONFIGS)
+    monkeypatch.setitem(ARCH_REGISTRY._obj_map, "OwnMetric", OwnMetric)
+    DEFAULT_CONFIGS["own"] = {
+        "metric_opts": {"type": "OwnMetric"}, "metric_mode": "FR", "lower_better": True, "score_range": "0, 5"
+    }  # fmt: skip
+    yield "own"
+    DEFAULT_CONFIGS.clear()
+    DEFAULT_CONFIGS.update(before)
+
+
+def pair(side: int, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.rand(count, 3, side // 8, side // 8, generator=generator), (side, side), mode="bilinear")
+    noise = torch.rand(count, 3, side, side, generator=generator) * torch.linspace(0.1, 0.4, count).view(-1, 1, 1, 1)
+    return (0.6 * coarse + noise).clamp(0, 1), coarse
+
+
+# pyiqa
+
+
+def test_every_full_reference_metric_has_its_multiscale_form_and_no_other() -> None:
+    wrapped = {name.removeprefix("ms-") for name in pyiqa.list_models(filter="ms-*")}
+    bases = {name for name in pyiqa.list_models("FR") if not name.startswith("ms-")}
+    assert wrapped == bases - {"msds", "msds-lite", "msds-fast"}
+    assert {"lpips", "dists", "ssim", "ms_ssim", "deepssim"} <= wrapped
+    assert DEFAULT_CONFIGS["ms_ssim"]["metric_opts"]["type"] == "MS_SSIM"
+
+
+def test_none_is_built_at_registration() -> None:
+    code = (
+        "import sys, msds_plugin, pyiqa; assert 'ms-topiq_fr' in pyiqa.list_models(filter='ms-*');"
+        "built = {'pyiqa.archs.ahiq_arch', 'pyiqa.archs.topiq_arch', 'pyiqa.archs.vsi_arch'} & set(sys.modules);"
+        "assert not built, built"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_pyiqa_metric_is_fused_from_its_own_scores(name: str) -> None:
+    x, y = pair({"ms_ssim": 352, "cw_ssim": 128, "vif": 96}.get(name, 64))
+    base = pyiqa.create_metric(name, device=CPU)
+    metric = pyiqa.create_metric(f"ms-{name}", device=CPU, levels=2, fusion=FUSION)
+    small = [F.avg_pool2d(image, 2) for image in (x, y)]
+    each = [
+        FUSION[0] * base(x[i : i + 1], y[i : i + 1]).flatten()
+        + FUSION[1] * base(small[0][i : i + 1], small[1][i : i + 1]).flatten()
+        for i in range(2)
+    ]
+    scores = metric(x, y)
+    assert scores.shape == (2, 1)
+    torch.testing.assert_close(scores.flatten(), torch.cat(each), rtol=1e-4, atol=1e-5)
+    assert (metric.lower_better, metric.score_range) == (base.lower_better, base.score_range)
+
+
+def test_one_level_is_the_metric_itself() -> None:
+    x, y = pair(64)
+    ours, theirs = pyiqa.create_metric("ms-gmsd", levels=1, device=CPU), pyiqa.create_metric("gmsd", device=CPU)
+    torch.testing.assert_close(ours(x, y).flatten(), theirs(x, y).flatten())
+
+
+def test_grey_images_are_passed_on_as_they_are() -> None:
+    x, y = (image[:, :1] for image in pair(64))
+    ours, theirs = (pyiqa.create_metric(name, device=CPU) for name in ("ms-ssim", "ssim"))
+    expected = sum(theirs(F.avg_pool2d(x, side), F.avg_pool2d(y, side)) for side in (1, 2, 4)) / 3
+    torch.testing.assert_close(ours(x, y).flatten(), expected.flatten())
+
+
+@pytest.mark.usefixtures("torch_home")
+@pytest.mark.parametrize("net", ["alex", "squeeze"])
+def test_lpips_with_real_weights(net: str) -> None:
+    x, y = pair(96)
+    base = pyiqa.create_metric("lpips", net=net, device=CPU)
+    metric = pyiqa.create_metric("ms-lpips", net=net, levels=2, device=CPU)
+    expected = (base(x, y) + base(F.avg_pool2d(x, 2), F.avg_pool2d(y, 2))) / 2
+    torch.testing.assert_close(metric(x, y), expected)
+    assert metric.lower_better
+    assert metric(y, y).abs().max() < metric(x, y).min()
+
+
+@pytest.mark.parametrize("name", ["ms-ssim", "ms-gmsd", "ms-nlpd", "ms-deepssim-fast"])
+def test_as_loss_gradients_flow_into_images_that_leave_the_range(name: str) -> None:
+    x, y = pair(96)
+    x = (1.2 * x - 0.1).requires_grad_()
+    loss = pyiqa.create_metric(name, as_loss=True, levels=2, device=CPU)(x, y)
+    assert loss.dim() == 0
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["dists", "pieapp", "wadiqam_fr", "msswd", "stlpips"])
+def test_metrics_without_weights_at_hand_work_with_random_ones(name: str, script: ModuleType) -> None:
+    with script.random_weights():
+        metric = pyiqa.create_metric(f"ms-{name}", levels=2, device=CPU)
+    scores = metric(*pair(128))
+    assert scores.shape == (2, 1)
+    assert scores.isfinite().all()
+
+
+def test_a_network_that_asks_for_weights_is_built_with_the_options_of_its_entry(script: ModuleType) -> None:
+    with script.random_weights():
+        metric = pyiqa.create_metric("ms-lpips-vgg", levels=1, device=CPU)
+    assert metric.net.metric.metric.network.pnet_type == "vgg"
+
+
+@pytest.mark.parametrize(
+    "own_metric",
+    [
+        lambda s: s,
+        lambda s: s[:, None],
+        lambda s: s.view(-1, 1, 1, 1),
+        lambda s: s.mean(),
+        lambda s: s.mean()[None],
+        lambda s: (s, 1),
+    ],
+    indirect=True,
+    ids=["(N,)", "(N, 1)", "(N, 1, 1, 1)", "scalar mean", "(1,) mean", "tuple"],
+)
+def test_a_metric_put_straight_into_pyiqa_gets_one_score_per_image(own_metric: str) -> None:
+    attach()
+    assert "ms-own" in pyiqa.list_models(filter="ms-*")
+    metric = pyiqa.create_metric("ms-own", gain=2.0, levels=2, device=CPU)
+    x, y = torch.rand(3, 3, 8, 8), torch.zeros(3, 3, 8, 8)
+    torch.testing.assert_close(metric(x, y), 2 * x.mean((1, 2, 3))[:, None])
+    assert (metric.lower_better, metric.score_range) == (True, "0, 5")
+
+
+@pytest.mark.parametrize("own_metric", [lambda s: s.repeat(4)], indirect=True)
+def test_a_metric_with_several_scores_per_image_is_refused(own_metric: str) -> None:
+    attach()
+    with pytest.raises(ValueError, match="one score each"):
+        pyiqa.create_metric(f"ms-{own_metric}", device=CPU)(torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8))
+
+
+def test_the_terminal_sees_a_new_metric_of_pyiqa_without_more_ado(own_metric: str) -> None:
+    scorer = create_scorer(f"ms-{own_metric}", device="cpu")
+    assert scorer.lower_is_better
+    assert scorer.score(torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)).tolist() == [1, 1]
+
+
+def test_a_metric_of_our_registry_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(DEFAULT_CONFIGS)
+    monkeypatch.setattr(registry, "_metrics", dict(registry._metrics))
+    factory = lambda: nn.PairwiseDistance()  # noqa: E731
+    registry.register(registry.Metric("own-late", "OwnLate", factory, True, (0, 9), "own"))
+    registry.register(registry.Metric("own-pyramid", "OwnPyramid", factory, True, (0, 9), "own", multiscale=True))
+    assert pyiqa.list_models(filter="ms-own*") == ["ms-own-late"]
+    assert DEFAULT_CONFIGS["ms-own-late"]["score_range"] == "0, 9"
+    DEFAULT_CONFIGS.clear()
+    DEFAULT_CONFIGS.update(before)
+    for name in ("own_late", "OwnLateLoss", "own_pyramid", "OwnPyramidLoss"):
+        monkeypatch.delattr(piq, name)
+
+
+def test_a_name_that_somebody_else_has_taken_is_left_alone(own_metric: str) -> None:
+    theirs = {"metric_opts": {"type": "OwnMetric"}, "metric_mode": "FR", "lower_better": False}
+    DEFAULT_CONFIGS[f"ms-{own_metric}"] = theirs
+    attach()
+    assert DEFAULT_CONFIGS["ms-own"] is theirs
+    assert "ms-ms-own" not in DEFAULT_CONFIGS
+
+
+def test_multiscale_deepssim_is_msds() -> None:
+    x, y = pair(128)
+    ours, wrapped = (pyiqa.create_metric(name, device=CPU) for name in ("msds-fast", "ms-deepssim-fast"))
+    torch.testing.assert_close(wrapped(x, y), ours(x, y))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "level", "fits"), [("ms-ssim", 40, 2, 2), ("ms-ssim", 20, 1, 1), ("ms-deepssim-fast", 40, 2, 2)]
+)
+def test_too_small_an_image_is_named_with_the_levels_that_fit(name: str, side: int, level: int, fits: int) -> None:
+    metric = pyiqa.create_metric(name, device=CPU)
+    x, y = pair(side, 1)
+    expected = rf"{side} x {side} pixels is too small: level {level} of 3 .*{side >> level} x {side >> level}.*levels={fits}"
+    with pytest.raises(ValueError, match=expected):
+        metric(x, y)
+    assert pyiqa.create_metric(name, device=CPU, levels=fits)(x, y).isfinite().all()
+
+
+def test_an_image_too_small_for_the_metric_itself() -> None:
+    with pytest.raises(ValueError, match=r"8 x 8 pixels is too small: level 0 of 3.*no number of levels fits") as info:
+        pyiqa.create_metric("ms-ssim", device=CPU)(*pair(8, 1))
+    assert info.value.__cause__ is not None
+
+
+# piq
+
+
+def _two_scales(name: str) -> dict[str, Tensor]:
+    """Options that let the five-scale SSIMs, which need 161 pixels, work on smaller images."""
+    five = ("multi_scale_ssim", "information_weighted_ssim", "MultiScaleSSIMLoss", "InformationWeightedSSIMLoss")
+    return {"scale_weights": torch.tensor([0.4, 0.6])} if name in five else {}
+
+
+@pytest.mark.parametrize("name", PIQ_FUNCTIONS)
+def test_piq_function_is_fused_from_its_own_scores(name: str) -> None:
+    function, options = getattr(piq, name), _two_scales(name)
+    x, y = pair(96)
+    small = [F.avg_pool2d(image, 2) for image in (x, y)]
+    each = FUSION[0] * function(x, y, reduction="none", **options) + FUSION[1] * function(*small, reduction="none", **options)
+    for reduction, expected in (("none", each), ("mean", each.mean()), ("sum", each.sum())):
+        scores = piq.MultiScale(function, levels=2, fusion=FUSION, reduction=reduction, **options)(x, y)
+        torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("name", PIQ_LOSSES)
+def test_piq_loss_is_fused_from_its_own_scores(name: str) -> None:
+    wrapped = getattr(piq, name)(reduction="sum", **_two_scales(name))
+    x, y = pair(96)
+    x.requires_grad_()
+    loss = piq.MultiScale(wrapped, levels=2, fusion=FUSION)(x, y)
+    # With 'sum', piq's losses return 1 - sum(score), not sum(1 - score) as documented there.
+    each = getattr(piq, name)(reduction="none", **_two_scales(name))
+    torch.testing.assert_close(loss, (FUSION[0] * each(x, y) + FUSION[1] * each(F.avg_pool2d(x, 2), F.avg_pool2d(y, 2))).sum())
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["LPIPS", "DISTS", "PieAPP", "ContentLoss", "StyleLoss"])
+def test_piq_network_keeps_its_weights_and_its_reduction(name: str, script: ModuleType) -> None:
+    with script.random_weights():
+        wrapped = getattr(piq, name)(reduction="sum")
+    x, y = pair(128)
+    metric = piq.MultiScale(wrapped, levels=2, reduction="none")
+    scores = metric(x, y)
+    assert scores.shape == (2,)
+    assert wrapped.reduction == "sum"
+    wrapped.reduction = "none"
+    torch.testing.assert_close(scores, (wrapped(x, y) + wrapped(F.avg_pool2d(x, 2), F.avg_pool2d(y, 2))) / 2)
+    assert {id(p) for p in metric.parameters()} == {id(p) for p in wrapped.parameters()}
+
+
+def test_every_full_reference_metric_of_piq_is_tested(script: ModuleType) -> None:
+    found = {
+        c.name.removeprefix("MultiScale(").removesuffix(")").removesuffix("()")
+        for c in script.candidates()
+        if c.toolkit == "piq"
+    }
+    assert found == {*PIQ_FUNCTIONS, *PIQ_LOSSES, "LPIPS", "DISTS", "PieAPP", "ContentLoss", "StyleLoss"}
+
+
+def test_piq_data_range_is_that_of_the_function() -> None:
+    x, y = pair(64)
+    torch.testing.assert_close(piq.MultiScale(piq.ssim, data_range=255)(255 * x, 255 * y), piq.MultiScale(piq.ssim)(x, y))
+    with pytest.raises(AssertionError):
+        piq.MultiScale(piq.ssim)(255 * x, 255 * y)
+
+
+def test_piq_reduction_is_that_of_the_loss_unless_another_is_given() -> None:
+    assert piq.MultiScale(piq.SSIMLoss(reduction="sum")).reduction == "sum"
+    assert piq.MultiScale(piq.SSIMLoss(reduction="sum"), reduction="mean").reduction == "mean"
+    assert piq.MultiScale(piq.ssim).reduction == "mean"
+    with pytest.raises(ValueError, match="unknown reduction"):
+        piq.MultiScale(piq.ssim, reduction="median")
+
+
+def test_piq_refuses_what_cannot_be_wrapped() -> None:
+    with pytest.raises(TypeError, match="LPIPS is a class"):
+        piq.MultiScale(piq.LPIPS)
+    with pytest.raises(TypeError, match="nonsense"):
+        piq.MultiScale(piq.ssim, nonsense=1)
+    with pytest.raises(TypeError, match="to the loss itself"):
+        piq.MultiScale(piq.SSIMLoss(), data_range=255)
+    with pytest.raises(ValueError, match="list"):
+        piq.MultiScale(piq.ssim, full=True)(*pair(64))
+
+
+def test_piq_wraps_functions_that_average_over_the_batch() -> None:
+    def own(x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).square().mean()
+
+    x, y = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8)
+    expected = ((x - y).square().mean((1, 2, 3)) + (F.avg_pool2d(x - y, 2)).square().mean((1, 2, 3))) / 2
+    torch.testing.assert_close(piq.MultiScale(own, levels=2, reduction="none")(x, y), expected)
+
+
+def test_piq_too_small_an_image() -> None:
+    with pytest.raises(ValueError, match=r"40 x 40 pixels is too small: level 2 of 3 .*levels=2") as info:
+        piq.MultiScale(piq.SSIMLoss())(*pair(40))
+    assert info.value.__cause__ is not None
+
+
+def test_piq_keeps_a_multiscale_of_its_own() -> None:
+    code = (
+        "import warnings, piq; piq.MultiScale = theirs = object()\n"
+        "with warnings.catch_warnings(record=True) as seen:\n"
+        "    warnings.simplefilter('always'); import msds_plugin\n"
+        "assert piq.MultiScale is theirs and any('MultiScale' in str(w.message) for w in seen)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# the wrapper itself
+
+
+def test_a_scalar_metric_gives_a_scalar() -> None:
+    x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    score = MultiScale(lambda a, b: (a - b).abs().mean(), levels=2)(x, y)
+    assert score.shape == ()
+    torch.testing.assert_close(score, ((x - y).abs().mean() + F.avg_pool2d(x, 2).sub(F.avg_pool2d(y, 2)).abs().mean()) / 2)
+
+
+def test_an_error_that_is_not_about_size_is_passed_on() -> None:
+    def broken(x: Tensor, y: Tensor) -> Tensor:
+        raise KeyError("unrelated")
+
+    with pytest.raises(KeyError, match="unrelated"):
+        MultiScale(broken)(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.rand(3, 8, 8), torch.rand(1, 3, 8, 8), r"x must be .* \(N, C, H, W\)"),
+        (torch.rand(1, 3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "y must be a floating-point"),
+        (torch.rand(2, 3, 8, 8), torch.rand(1, 3, 8, 8), "one reference per distorted image"),
+        (torch.rand(1, 3, 3, 8), torch.rand(1, 3, 8, 8), "3 x 8 pixels is too small"),
+    ],
+)
+def test_batches_that_cannot_be_compared(x: Tensor, y: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MultiScale(lambda a, b: a.mean((1, 2, 3)))(x, y)
+
+
+def test_the_options_of_the_wrapper_are_documented() -> None:
+    for thing in (MultiScale, msds_plugin.adapters.piq.MultiScale, msds_plugin.adapters.pyiqa_multiscale.PyiqaMultiScale):
+        documentation = inspect.getdoc(thing) or ""
+        assert all(name in documentation for name in ("levels", "fusion"))

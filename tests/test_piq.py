@@ -1,0 +1,181 @@
+import pytest
+import torch
+from torch import nn
+
+from msds_plugin import registry
+
+piq = pytest.importorskip("piq")
+pytest.importorskip("timm")
+
+from msds_plugin.adapters import piq as adapter  # noqa: E402
+
+ALEXNET = {"backbone": "alexnet", "weights": None, "layers": "relu2"}
+
+
+def images(n: int = 2, height: int = 128, width: int = 136) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    y = torch.rand(n, 3, height, width, generator=generator)
+    return (y + 0.2 * torch.rand(y.shape, generator=generator)).clamp(0, 1), y
+
+
+def test_same_score_as_the_core_to_the_last_bit():
+    x, y = images()
+    core = registry.create("msds-fast", levels=2, fusion=(0.3, 0.7))(x, y)
+    assert torch.equal(piq.msds_fast(x, y, reduction="none", levels=2, fusion=[0.3, 0.7]), core)
+    loss = piq.MSDSFastLoss(reduction="none", levels=2, fusion=(0.3, 0.7))
+    assert torch.equal(loss(x, y), 1 - core)
+
+
+@pytest.mark.parametrize("loss", ["DeepSSIMLoss", "MSDSLoss", "DeepSSIMLiteLoss", "MSDSLiteLoss"])
+def test_losses(loss):
+    x, y = images()
+    x.requires_grad_()
+    module = getattr(piq, loss)(**ALEXNET)
+    assert isinstance(module, nn.modules.loss._Loss)
+    value = module(x, y)
+    value.backward()
+    assert value.shape == ()
+    assert 0 < value < 2
+    assert x.grad.abs().sum() > 0
+    assert module(y, y) == 0
+
+
+def test_reductions():
+    x, y = images()
+    none, mean, total = (piq.deepssim_fast(x, y, reduction=reduction) for reduction in ("none", "mean", "sum"))
+    assert none.shape == (2,)
+    assert torch.equal(mean, none.mean())
+    assert torch.equal(total, none.sum())
+    for call in (lambda: piq.deepssim_fast(x, y, reduction="max"), lambda: piq.DeepSSIMLoss(reduction="max", **ALEXNET)):
+        with pytest.raises(ValueError, match="reduction"):
+            call()
+
+
+def test_data_range():
+    x, y = images()
+    scaled = piq.deepssim_fast(x * 255, y * 255, data_range=255)
+    assert torch.allclose(scaled, piq.deepssim_fast(x, y), atol=1e-6)
+    with pytest.raises(AssertionError, match="lower or equal"):
+        piq.deepssim_fast(x * 255, y)
+    with pytest.raises(ValueError, match="data_range"):
+        piq.DeepSSIMLoss(data_range=0, **ALEXNET)
+
+
+def test_input_checks_are_piqs():
+    x, y = images()
+    with pytest.raises(AssertionError):
+        piq.deepssim_fast(x[0], y[0])
+    with pytest.raises(AssertionError):
+        piq.deepssim_fast(x[:1], y)
+
+
+def test_sizes_may_differ_and_grey_will_do():
+    x, y = images()
+    assert piq.deepssim_fast(x[..., :96], y).isfinite()
+    assert torch.equal(
+        piq.deepssim_fast(x[:, :1], y[:, :1]), piq.deepssim_fast(*(i[:, :1].expand(-1, 3, -1, -1) for i in (x, y)))
+    )
+
+
+def test_follows_the_type_of_the_input():
+    x, y = images()
+    loss = piq.DeepSSIMFastLoss()
+    single, double = loss(x, y), loss(x.double(), y.double())
+    assert double.dtype == torch.float64
+    assert torch.allclose(single.double(), double, atol=1e-5)
+    assert loss(x.half(), y.half()).dtype == torch.float32
+    assert torch.equal(loss(x, y), single)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_follows_the_device_of_the_input():
+    x, y = images()
+    loss = piq.DeepSSIMFastLoss()
+    assert torch.allclose(loss(x.cuda(), y.cuda()).cpu(), loss(x, y), atol=1e-4)
+
+
+def test_functions_build_their_network_once():
+    x, y = images()
+    adapter._kept.cache_clear()
+    for _ in range(3):
+        piq.deepssim_fast(x, y)
+    assert adapter._kept.cache_info().misses == 1
+
+
+def test_random_weights_are_never_kept():
+    x, y = images()
+    assert piq.deepssim(x, y, **ALEXNET) != piq.deepssim(x, y, **ALEXNET)
+
+
+def test_works_inside_a_module_that_trains():
+    class Trainer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Conv2d(3, 3, 1)
+            self.loss = piq.MSDSLoss(levels=2, **ALEXNET)
+
+    x, y = images()
+    trainer = Trainer().train()
+    trainer.loss(trainer.net(x).sigmoid(), y).backward()
+    assert trainer.net.weight.grad.abs().sum() > 0
+    assert not trainer.loss.metric.metric.backbone.training
+    assert [p.requires_grad for p in trainer.loss.parameters()] == [False] * len(list(trainer.loss.parameters()))
+
+
+@pytest.fixture
+def lpips(monkeypatch):
+    """piq's LPIPS with random weights; its own cannot be had without a network."""
+    from piq import perceptual
+
+    make = perceptual.vgg16
+    channels = (64, 128, 256, 512, 512)
+    monkeypatch.setattr(perceptual, "vgg16", lambda *_, **__: make(weights=None))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: [torch.rand(1, c, 1, 1) for c in channels])
+    torch.manual_seed(0)
+    return piq.LPIPS()
+
+
+def test_borrows_the_vgg16_of_a_live_metric(lpips):
+    x, y = images()
+    loss = piq.MSDSLoss(levels=2, backbone=lpips)
+    ours = list(loss.parameters())
+    theirs = {p.data_ptr() for p in lpips.model.parameters()}
+    assert len(ours) == 2 * 11  # conv1_1 to conv5_1
+    assert all(p.data_ptr() in theirs for p in ours)
+    assert 0 < loss(x, y) < 2
+    # piq moves a module to its input; the two stay one
+    lpips(x.double(), y.double())
+    loss(x.double(), y.double())
+    theirs = {p.data_ptr() for p in lpips.model.parameters()}
+    assert all(p.data_ptr() in theirs for p in loss.parameters())
+    with pytest.raises(ValueError, match="its own weights"):
+        piq.MSDSLoss(backbone=lpips, weights="vgg16.pth")
+
+
+@pytest.fixture
+def own_metric():
+    class Difference(nn.Module):
+        def forward(self, x, y):
+            return (x - y).abs().mean((1, 2, 3))
+
+    yield registry.Metric("test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference")
+    registry._metrics.pop("test-difference", None)
+    for name in ("test_difference", "TestDifferenceLoss"):
+        piq.__dict__.pop(name, None)
+        adapter._added.pop(name, None)
+    adapter._losses.pop("test-difference", None)
+    adapter._functions.pop("test-difference", None)
+
+
+def test_a_users_metric_appears(own_metric):
+    x, y = images()
+    registry.register(own_metric)
+    assert torch.allclose(piq.test_difference(x, y), (x - y).abs().mean())
+    assert torch.allclose(piq.TestDifferenceLoss()(x, y), (x - y).abs().mean())
+
+
+def test_a_name_of_piq_is_left_alone(own_metric, monkeypatch):
+    monkeypatch.setattr(piq, "test_difference", "theirs", raising=False)
+    with pytest.warns(RuntimeWarning, match="already"):
+        registry.register(own_metric)
+    assert piq.test_difference == "theirs"

@@ -1,0 +1,403 @@
+"""Tiles give what the whole image gives: values, gradients, levels, files."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MultiScale, tiling
+from msds_plugin.functional import pyramid
+from msds_plugin.windows import Windows, halvings
+
+SMALL_PIECE = 64
+
+
+@pytest.fixture(autouse=True)
+def _single_thread():
+    # float64 convolutions in groups run many times faster so.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch):
+    monkeypatch.setattr(tiling, "PIECE", SMALL_PIECE)
+
+
+def build(name: str, kind: type[nn.Module] = DeepSSIM, **options: object) -> nn.Module:
+    if name == "efficientnet_lite0":
+        pytest.importorskip("timm")
+    return kind(backbone=name, weights=None, **options).double()
+
+
+def saliency(height: int, width: int) -> Tensor:
+    """Salient in scattered pixels and in a corner."""
+    maps = (torch.rand(1, 1, height, width, dtype=torch.float64) > 0.98).double()
+    maps[..., : height // 3, : width // 2] = 0.7
+    return maps
+
+
+def difference(a, b) -> float:
+    """Largest difference of two representations, relative to each Gram matrix's largest entry."""
+    pairs = [pair for level in zip(a.grams, b.grams, strict=True) for pair in zip(*level, strict=True)]
+    return max(((p - q).abs().max() / p.abs().max()).item() for p, q in pairs)
+
+
+@dataclass
+class Recorded:
+    """An image read in windows that remembers them."""
+
+    image: Tensor
+
+    def __post_init__(self) -> None:
+        self.shape = tuple(self.image.shape)
+        self.windows: list[tuple[int, int, int, int]] = []
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        self.windows.append((top, left, height, width))
+        assert top >= 0
+        assert left >= 0
+        assert top + height <= self.shape[2]
+        assert left + width <= self.shape[3]
+        return self.image[..., top : top + height, left : left + width].clone()
+
+
+CHOICES = [
+    ("vgg16", None, 64),
+    ("vgg16", ["relu2_2", "relu1_1"], 16),
+    ("alexnet", None, 32),
+    ("squeezenet1_1", None, 32),
+    ("squeezenet1_1", ["relu1"], 1),
+    ("squeezenet1_1", list(BACKBONES["squeezenet1_1"].layers), 48),
+    ("efficientnet_lite0", None, 64),
+    ("efficientnet_lite0", ["stage2", "stage0"], 32),
+]
+
+
+@pytest.mark.parametrize(("name", "layers", "tile"), CHOICES)
+@pytest.mark.parametrize("size", [(129, 67), (66, 97), (31, 31)])
+def test_equal_to_the_whole_image(name, layers, tile, size):
+    metric = build(name, layers=layers)
+    image, maps = torch.rand(1, 3, *size, dtype=torch.float64), saliency(*size)
+    with torch.no_grad():
+        whole = metric.represent(image), metric.represent(image, maps)
+        metric.tile = tile
+        tiled = metric.represent(image), metric.represent(image, maps)
+    assert difference(whole[0], tiled[0]) <= 1e-12
+    assert difference(whole[1], tiled[1]) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tile"),
+    [
+        ("vgg16", (20, 400), 16),
+        ("alexnet", (500, 33), 16),
+        ("squeezenet1_1", (19, 610), 32),
+        ("efficientnet_lite0", (33, 1300), 64),
+    ],
+)
+def test_margins_suffice_where_no_tile_sees_the_whole_image(name, size, tile):
+    metric = build(name)
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    spans = tiling.spans(max(size), tile, metric.backbone.geometry, metric.smallest)
+    assert all(span.begin > 0 or span.end < max(size) for span in spans)
+    assert any(span.begin > 0 and span.end < max(size) for span in spans)
+    with torch.no_grad():
+        whole = metric.represent(image)
+        metric.tile = tile
+        assert difference(whole, metric.represent(image)) <= 1e-12
+
+
+@pytest.mark.parametrize(("name", "size", "tile"), [("vgg16", (20, 400), 16), ("efficientnet_lite0", (33, 1300), 64)])
+def test_margins_are_not_larger_than_needed(name, size, tile, monkeypatch):
+    """With one position less of margin the result differs: the test above would notice a wrong table."""
+    metric = build(name)
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    margins = tiling._margins
+    with torch.no_grad():
+        whole = metric.represent(image)
+        metric.tile = tile
+        step = max(layer.stride for layer in metric.backbone.geometry)
+        monkeypatch.setattr(tiling, "_margins", lambda layers: tuple(max(0, m - 2 * step) for m in margins(layers)))
+        assert difference(whole, metric.represent(image)) > 1e-9
+
+
+@pytest.mark.parametrize("length", [1, 7, 31, 32, 33, 100, 1000, 1025])
+@pytest.mark.parametrize("core", [1, 30, 64, 5000])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_spans_own_every_position_once(length, core, name):
+    table = BACKBONES[name]
+    layers = list(table.layers.values())
+    spans = tiling.spans(length, core, layers, table.smallest)
+    step = max(layer.stride for layer in layers)
+    assert [span.first for span in spans[1:]] == [span.last for span in spans[:-1]]
+    assert spans[0].first == 0
+    assert spans[-1].first < length <= spans[-1].last
+    for span in spans:
+        assert span.begin % step == 0
+        assert 0 <= span.begin <= span.first
+        assert span.end <= length
+        assert len(span) >= min(length, table.smallest)
+        assert span.last - span.first <= max(step, core + step - 1)
+        for layer in layers:
+            last = span.last - layer.stride
+            assert span.begin == 0 or span.begin <= span.first + layer.start
+            assert span.end == length or span.end >= last + layer.start + layer.receptive_field
+
+
+def test_single_precision_and_sizes_that_differ(golden):
+    distorted, reference = golden("parrots_scale75.png"), golden("parrots.png")
+    metric = MSDS(levels=2, backbone="squeezenet1_1", weights=None)
+    with torch.no_grad():
+        whole = metric.level_scores(distorted, reference)
+        metric.metric.tile = 96
+        tiled = metric.level_scores(distorted, reference)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [DeepSSIM, DeepSSIMLite])
+def test_batches_and_identical_images(kind):
+    x, y = torch.rand(2, 2, 3, 90, 70, dtype=torch.float64)
+    whole, tiled = build("alexnet", kind), build("alexnet", kind, tile=32)
+    tiled.load_state_dict(whole.state_dict())
+    torch.testing.assert_close(tiled(x, y), whole(x, y), atol=1e-12, rtol=0)
+    perfect = 1.0 if kind is DeepSSIM else 0.0
+    assert (tiled(x, x) == perfect).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("vgg16", DeepSSIMLite), ("squeezenet1_1", DeepSSIMLite), ("squeezenet1_1", MSDS), ("efficientnet_lite0", MSDS)],
+)
+def test_gradients(name, kind):
+    metric = build(name, kind, **({"levels": 2} if kind is MSDS else {}))
+    inner = metric.metric if kind is MSDS else metric
+    x = torch.rand(1, 3, 64, 130, dtype=torch.float64, requires_grad=True)
+    y = torch.rand(1, 3, 66, 64, dtype=torch.float64)
+    (whole,) = torch.autograd.grad(metric(x, y).sum(), x)
+    inner.tile = 64
+    (tiled,) = torch.autograd.grad(metric(x, y).sum(), x)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(tiled, whole, atol=1e-9 * whole.abs().max().item(), rtol=0)
+
+
+def test_backward_keeps_no_tile():
+    metric = build("alexnet", DeepSSIMLite, tile=64)
+    metric.float()
+    x = torch.rand(1, 3, 400, 400, requires_grad=True)
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        metric.represent(x)
+        tiled = sum(kept)
+        kept.clear()
+        metric.tile = None
+        metric.represent(x)
+    assert tiled < sum(kept) / 10
+
+
+def test_pyramid_of_windows(monkeypatch):
+    monkeypatch.setattr("msds_plugin.windows._STRIP", 500)
+    image = torch.rand(1, 3, 75, 101)
+    for level, whole in zip(halvings(image, 4), pyramid(image, 4), strict=True):
+        assert level.shape == whole.shape
+        height, width = whole.shape[-2:]
+        assert torch.equal(level.read(0, 0, height, width), whole)
+        assert torch.equal(level.read(2, 3, height - 3, width - 4), whole[..., 2:-1, 3:-1])
+
+
+def test_images_read_in_windows():
+    """Scores of an image that is never read whole, saliency maps included, on every level."""
+    x, y = torch.rand(1, 3, 150, 131, dtype=torch.float64), torch.rand(1, 3, 97, 140, dtype=torch.float64)
+    maps_x, maps_y = saliency(150, 131), saliency(97, 140)
+    metric = build("squeezenet1_1", MSDS, levels=2)
+    with torch.no_grad():
+        whole = metric(x, y, maps_x, maps_y)
+        metric.metric.tile = 32
+        sources = [Recorded(image) for image in (x, y, maps_x, maps_y)]
+        assert all(isinstance(source, Windows) for source in sources)
+        torch.testing.assert_close(metric(*sources), whole, atol=1e-9, rtol=0)
+    assert all(height * width < 150 * 131 / 2 for *_, height, width in sources[0].windows if height > 2)
+
+
+def test_each_pixel_is_read_about_once():
+    image = torch.rand(1, 3, 600, 600)
+    metric = DeepSSIM(backbone="alexnet", weights=None, layers="relu1", tile=64)
+    source = Recorded(image)
+    metric.represent(source)
+    read = sum(height * width for *_, height, width in source.windows)
+    assert read < 600 * 600 * (1 + 2 * 16 / 60) ** 2
+
+
+def test_windows_are_checked():
+    metric = DeepSSIM(backbone="alexnet", weights=None)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        metric.represent(Recorded(255 * torch.rand(1, 3, 64, 64)))
+    with pytest.raises(ValueError, match="RGB"):
+        metric.represent(Recorded(torch.rand(1, 1, 64, 64)))
+    with pytest.raises(ValueError, match="too small"):
+        metric.represent(Recorded(torch.rand(1, 3, 16, 64)))
+    with pytest.raises(ValueError, match="one reference per"):
+        metric(Recorded(torch.rand(2, 3, 64, 64)), torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="saliency map"):
+        metric.represent(Recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 1, 32, 64))
+    with pytest.raises(TypeError, match="whole images"):
+        MultiScale(nn.L1Loss())(Recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("tile", [0, -5, 1.5, "large"])
+def test_what_is_not_a_tile(tile):
+    with pytest.raises(ValueError, match="tile must be"):
+        DeepSSIM(backbone="alexnet", weights=None, tile=tile)
+
+
+def test_unknown_geometry_is_refused():
+    own = nn.Conv2d(3, 4, 3)
+    with pytest.raises(ValueError, match="not known"):
+        DeepSSIM(backbone=own, tile="auto")
+    with pytest.raises(ValueError, match="not known"):
+        MSDS(backbone=own).represent(Recorded(torch.rand(1, 3, 64, 64)))
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="not known"):
+        DeepSSIM(backbone="timm:resnet18", weights=None, tile=64)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("alexnet", None), ("vgg16", None), ("vgg16", ["relu1_1"])])
+def test_auto_follows_free_memory(name, layers, monkeypatch):
+    metric = DeepSSIM(backbone=name, weights=None, layers=layers, tile="auto")
+    source = Recorded(torch.rand(1, 3, 100, 90))
+
+    def tile(free: int, gradient: bool = False) -> int:
+        monkeypatch.setattr(tiling, "_free_bytes", lambda device: free)
+        return tiling._Tiles(metric.backbone, source, None, gradient).affordable()
+
+    assert tile(1 << 40) == 100
+    if layers is None:
+        assert tile(1 << 10) == sum(tiling._margins(metric.backbone.geometry))
+        source.shape = (1, 3, 100_000, 100_000)
+        assert 700 < tile(1 << 29) < tile(1 << 30) == tile(1 << 40) < 30_000
+        assert tile(1 << 30, gradient=True) < tile(1 << 30)
+
+
+def test_free_memory_of_this_machine():
+    assert tiling._free_bytes(torch.device("cpu")) > 1 << 24
+
+
+class TestFiles:
+    @pytest.fixture
+    def pixels(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (150, 140, 3), dtype=np.uint8)
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        pytest.importorskip("rasterio")
+        tifffile = pytest.importorskip("tifffile")
+
+        def write(array: np.ndarray, **options: object) -> Path:
+            tifffile.imwrite(tmp_path / "image.tif", array, **options)
+            return tmp_path / "image.tif"
+
+        return write
+
+    @pytest.mark.parametrize("options", [{}, {"tile": (32, 48)}, {"rowsperstrip": 7}, {"rowsperstrip": 150}])
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_windows_are_those_of_the_whole_file(self, pixels, write, options, compression):
+        from msds_plugin.adapters.images import read_image
+        from msds_plugin.adapters.large_images import LargeImage
+
+        path = write(pixels, photometric="rgb", compression=compression, **options)
+        image = LargeImage(path)
+        assert image.shape == (1, 3, 150, 140)
+        assert torch.equal(image.read(30, 9, 101, 77), read_image(path)[..., 30:131, 9:86])
+
+    def test_grey_depths_and_transparency(self, pixels, write):
+        from msds_plugin.adapters.large_images import LargeImage
+
+        expected = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        whole = (0, 0, 150, 140)
+        assert torch.equal(LargeImage(write(pixels[..., 0])).read(*whole), expected[:, :1].expand(1, 3, -1, -1))
+        deep = pixels.astype(np.uint16) * 257
+        assert torch.allclose(LargeImage(write(deep, photometric="rgb")).read(*whole), expected, atol=1e-7)
+        clear = np.dstack([pixels, pixels[..., :1]])
+        transparent = write(clear, photometric="rgb", extrasamples=["unassalpha"])
+        assert torch.equal(LargeImage(transparent).read(*whole), expected)
+
+    def test_refused(self, pixels, write, tmp_path):
+        from msds_plugin.adapters.images import ImageFileError
+        from msds_plugin.adapters.large_images import LargeImage
+
+        with pytest.raises(ImageFileError, match="float32"):
+            LargeImage(write(pixels[..., 0].astype(np.float32)))
+        with pytest.raises(ImageFileError, match="cmyk"):
+            LargeImage(write(np.dstack([pixels, pixels[..., :1]]), photometric="separated"))
+        with pytest.raises(ImageFileError, match="palette"):
+            LargeImage(write(pixels[..., 0], photometric="palette", colormap=np.zeros((3, 256), np.uint16)))
+        with pytest.raises(ImageFileError, match="no such file"):
+            LargeImage(tmp_path / "missing.tif")
+        (tmp_path / "text.tif").write_text("not an image")
+        with pytest.raises(ImageFileError, match="as a TIFF"):
+            LargeImage(tmp_path / "text.tif")
+        cut = write(pixels, photometric="rgb", compression="zlib", rowsperstrip=10)
+        cut.write_bytes(cut.read_bytes()[:20_000])
+        with pytest.raises(ImageFileError):
+            LargeImage(cut).read(0, 0, 150, 140)
+
+    def test_only_large_tiffs_are_opened_in_windows(self, pixels, write, monkeypatch, tmp_path):
+        from msds_plugin.adapters import large_images
+        from PIL import Image
+
+        path = write(pixels, photometric="rgb")
+        assert large_images.open_large(path) is None
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        (tmp_path / "text.tif").write_text("not an image")
+        monkeypatch.setattr(large_images, "LARGE", 150 * 140)
+        opened = large_images.open_large(path)
+        assert opened is not None
+        assert torch.equal(pickle.loads(pickle.dumps(opened)).read(3, 4, 50, 60), opened.read(3, 4, 50, 60))
+        assert large_images.open_large(tmp_path / "image.png") is None
+        assert large_images.open_large(tmp_path / "text.tif") is None
+        assert large_images.open_large(tmp_path / "missing.tif") is None
+
+    def test_engine_scores_large_files_beside_small_ones(self, pixels, write, monkeypatch, tmp_path):
+        from msds_plugin.adapters import large_images
+        from msds_plugin.adapters.pairs import Pair
+        from msds_plugin.adapters.scorers import create_scorer
+        from msds_plugin.adapters.scoring import score_pairs
+        from PIL import Image
+
+        large, small = write(pixels, photometric="rgb", tile=(32, 32)), tmp_path / "small.png"
+        Image.fromarray(pixels[:100, :90] // 2).save(small)
+        pairs = [Pair(small, large), Pair(large, small), Pair(large, large), Pair(small, small)]
+        torch.manual_seed(0)
+        scorers = [create_scorer("msds", "cpu", backbone="squeezenet1_1", weights=None), create_scorer("ssim", "cpu")]
+        whole = list(score_pairs(pairs, scorers, workers=0))
+        monkeypatch.setattr(large_images, "LARGE", 150 * 140)
+        tiled = {(r.pair, r.metric): r for r in score_pairs(pairs, scorers, workers=0)}
+        for expected in whole:
+            result = tiled[expected.pair, expected.metric]
+            if expected.metric == "ssim" and large in (expected.pair.distorted, expected.pair.reference):
+                assert "windows" in result.error
+            else:
+                assert result.score == pytest.approx(expected.score, abs=1e-5, nan_ok=True)
+
+    def test_score_of_files(self, pixels, write, monkeypatch):
+        from msds_plugin.adapters.images import read_image
+        from msds_plugin.adapters.large_images import LargeImage
+
+        metric = MSDS(levels=2, backbone="squeezenet1_1", weights=None)
+        path = write(pixels, photometric="rgb", tile=(32, 32))
+        reference = torch.rand(1, 3, 90, 100)
+        with torch.no_grad():
+            whole = metric(read_image(path), reference)
+            metric.metric.tile = 64
+            torch.testing.assert_close(metric(LargeImage(path), reference), whole, atol=1e-5, rtol=0)
