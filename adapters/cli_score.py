@@ -7,16 +7,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from .pairs import Matching, Pair, match
+from .scorers import Scorer, create_scorers
+from .scoring import BATCH_SIZE, Result, score_pairs
 from .terminal import INCOMPLETE, INTERRUPTED, arrow, clean_stdout, progress, say, setup, show_table
-
-if TYPE_CHECKING:
-    from .pairs import Matching, Pair
-    from .scorers import Scorer
-    from .scoring import Result
 
 
 def score(
@@ -35,7 +33,9 @@ def score(
     weights: Annotated[
         str | None, typer.Option(help="File with the weights of that network (.pth or .safetensors), for the same metrics.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
+    ] = BATCH_SIZE,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
     ] = None,
@@ -47,9 +47,6 @@ def score(
 
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
     """
-    from .pairs import match
-    from .scorers import create_scorers
-    from .scoring import score_pairs
     from .tables import TableFile, check_output
 
     with setup(), clean_stdout():

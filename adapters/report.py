@@ -389,11 +389,9 @@ def _made(benchmark: Benchmark, summed: Summary, frequency: float) -> dict[str, 
     scores = benchmark.scores
     described = []
     for dataset in scores.datasets:
-        rows = scores.table[scores.table["dataset"] == dataset].drop_duplicates(["reference", "distorted"])
+        rows = scores.of(dataset, scores.metrics[0])
         better = "lower" if scores.opinion_lower_is_better[dataset] else "higher"
-        described.append(
-            f"{dataset}: {len(rows)} pairs, {rows['reference'].nunique()} references, {better} opinions are better"
-        )
+        described.append(f"{dataset}: {len(rows)} pairs, {rows['reference'].nunique()} references, {better} is better")
     return {
         **benchmark.made,
         "data sets": "; ".join(described),

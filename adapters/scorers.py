@@ -75,9 +75,9 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
     """Build a metric by its name, in our registry first, then among pyiqa's.
 
     Args:
-        name: ``msds``, ``deepssim-fast``, ... or, with pyiqa installed, any name of ``pyiqa.list_models()``, among them
-            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid, or, with piq installed, ``piq:`` and piq's
-            name for it (``piq:fsim``, ``piq:LPIPS``).
+        name: ``msds``, ``deepssim-fast``, ...; with pyiqa installed, any name of ``pyiqa.list_models()``, among them
+            ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid; with piq installed, ``piq:`` and piq's name
+            for it (``piq:fsim``, ``piq:LPIPS``).
         device: None for the GPU if there is one.
         options: those of the metric.
 

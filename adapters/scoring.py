@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +28,9 @@ __all__ = ["Pair", "Result", "score_pairs"]
 
 Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
 
-#: Pixels of the distorted or the reference images of a batch, by kind of device: beyond this, more only costs memory.
+#: Images of one batch at most.
+BATCH_SIZE = 32
+#: Pixels of one batch at most, by kind of device: beyond this a larger batch only costs memory, and on a CPU time as well.
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}
 #: Below this many images, starting workers takes longer than they save.
 FEW_IMAGES = 16
@@ -55,7 +57,7 @@ class Result:
 
 
 def score_pairs(
-    pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int = 8, workers: int | None = None
+    pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int = BATCH_SIZE, workers: int | None = None
 ) -> Iterator[Result]:
     """Score every pair with every metric, giving results as they come, those of one pair one after the other.
 
@@ -108,17 +110,16 @@ def _size(image: Pixels) -> tuple[int, ...]:
 
 def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer], batch_size: int) -> Iterator[Result]:
     waiting: dict[Any, list[_Job]] = defaultdict(list)
-    pixels = min(BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"]) for scorer in scorers)
+    pixels = min(map(_batch_pixels, scorers))
     for job in jobs:
         if isinstance(job, tuple):
             pair, reason = job
             yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
             continue
-        batch = waiting[job.sizes]
-        batch.append(job)
-        if len(batch) >= min(batch_size, pixels // max(map(math.prod, job.sizes))):
+        waiting[job.sizes].append(job)
+        if len(waiting[job.sizes]) >= min(batch_size, pixels // max(map(math.prod, job.sizes))):
             yield from _score(waiting.pop(job.sizes), scorers)
-        elif sum(map(len, waiting.values())) >= 4 * batch_size:
+        elif _too_many(waiting, 4 * batch_size, 4 * pixels):
             yield from _score(waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes]))), scorers)
     for batch in waiting.values():
         yield from _score(batch, scorers)
@@ -178,6 +179,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _batch_pixels(scorer: Scorer) -> int:
+    return BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"])
+
+
+def _too_many(waiting: Mapping[Any, Sequence[_Job]], most: int, most_pixels: int) -> bool:
+    jobs = [job for batch in waiting.values() for job in batch]
+    return len(jobs) >= most or sum(math.prod(_size(job.distorted)) for job in jobs) >= most_pixels
+
+
 def _score(batch: Sequence[_Job], scorers: Sequence[Scorer]) -> Iterator[Result]:
     by_metric = [_score_with(scorer, key, batch) for key, scorer in enumerate(scorers)]
     for results in zip(*by_metric, strict=True):
@@ -210,27 +220,32 @@ def _scores(scorer: Scorer, key: int, batch: Sequence[_Job]) -> Tensor:
             raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
         return scorer.score(x, y)
     references = list(dict.fromkeys(job.reference for job in batch))
-    distorted = _represent(metric, x, key, [r for r in references if key not in r.representations], scorer.device)
+    new = [reference for reference in references if key not in reference.representations]
+    distorted = _represent(metric, x, key, new, scorer)
     kept = [job.reference.representations[key] for job in batch]
     return metric.compare(distorted, kept[0] if len(references) == 1 else Representation.cat(kept))
 
 
 def _represent(
-    metric: Representing, x: Tensor | Windows, key: int, references: Sequence[_Reference], device: torch.device
+    metric: Representing, x: Tensor | Windows, key: int, references: Sequence[_Reference], scorer: Scorer
 ) -> Representation:
     """The representation of ``x``; those of ``references``, all of one size, are stored in them."""
     if not references:
         return metric.represent(x)
-    y = _stack([reference.pixels for reference in references], device)
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape[-2:] == y.shape[-2:]:
+    y = _stack([reference.pixels for reference in references], scorer.device)
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and _fit_together(x, y, _batch_pixels(scorer)):
         both = metric.represent(torch.cat([x, y]))
         distorted, represented = both[: len(x)], both[len(x) :]
     else:
         distorted, represented = metric.represent(x), metric.represent(y)
     for index, reference in enumerate(references):
         # A copy, since a slice would keep the whole batch in memory.
-        reference.representations[key] = represented[index].to(device, copy=True)
+        reference.representations[key] = represented[index].to(scorer.device, copy=True)
     return distorted
+
+
+def _fit_together(x: Tensor, y: Tensor, pixels: int) -> bool:
+    return x.shape[-2:] == y.shape[-2:] and (len(x) + len(y)) * math.prod(x.shape[-2:]) <= pixels
 
 
 def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor | Windows:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters import demo, terminal
+from msds_plugin.adapters import cli_score, demo, terminal
 from msds_plugin.adapters.cli import app
 from msds_plugin.adapters.images import read_image
 from msds_plugin.adapters.scorers import create_scorer
@@ -227,9 +227,7 @@ def test_folders_that_cannot_be_matched(folders: tuple[Path, Path]) -> None:
 def test_an_interrupted_run_keeps_what_it_has(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    from msds_plugin.adapters import scoring
-
-    original = scoring.score_pairs
+    original = cli_score.score_pairs
     seen = []
 
     def interrupted(*arguments: object) -> object:
@@ -240,7 +238,7 @@ def test_an_interrupted_run_keeps_what_it_has(
             yield result
 
     output = tmp_path / f"scores{suffix}"
-    monkeypatch.setattr(scoring, "score_pairs", interrupted)
+    monkeypatch.setattr(cli_score, "score_pairs", interrupted)
     result = run("score", *FAST, "-r", folders[0], "-d", folders[1], "-o", output)
     assert result.exit_code == 130
     assert "Interrupted: 2 of 3 pairs were scored" in result.stderr

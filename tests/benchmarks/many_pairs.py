@@ -136,7 +136,7 @@ def main() -> None:
         "engine, pairs/s",
         "times as fast",
         "times less processor time",
-        "largest difference",
+        "difference",
     )
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     with TemporaryDirectory() as folder:

@@ -1,0 +1,230 @@
+import base64
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from msds_plugin.adapters import benchmark, report, summary
+from PIL import Image
+
+METRICS = {"good": False, "fair(alexnet)": True, "poor": False, "piq:odd|name": False}
+REASON = "too small <script>alert(1)</script>"
+
+
+def made_up(folder, kinds=("blur", "noise", "JPEG")):
+    """Scores of known quality on two data sets, with images to show and one failure."""
+    rng = np.random.default_rng(0)
+    tables = []
+    for dataset, lower in (("first set", True), ("second", False)):
+        rows = []
+        for r in range(8):
+            reference = rng.integers(0, 256, (30, 40 if r else 20, 3), dtype=np.uint8)
+            paths = [folder / f"{dataset}-r{r}.png", *(folder / f"{dataset}-r{r}-{i}.png" for i in range(6))]
+            for path in paths:
+                Image.fromarray(reference).save(path)
+            rows += [(str(paths[0]), str(path)) for path in paths[1:]]
+        pairs = pd.DataFrame(rows, columns=["reference", "distorted"])
+        quality = rng.uniform(0, 1, len(pairs))
+        pairs["opinion"] = 80 - 60 * quality if lower else 1 + 4 * quality
+        pairs["std"] = 4.0 if lower else 0.3
+        pairs["distortion"] = np.array(kinds)[np.arange(len(pairs)) % len(kinds)] if kinds and lower else None
+        for index, (metric, falls) in enumerate(METRICS.items()):
+            score = quality + rng.standard_normal(len(pairs)) * (0.03, 0.12, 0.6, 0.3)[index]
+            own = pairs.assign(metric=metric, dataset=dataset, score=-score if falls else score, seconds=0.01 * 4**index)
+            own["error"] = None
+            if metric == "poor":
+                own.loc[3, ["score", "seconds", "error"]] = [np.nan, 0.0, REASON]
+            tables.append(own)
+    table = pd.concat(tables, ignore_index=True)
+    scores = summary.Scores(table, METRICS, {"first set": True, "second": False})
+    sources = pd.DataFrame(
+        [
+            {
+                "metric": metric,
+                "toolkit": "pyiqa 0.1.16",
+                "options": "",
+                "backbone": None,
+                "weights_file": "weights.pth" if metric == "good" else None,
+                "weights_sha256": "ab" * 32 if metric == "good" else None,
+                "parameters_sha256": None,
+            }
+            for metric in METRICS
+        ]
+    )
+    return benchmark.Benchmark(scores, sources, {"date": "2026-01-01 00:00 UTC", "device": "cpu", "versions": "torch 2"})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    made = made_up(folder)
+    summed = summary.summarise(made.scores, resamples=100)
+    return report.write_report(made, summed, folder / "out"), summed
+
+
+def test_tables_are_written_as_csv(written):
+    path, summed = written
+    for name in ("agreement", "by_distortion", "significance", "overall", "relations", "failures", "scores", "metrics"):
+        assert (path.parent / f"{name}.csv").is_file()
+    agreement = pd.read_csv(path.parent / "agreement.csv")
+    assert agreement["srcc"].tolist() == pytest.approx(summed.table["srcc"].tolist())
+    assert pd.read_csv(path.parent / "failures.csv")["error"].tolist() == [REASON, REASON]
+
+
+def test_page_holds_everything_in_itself(written):
+    page = written[0].read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) > 30
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert not re.findall(r"url\(|@import|https?://", page.replace("http://www.w3.org", ""))
+    picture = base64.b64decode(next(s for s in sources if s.startswith("data:image/svg")).partition(",")[2])
+    assert b"<svg" in picture
+    assert b"@import" not in picture
+    assert REASON not in page
+    assert "too small &lt;script&gt;" in page
+
+
+def test_page_says_what_was_found(written):
+    page, summed = written[0].read_text(), written[1]
+    best = summed.table.set_index(["dataset", "metric"]).loc[("first set", "good")]
+    assert f"Highest SRCC: good, {best['srcc']:.3f} [{best['srcc_low']:.3f}, {best['srcc_high']:.3f}]" in page
+    assert "poor has no score for 1 of 48 images of first set." in page
+    assert "second tells no type of distortion" in page
+    for text in ("weights.pth", "ab" * 32, "torch 2", "100 resamples of references, seed 0", "above 0.25 cycles per pixel"):
+        assert text in page
+    assert "first set: 48 pairs, 8 references, lower is better" in page
+
+
+def test_markdown_shows_pictures_that_exist(written):
+    path = written[0].with_suffix(".md")
+    text = path.read_text()
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert len(pictures) > 2 * len(METRICS)
+    assert all((path.parent / picture).is_file() for picture in pictures)
+    assert "| first set | good | 0." in text
+    assert "piq:odd\\|name" in text
+    for line in text.splitlines():
+        if line.startswith("| first set"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (10, 9, 5)
+
+
+def test_pictures_are_the_same_each_time(written, tmp_path):
+    made = made_up(tmp_path)
+    again = report.write_report(made, summary.summarise(made.scores, resamples=100), tmp_path / "out")
+    for name in (
+        "first-set-speed.svg",
+        "first-set-significance.svg",
+        "first-set-distortions.svg",
+        "first-set-scatter-good.svg",
+    ):
+        assert (again.parent / "figures" / name).read_bytes() == (written[0].parent / "figures" / name).read_bytes()
+
+
+def test_no_score_at_all_still_makes_a_page(tmp_path):
+    made = made_up(tmp_path)
+    table = made.scores.table.assign(score=np.nan, error="cannot read it")
+    scores = summary.Scores(table, made.scores.lower_is_better, made.scores.opinion_lower_is_better)
+    empty = benchmark.Benchmark(scores, made.metrics, made.made)
+    page = report.write_report(empty, summary.summarise(scores, resamples=20), tmp_path / "out").read_text()
+    assert "No metric has a rank correlation here" in page
+    assert "384 in all; the first 50 are listed here, all of them in failures.csv" in page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    selenium = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if chromium is None or driver is None:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = selenium.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def page(browser, written):
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(written[0].as_uri())
+    return browser
+
+
+def column(page, table, index):
+    return page.execute_script(
+        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map(r => r.cells[arguments[1]].textContent.trim())",
+        table,
+        index,
+    )
+
+
+def click_heading(page, table, index):
+    page.find_elements("css selector", f"#{table} thead th button")[index].click()
+
+
+def test_sorting(page, written):
+    srcc = written[1].table["srcc"].tolist()
+    shown = [f"{value:.3f}" for value in srcc]
+    assert [text.split(" ")[0] for text in column(page, "main", 2)] == shown
+    click_heading(page, "main", 2)
+    assert [text.split(" ")[0] for text in column(page, "main", 2)] == [f"{value:.3f}" for value in sorted(srcc, reverse=True)]
+    heading = page.find_elements("css selector", "#main thead th")[2]
+    assert heading.get_attribute("aria-sort") == "descending"
+    click_heading(page, "main", 2)
+    assert [text.split(" ")[0] for text in column(page, "main", 2)] == [f"{value:.3f}" for value in sorted(srcc)]
+    click_heading(page, "main", 5)  # of an error, the smallest comes first
+    rmse = [float(text.split(" ")[0]) for text in column(page, "main", 5)]
+    assert rmse == sorted(rmse)
+    assert heading.get_attribute("aria-sort") is None
+    click_heading(page, "main", 1)
+    assert column(page, "main", 1) == sorted(list(METRICS) * 2)
+
+
+def test_shares_can_be_changed(page, written):
+    overall = written[1].overall
+    assert column(page, "factors", 0) == overall["metric"].tolist()
+    assert column(page, "factors", 5) == [f"{value:.3f}" for value in overall["overall"]]
+    for name, share in {"accuracy": 0, "monotonicity": 0, "consistency": 0, "speed": 1}.items():
+        page.execute_script(
+            "const i = document.querySelector(`input[data-factor=${arguments[0]}]`);"
+            "i.value = arguments[1]; i.dispatchEvent(new Event('input'))",
+            name,
+            share,
+        )
+    fastest = overall.sort_values("speed", ascending=False)
+    assert column(page, "factors", 0) == fastest["metric"].tolist()
+    assert column(page, "factors", 5) == [f"{value:.3f}" for value in fastest["speed"]]
+    assert written[1].factors == dict(summary.FACTORS)
+
+
+def test_console_is_silent_and_no_request_leaves_the_page(page):
+    for index in range(3):
+        click_heading(page, "main", index)
+    page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    requested = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert requested
+    assert {url.partition(":")[0] for url in requested} <= {"file", "data"}
+    assert sum(url.startswith("file:") for url in requested) == 1
+
+
+def test_every_picture_is_drawn_and_nothing_is_wider_than_the_page(page):
+    sizes = page.execute_script("return [...document.images].map(i => [i.naturalWidth, i.clientWidth, i.alt])")
+    assert len(sizes) > 30
+    assert all(natural > 0 and shown > 0 and alt for natural, shown, alt in sizes)
+    for width in (1200, 600):
+        page.set_window_size(width, 900)
+        assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_prints(page):
+    pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert pdf.startswith(b"%PDF")
