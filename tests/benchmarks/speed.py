@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
-from msds_plugin import DeepSSIM, MultiScale
+from msds_plugin import DeepSSIM, MultiScale, Representation
 from msds_plugin.functional import block_dissimilarity, gram_matrix
 
 Call = Callable[[Tensor, Tensor], object]
@@ -76,11 +76,12 @@ def metrics(device: torch.device) -> dict[str, Call]:
     deepssim = DeepSSIM(weights=None).to(device)
     fast = DeepSSIM("efficientnet_lite0", weights=None).to(device)
     msds, msds_fast = MultiScale(deepssim), MultiScale(fast)
-    kept: dict[tuple[int, ...], object] = {}
+    kept: dict[tuple[int, ...], Representation] = {}
 
     def further(x: Tensor, y: Tensor) -> object:
-        reference = kept.setdefault(tuple(y.shape), deepssim.represent(y))
-        return deepssim.compare(deepssim.represent(x), reference)
+        if tuple(y.shape) not in kept:
+            kept[tuple(y.shape)] = deepssim.represent(y)
+        return deepssim.compare(deepssim.represent(x), kept[tuple(y.shape)])
 
     piq_dists: nn.Module = piq.DISTS()
     return {
