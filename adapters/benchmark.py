@@ -64,7 +64,7 @@ class _Entry:
     """A metric of a run: its scorer, and what sets it apart from others of its name."""
 
     scorer: Scorer
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] | None  # None where the scorer came as it is
     identity: Mapping[str, Any]
 
 
@@ -167,7 +167,7 @@ def _paths(data: Dataset) -> list[tuple[str, str]]:
 
 def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
     if isinstance(metric, Scorer):
-        return _Entry(metric, {}, _identity(metric, metric.name, {}, amp))
+        return _Entry(metric, None, _identity(metric, metric.name, {}, amp))
     name, options = parse_metric(metric)
     try:
         scorer = create_scorer(name, device, **options)
@@ -298,11 +298,11 @@ def _described(entry: _Entry) -> dict[str, Any]:
     scorer, versions = entry.scorer, entry.identity["versions"]
     toolkit = _toolkit(scorer)
     backbone = next((module for module in scorer.module.modules() if isinstance(module, Backbone)), None)
-    path = None if backbone is None else _weights_file(backbone, entry.options)
+    path = None if backbone is None or entry.options is None else _weights_file(backbone, entry.options)
     return {
         "metric": scorer.name,
         "toolkit": f"{toolkit} {versions.get(toolkit, '')}".strip(),
-        "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
+        "options": ", ".join(f"{key}={value}" for key, value in (entry.options or {}).items()),
         "backbone": None if backbone is None else f"{backbone.name} ({', '.join(backbone.layers)})",
         "weights_file": None if path is None else path.name,
         "weights_sha256": None if path is None else _file_hash(path),

@@ -6,6 +6,7 @@ import typer
 
 from .cli_benchmark import benchmark
 from .cli_demo import demo
+from .cli_fit import fit
 from .cli_list import list_metrics
 from .cli_score import score
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command("score")(score)
 app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
+app.command("fit")(fit)
 app.command("demo")(demo)
 
 

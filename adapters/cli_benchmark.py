@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, setup, show_table
+from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .datasets import Dataset
     from .summary import Summary
-
-#: Images without a score that are named on the terminal.
-_NAMED = 20
 
 
 def benchmark(
@@ -85,7 +80,7 @@ def benchmark(
             if output is not None:
                 check_output(output)
             shares = _shares(factors)
-            datasets = _datasets(dataset or [], data_root, csv or [], root or [], lower_better)
+            datasets = datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
             say(f"Scores are kept in {results}")
             made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
             summed = summarise(made.scores, shares, resamples, seed)
@@ -99,7 +94,7 @@ def benchmark(
         say("Interrupted: start again to go on from here")
         raise typer.Exit(INTERRUPTED) from None
     _show(summed)
-    _say_failures(made.scores.failures)
+    say_failures(made.scores.failures)
     if len(made.scores.failures):
         raise typer.Exit(INCOMPLETE)
 
@@ -119,9 +114,10 @@ def _shares(text: str | None) -> dict[str, float]:
     return checked_factors(shares)
 
 
-def _datasets(
+def datasets_of(
     names: Sequence[str], data_root: Path | None, tables: Sequence[str], roots: Sequence[Path], lower_better: bool
 ) -> list[Dataset]:
+    """The data sets that ``--dataset``, ``--data-root``, ``--csv``, ``--root`` and ``--lower-better`` speak of."""
     from .datasets import load_csv, load_pyiqa
 
     if not names and not tables:
@@ -150,13 +146,3 @@ def _show(summed: Summary) -> None:
     show_table(headings, rows, len(headings) - 1, "overall")
     for note in summed.notes:
         say(note)
-
-
-def _say_failures(failures: pd.DataFrame) -> None:
-    if not len(failures):
-        return
-    say(f"{len(failures)} scores are missing:")
-    for row in failures.head(_NAMED).to_dict("records"):
-        say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
-    if len(failures) > _NAMED:
-        say(f"  and {len(failures) - _NAMED} more; --report lists all of them")

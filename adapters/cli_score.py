@@ -33,6 +33,9 @@ def score(
     weights: Annotated[
         str | None, typer.Option(help="File with the weights of that network (.pth or .safetensors), for the same metrics.")
     ] = None,
+    fusion: Annotated[
+        Path | None, typer.Option(help="File with the weights of the levels, as msds fit wrote it, for the metric it names.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
     ] = BATCH_SIZE,
@@ -55,7 +58,7 @@ def score(
         matching = match(reference, distorted)
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
-        scorers = create_scorers(metric, device, **{key: value for key, value in chosen.items() if value is not None})
+        scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
 
     places = {pair: place for place, pair in enumerate(matching.pairs)}
     table = TableFile(output, ["reference", "distorted", *(scorer.name for scorer in scorers)])

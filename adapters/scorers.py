@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..errors import MissingDependencyError
+from ..fusion_file import FusionFile
 from ..multiscale import MultiScale
 from ..representation import Representation
 from ..windows import Windows
@@ -123,22 +125,39 @@ def create_scorer(name: str, device: str | torch.device | None = None, **options
     return Scorer(name, bool(model.lower_better), score, device, model)
 
 
-def create_scorers(names: Iterable[str], device: str | torch.device | None = None, **options: Any) -> list[Scorer]:
+def create_scorers(
+    names: Iterable[str],
+    device: str | torch.device | None = None,
+    fusion: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> list[Scorer]:
     """Build several metrics, each name once, with options for those of them that take a backbone.
 
     Args:
         names: see :func:`create_scorer`.
         device: None for the GPU if there is one.
+        fusion: file of fusion weights that ``msds fit`` wrote, for the metric it names, with its levels and, unless you give
+            another, its backbone and layers.
         options: ``backbone``, ``weights``, ... for the metrics whose names promise no other network.
 
     Raises:
-        ValueError: options, but no metric that takes them; and as :func:`create_scorer`.
+        ValueError: options, but no metric that takes them; fusion weights of a metric that is not among the names; and as
+            :func:`create_scorer`.
+        FileNotFoundError, FusionFileError: no such file of fusion weights, a damaged one, or one for another backbone.
     """
     wanted = list(dict.fromkeys(names))
     takers = [name for name in registry.names() if registry.get(name).takes_backbone]
     if options and not set(wanted) & set(takers):
         raise ValueError(f"{' and '.join(options)} can be chosen for {', '.join(takers)}, not for {', '.join(wanted)}")
-    return [create_scorer(name, device, **(options if name in takers else {})) for name in wanted]
+    chosen = {name: options if name in takers else {} for name in wanted}
+    if fusion is not None:
+        file = FusionFile.load(fusion)
+        if file.metric not in chosen:
+            raise ValueError(f"{fusion} holds fusion weights for {file.metric}, which is not among {', '.join(wanted)}")
+        chosen[file.metric] = chosen[file.metric] | {"fusion": fusion, "levels": file.levels}
+        if file.metric in takers and "backbone" not in options:
+            chosen[file.metric] |= {"backbone": file.target.backbone, "layers": file.target.layers}
+    return [create_scorer(name, device, **chosen[name]) for name in wanted]
 
 
 def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, str, str]]:

@@ -25,6 +25,10 @@ SEED = 0
 #: A prediction counts as an outlier where it is farther from the opinion than this many standard deviations.
 OUTLIER_DEVIATIONS = 2.0
 
+#: Of the parameters of :func:`rise` for standard scores. A curve that has only one of its two bends within the data would
+#: otherwise send the other end to infinity, and no fit would converge.
+RISE_BOUNDS = ((-10.0, 0.0, -10.0, 1e-3), (10.0, 20.0, 10.0, 10.0))
+
 #: An interval that is not known.
 UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS_AT_ONCE = 2_000_000  # of a resamples x items table: 16 MB each
@@ -94,9 +98,10 @@ class Mapping:
 def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     """The monotonic logistic of four parameters that VQEG recommends, by least squares.
 
-    It may rise or fall; the data decide. Levenberg-Marquardt starts from (max y, min y, mean x, ± std x / 4) with the sign
-    of the correlation, and once more with a slope four times softer; the better of the two is kept. Where neither
-    converges, or the outcome is worse than a straight line, the straight line is returned, and ``reason`` says so.
+    It may rise or fall; the sign of the correlation decides. The ends of the curve and its middle stay within ten standard
+    deviations of the means. The solver starts from (max y, min y, mean x, ± std x / 4), and once more with a slope four times
+    softer; the better of the two is kept. Where neither converges, or the outcome is worse than a straight line, the straight
+    line is returned, and ``reason`` says so.
 
     Args:
         prediction: scores of a metric, finite.
@@ -355,14 +360,27 @@ def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
     sign = -1.0 if pearson(u, v) < 0 else 1.0
 
     def residuals(parameters: Array) -> Array:
-        return _logistic(u, *parameters) - v
+        return rise(sign * u, parameters)[0] - v
+
+    def jacobian(parameters: Array) -> Array:
+        return rise(sign * u, parameters)[1]
 
     for softness in (0.25, 1.0):
-        start = (v.max(), v.min(), 0.0, sign * softness)
-        fit = optimize.least_squares(residuals, start, method="lm", ftol=1e-10, xtol=1e-10, max_nfev=2000)
-        b1, b2, b3, b4 = (float(value) for value in fit.x)
-        if fit.success and b4 != 0:
-            yield b1 * span + low, b2 * span + low, b3 * scale + centre, b4 * scale
+        start = (v.min(), np.ptp(v), 0.0, softness)
+        fit = optimize.least_squares(residuals, start, jacobian, bounds=RISE_BOUNDS, x_scale="jac", ftol=1e-12)
+        if fit.success:
+            offset, gain, middle, softness = (float(value) for value in fit.x)
+            b2, b1 = offset * span + low, (offset + gain) * span + low
+            yield b1, b2, sign * middle * scale + centre, sign * softness * scale
+
+
+def rise(x: Array, parameters: Array) -> tuple[Array, Array]:
+    """A logistic curve that rises with ``x``, and its derivatives (items, 4) by offset, gain, middle and softness."""
+    offset, gain, middle, softness = parameters
+    steps = (x - middle) / softness
+    share = special.expit(steps)
+    slope = gain * share * (1 - share) / softness
+    return offset + gain * share, np.column_stack([np.ones_like(share), share, -slope, -slope * steps])
 
 
 def _intervals(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -12,8 +13,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Exit codes: a result is missing; the command could not start; the user stopped it (as shells count SIGINT).
 INCOMPLETE, USAGE, INTERRUPTED = 1, 2, 130
+
+#: Images without a score that are named.
+_NAMED = 20
 
 
 def say(message: str) -> None:
@@ -85,3 +92,14 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: i
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
+
+
+def say_failures(failures: pd.DataFrame) -> None:
+    """What is missing and why, on stderr: ``distorted``, ``metric`` and ``error`` of the first, and the number of the rest."""
+    if not len(failures):
+        return
+    say(f"{len(failures)} scores are missing:")
+    for row in failures.head(_NAMED).to_dict("records"):
+        say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
+    if len(failures) > _NAMED:
+        say(f"  and {len(failures) - _NAMED} more")

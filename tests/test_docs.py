@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -31,7 +31,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def workplace(tmp_path, home, monkeypatch):
-    """A folder as a user might stand in: a reference and a distorted image, and folders of them."""
+    """A folder as a user might stand in: a reference and a distorted image, folders of them, images with opinion scores."""
     skimage_data = pytest.importorskip("skimage.data")
     for folder in ("references", "distorted"):
         (tmp_path / folder).mkdir()
@@ -41,6 +41,15 @@ def workplace(tmp_path, home, monkeypatch):
     for name in ("a.png", "b.png"):
         shutil.copy(tmp_path / "reference.png", tmp_path / "references" / name)
         shutil.copy(tmp_path / "distorted.png", tmp_path / "distorted" / name)
+    (tmp_path / "images").mkdir()
+    lines = ["reference,distorted,dmos"]
+    for scene, left in enumerate(range(0, 240, 48)):
+        reference = photograph.resize((384, 320)).crop((left, left, left + 80, left + 72))
+        reference.save(tmp_path / "images" / f"{scene}.png")
+        for radius in (1, 2, 3, 4):
+            reference.filter(ImageFilter.GaussianBlur(radius)).save(tmp_path / "images" / f"{scene}_{radius}.png")
+            lines.append(f"{scene}.png,{scene}_{radius}.png,{10 * radius + scene}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
     monkeypatch.setenv("TORCH_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,0 +1,330 @@
+"""Fusion weights learned from opinion scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from msds_plugin.adapters import fit
+from msds_plugin.adapters.cli import app
+from msds_plugin.adapters.datasets import Dataset, load_csv
+from msds_plugin.adapters.scorers import create_scorer
+from PIL import Image
+from scipy import stats
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from msds_plugin import MSDS
+from msds_plugin.fusion_file import FusionFile
+
+RUNNER = CliRunner()
+
+
+def level_scores(levels=3, items=200, seed=0):
+    """Level scores that agree with each other about as much as those of real images do."""
+    rng = np.random.default_rng(seed)
+    return 1 / (1 + np.exp(-(rng.normal(0, 1.5, (items, 1)) + rng.normal(0, 0.8, (items, levels)))))
+
+
+def opinions(fused, seed=1, noise=0.0):
+    return 100 / (1 + np.exp(-(fused - 0.5) / 0.15)) + noise * np.random.default_rng(seed).standard_normal(len(fused))
+
+
+class TestLearnWeights:
+    @pytest.mark.parametrize(
+        "weights", [(0.2, 0.3, 0.5), (0.7, 0.25, 0.05), (0.0, 1.0, 0.0), (0.1, 0.9), (0.1, 0.1, 0.2, 0.2, 0.4)]
+    )
+    @pytest.mark.parametrize("noise", [0.0, 2.0])
+    def test_known_weights_are_recovered(self, weights, noise):
+        scores = level_scores(len(weights), 700)
+        found = fit.learn_weights(scores, opinions(scores @ np.array(weights), noise=noise))
+        assert np.abs(found - weights).max() < 0.02
+        assert found.sum() == pytest.approx(1)
+        assert (found >= 0).all()
+
+    def test_falling_opinions(self):
+        scores = level_scores()
+        opinion = -opinions(scores @ (0.2, 0.3, 0.5))
+        assert np.abs(fit.learn_weights(scores, opinion, opposite=True) - (0.2, 0.3, 0.5)).max() < 0.02
+
+    def test_scale_and_place_of_both_sides_do_not_matter(self):
+        scores = level_scores()
+        opinion = opinions(scores @ (0.2, 0.3, 0.5), noise=3)
+        found = fit.learn_weights(scores, opinion)
+        np.testing.assert_allclose(fit.learn_weights(scores * 1e-4 + 7, opinion * 50 - 3), found, atol=1e-4)
+
+    def test_same_numbers_same_weights(self):
+        scores = level_scores()
+        opinion = opinions(scores @ (0.6, 0.2, 0.2), noise=10)
+        np.testing.assert_array_equal(fit.learn_weights(scores, opinion), fit.learn_weights(scores, opinion))
+
+    def test_no_weights_on_a_grid_have_a_higher_plcc(self):
+        scores = level_scores(seed=3)
+        opinion = opinions(scores @ (0.5, 0.1, 0.4), noise=15)
+        best = fit.statistics.plcc(scores @ fit.learn_weights(scores, opinion), opinion)
+        steps = np.linspace(0, 1, 6)
+        grid = [(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-9]
+        assert best >= max(fit.statistics.plcc(scores @ np.array(weights), opinion) for weights in grid) - 1e-6
+
+    def test_a_level_that_goes_the_wrong_way_gets_no_weight(self):
+        scores = level_scores(2)
+        scores[:, 1] = 1 - scores[:, 1]
+        assert fit.learn_weights(scores, opinions(scores[:, 0], noise=5))[1] < 0.01
+
+    @pytest.mark.parametrize(
+        ("scores", "opinion", "message"),
+        [
+            (np.ones((9, 3)), np.arange(9), "the scores are all the same"),
+            (level_scores(3, 9), np.ones(9), "the opinions are all the same"),
+            (level_scores(3, 5), np.arange(5), "5 scored images are too few to learn 3 weights: at least 6"),
+            (np.full((9, 3), np.nan), np.arange(9), "finite"),
+            (level_scores(3, 9), np.arange(8), "must be .items, levels. for 8 opinions"),
+        ],
+    )
+    def test_impossible_input(self, scores, opinion, message):
+        with pytest.raises(ValueError, match=message):
+            fit.learn_weights(scores, opinion)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six scenes, each blurred and noisy at three strengths; opinions from known weights of the levels of ``ms-ssim``."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    rows = []
+    for scene in range(6):
+        reference = torch.from_numpy(rng.random((1, 3, 12, 12), dtype=np.float32))
+        reference = F.interpolate(reference, size=(64, 72), mode="bicubic").clamp(0, 1)
+        save(reference, folder / f"r{scene}.png")
+        for strength in (1, 2, 3):
+            noisy = reference + 0.03 * strength * torch.from_numpy(rng.standard_normal(reference.shape, dtype=np.float32))
+            blurred = F.avg_pool2d(reference, 2 * strength + 1, 1, strength, count_include_pad=False)
+            for kind, image in (("noise", noisy), ("blur", blurred)):
+                save(image.clamp(0, 1), folder / f"r{scene}_{kind}{strength}.png")
+                rows.append((f"r{scene}.png", f"r{scene}_{kind}{strength}.png", 0.0))
+    table = pd.DataFrame(rows, columns=["reference", "distorted", "score"])
+    table.to_csv(folder / "table.csv", index=False)
+    return folder
+
+
+def save(image, path):
+    Image.fromarray((image[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(path)
+
+
+def judged(folder, weights, metric="ms-ssim", noise=0.0):
+    """The data set with the opinions that viewers would have who see by these weights."""
+    pytest.importorskip("pyiqa")
+    data = load_csv(folder / "table.csv")
+    found = create_scorer(metric, "cpu", levels=len(weights), fusion=weights)
+    from msds_plugin.adapters.images import read_image
+
+    with torch.inference_mode():
+        scores = [float(found.score(read_image(row.distorted), read_image(row.reference))) for row in data.table.itertuples()]
+    opinion = opinions(0.5 + 0.2 * stats.zscore(scores), noise=noise)
+    return Dataset("known", data.table.assign(score=opinion), False)
+
+
+class TestFitFusion:
+    def test_known_weights_are_recovered_from_images(self, folder):
+        made = fit.fit_fusion("ms-ssim", judged(folder, (0.15, 0.35, 0.5)), workers=0, folds=3)
+        assert np.abs(np.array(made.file.weights) - (0.15, 0.35, 0.5)).max() < 0.02
+        held_out = made.held_out.set_index("fusion")
+        assert list(held_out.index) == ["level 0", "level 1", "level 2", "equal", "learned"]
+        assert held_out["srcc"]["learned"] == held_out["srcc"].max() > 0.99
+        assert held_out["plcc"]["learned"] > 0.999
+        assert made.file.held_out["srcc_learned"] == held_out["srcc"]["learned"]
+        assert sum(made.file.weights) == pytest.approx(1, abs=1e-9)
+        assert len(made.folds) == 3 * 5
+
+    def test_no_scene_is_in_training_and_test(self, folder, monkeypatch):
+        data = judged(folder, (0.2, 0.3, 0.5), noise=5)
+        trained_on = []
+
+        def spy(scores, opinion, opposite=False):
+            trained_on.append(set(np.asarray(opinion)))
+            return np.full(3, 1 / 3)
+
+        monkeypatch.setattr(fit, "learn_weights", spy)
+        made = fit.fit_fusion("ms-psnr", data, workers=0, folds=3)
+        scenes = data.table.groupby("reference")["score"].agg(set)
+        for opinions_seen in trained_on[:3]:
+            assert sorted(len(scene & opinions_seen) for scene in scenes) == [0, 0, 6, 6, 6, 6]
+        assert made.folds.groupby("fold")["images"].first().tolist() == [12, 12, 12]
+        assert trained_on[3] == set(data.table["score"])
+
+    def test_same_seed_same_result(self, folder):
+        data = judged(folder, (0.2, 0.3, 0.5), noise=5)
+        one, two = (fit.fit_fusion("ms-psnr", data, workers=0) for _ in range(2))
+        assert one.file == two.file
+        pd.testing.assert_frame_equal(one.held_out, two.held_out)
+
+    def test_level_scores_are_computed_once(self, folder, tmp_path, monkeypatch):
+        data = judged(folder, (0.2, 0.3, 0.5))
+        results = tmp_path / "levels.sqlite"
+        first = fit.fit_fusion("ms-psnr", data, results=results, workers=0)
+
+        def never(*_):
+            raise AssertionError("scored again")
+
+        monkeypatch.setattr(fit._Level, "forward", never)
+        second = fit.fit_fusion("ms-psnr", data, results=results, workers=0)
+        assert first.file == second.file
+
+    def test_level_scores_are_those_of_the_metric(self, folder):
+        torch.manual_seed(0)
+        metric = MSDS(backbone="alexnet", weights=None, levels=2)
+        data = load_csv(folder / "table.csv")
+        scorer = create_scorer("msds", "cpu", backbone="alexnet", weights=None, levels=2)
+        scorer.module.load_state_dict(metric.state_dict())
+        from msds_plugin.adapters.images import read_image
+
+        x, y = (read_image(data.table[side][4]) for side in ("distorted", "reference"))
+        levels = fit._level_scorers(scorer, scorer.module)
+        found = torch.stack([each.score(x, y) for each in levels], 1)
+        torch.testing.assert_close(found, metric.level_scores(x, y))
+        represented = [each.representing.compare(*map(each.representing.represent, (x, y))) for each in levels]
+        torch.testing.assert_close(torch.stack(represented, 1), found)
+
+    def test_opinions_that_know_nothing_do_not_favour_learned_weights(self, folder):
+        data = load_csv(folder / "table.csv")
+        random = Dataset("random", data.table.assign(score=np.random.default_rng(5).random(len(data.table))), False)
+        made = fit.fit_fusion("ms-psnr", random, workers=0)
+        assert "keep equal weights" in made.verdict
+
+    def test_p_value_and_difference(self, folder):
+        made = fit.fit_fusion("ms-ssim", judged(folder, (0.0, 0.0, 1.0)), workers=0)
+        rows = made.held_out.set_index("fusion")
+        for name in ("level 0", "learned"):
+            assert rows["difference"][name] == pytest.approx(rows["srcc"][name] - rows["srcc"]["equal"])
+            assert 0 <= rows["p"][name] <= 1
+        assert rows["difference"]["equal"] == 0
+        assert "Learned weights beat equal ones" in made.verdict
+
+    def test_an_unreadable_image_is_left_out_and_named(self, folder):
+        data = judged(folder, (0.2, 0.3, 0.5))
+        table = pd.concat([data.table, data.table.iloc[:1].assign(distorted=str(folder / "none.png"))], ignore_index=True)
+        made = fit.fit_fusion("ms-psnr", Dataset("holes", table, False), workers=0)
+        assert made.file.images == len(data.table)
+        assert set(made.failures["distorted"]) == {str(folder / "none.png")}
+
+    def test_levels_that_do_not_fit_are_named(self, folder):
+        with pytest.raises(ValueError, match=r"no image has a score.*too small.*levels=3"):
+            fit.fit_fusion("msds-fast", load_csv(folder / "table.csv"), levels=4, workers=0)
+
+    @pytest.mark.parametrize(
+        ("metric", "options", "message"),
+        [
+            ("ssim", {}, "ssim has no levels to weigh"),
+            ("deepssim,backbone=alexnet,weights=None", {}, "deepssim has no levels to weigh"),
+            ("piq:ssim", {}, "piq:ssim has no levels to weigh"),
+            ("msds,levels=4", {}, "give the number of levels apart"),
+            ("ms-ssim", {"levels": 6}, "levels must be 2 to 5, got 6"),
+            ("ms-ssim", {"levels": 1}, "levels must be 2 to 5, got 1"),
+            ("ms-ssim", {"folds": 7}, "the number of references, 6 in table, got 7"),
+            ("ms-nothing", {}, "no metric named 'ms-nothing'"),
+        ],
+    )
+    def test_impossible_input(self, folder, metric, options, message):
+        pytest.importorskip("pyiqa")
+        pytest.importorskip("piq")
+        with pytest.raises(ValueError, match=message):
+            fit.fit_fusion(metric, load_csv(folder / "table.csv"), workers=0, **options)
+
+
+def test_live_gblur_with_alexnet(shared, alexnet_file):
+    """Every figure of the evaluation again, by scipy alone, from the scores that the metric itself gives."""
+    data = load_csv(shared / "data/live_gblur/labels.csv", shared / "data/live_gblur/images", True)
+    few = Dataset("live_gblur", data.table[data.table["reference"].isin(data.table["reference"].unique()[:4])], True)
+    made = fit.fit_fusion(f"msds,backbone=alexnet,weights={alexnet_file}", few, levels=2, folds=2, workers=0)
+    from msds_plugin.adapters.images import read_image
+
+    metric = MSDS(2, backbone="alexnet", weights=alexnet_file)
+    with torch.inference_mode():
+        rows = [metric.level_scores(read_image(row.distorted), read_image(row.reference)) for row in few.table.itertuples()]
+    scores = torch.cat(rows).numpy()
+    srcc = made.held_out.set_index("fusion")["srcc"]
+    for name, column in (("level 0", scores[:, 0]), ("level 1", scores[:, 1]), ("equal", scores.mean(1))):
+        assert srcc[name] == pytest.approx(-stats.spearmanr(column, few.table["score"]).statistic, abs=1e-6)
+    assert made.file.target.backbone == "alexnet"
+    assert srcc["learned"] > 0.9
+
+
+class TestCommands:
+    def test_fit_then_score(self, folder, tmp_path):
+        data = judged(folder, (0.1, 0.2, 0.7))
+        data.table.to_csv(tmp_path / "table.csv", index=False)
+        weights = tmp_path / "fusion.json"
+        options = [
+            "--csv",
+            str(tmp_path / "table.csv"),
+            "--folds",
+            "3",
+            "--results",
+            str(tmp_path / "r.sqlite"),
+            "--workers",
+            "0",
+        ]
+        done = RUNNER.invoke(app, ["fit", "-m", "ms-ssim", *options, "--device", "cpu", "-o", str(weights)])
+        assert done.exit_code == 0, done.output
+        assert done.stdout.splitlines()[0].split("\t") == ["fusion", "SRCC", "PLCC", "ΔSRCC", "p"]
+        assert "on held-out references" in done.stderr
+        file = FusionFile.load(weights)
+        assert (file.metric, file.images, file.references, file.folds) == ("ms-ssim", 36, 6, 3)
+        pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png"), "--device", "cpu"]
+        done = RUNNER.invoke(app, ["score", "-m", "ms-ssim", "--fusion", str(weights), *pair])
+        assert done.exit_code == 0, done.output
+        from msds_plugin.adapters.images import read_image
+
+        expected = create_scorer("ms-ssim", "cpu", fusion=weights).score(
+            read_image(folder / "r0_blur3.png"), read_image(folder / "r0.png")
+        )
+        assert float(done.stdout.split()[-1]) == pytest.approx(float(expected), abs=1e-6)
+        done = RUNNER.invoke(app, ["score", "-m", "ssim", "--fusion", str(weights), *pair])
+        assert done.exit_code == 2
+        assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
+
+    def test_score_takes_backbone_and_levels_from_the_file(self, folder, tmp_path, alexnet_file):
+        weights = tmp_path / "fusion.json"
+        FusionFile(
+            "msds", fit.FusionTarget("deepssim", "alexnet", ("relu5",)), (0.25, 0.75), None, "known", 36, 6, 3, {}, "", ""
+        ).save(weights)
+        command = ["score", "-m", "msds", "--fusion", str(weights), "--weights", str(alexnet_file), "--device", "cpu"]
+        pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
+        done = RUNNER.invoke(app, [*command, *pair])
+        assert done.exit_code == 0, done.output
+        assert "msds(alexnet)" in done.stdout
+        done = RUNNER.invoke(app, [*command, *pair, "--backbone", "squeezenet1_1"])
+        assert done.exit_code == 2
+
+    def test_pyiqa_takes_the_file(self, tmp_path, alexnet_file):
+        pyiqa = pytest.importorskip("pyiqa")
+        weights = tmp_path / "fusion.json"
+        FusionFile(
+            "msds", fit.FusionTarget("deepssim", "alexnet", ("relu5",)), (0.25, 0.75), None, "known", 36, 6, 3, {}, "", ""
+        ).save(weights)
+        options = {"backbone": "alexnet", "weights": str(alexnet_file), "levels": 2, "device": torch.device("cpu")}
+        x, y = torch.rand(2, 1, 3, 80, 80)
+        found = pyiqa.create_metric("msds", fusion=str(weights), **options)(x, y)
+        expected = pyiqa.create_metric("msds", fusion=(0.25, 0.75), **options)(x, y)
+        torch.testing.assert_close(found, expected)
+        with pytest.raises(ValueError, match="holds weights for 2 levels, not 3"):
+            pyiqa.create_metric("msds", fusion=str(weights), **{**options, "levels": 3})
+
+    def test_errors_take_one_line_and_come_before_the_work(self, folder, tmp_path):
+        table = ["--csv", str(folder / "table.csv"), "--results", str(tmp_path / "r.sqlite")]
+        for arguments, message in (
+            (["-m", "ms-ssim", "-o", str(tmp_path / "no/where.json"), *table], "no folder"),
+            (["-m", "ms-ssim", "-o", str(tmp_path / "f.json")], "no data set"),
+            (["-m", "ssim", "-o", str(tmp_path / "f.json"), *table], "no levels to weigh"),
+        ):
+            done = RUNNER.invoke(app, ["fit", *arguments])
+            assert (done.exit_code, message in done.stderr, len(done.stderr.splitlines()) <= 2) == (2, True, True), done.output
+
+    def test_the_file_is_readable(self, folder, tmp_path):
+        made = fit.fit_fusion("ms-psnr", judged(folder, (0.2, 0.3, 0.5), noise=5), workers=0)
+        made.file.save(tmp_path / "fusion.json")
+        content = json.loads(Path(tmp_path / "fusion.json").read_text())
+        assert content["base"] == "psnr"
+        assert content["held_out"].keys() >= {"srcc_equal", "srcc_learned", "plcc_equal", "plcc_learned", "p"}
