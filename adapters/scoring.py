@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..deepssim import ONE_PASS_PIXELS
 from ..errors import MissingDependencyError
 from ..representation import Representation
 from ..windows import Windows
@@ -30,8 +31,8 @@ Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
 
 #: Images of one batch at most.
 BATCH_SIZE = 32
-#: Pixels of one batch at most, by kind of device: beyond this a larger batch only costs memory, and on a CPU time as well.
-BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**23}
+#: Pixels of one batch at most, by kind of device.
+BATCH_PIXELS = ONE_PASS_PIXELS
 #: Below this many images, starting workers takes longer than they save.
 FEW_IMAGES = 16
 MOST_WORKERS = 8

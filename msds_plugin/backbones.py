@@ -206,6 +206,11 @@ def _cells(mask: Tensor, first: nn.Module) -> Tensor:
     return F.max_pool2d(mask, stride, stride, ceil_mode=True)
 
 
+#: Elements of a map up to which the images of a batch share it. On a CPU larger ones are computed image by image: fresh
+#: memory for them costs more than a batch saves.
+_TOGETHER = 2**20
+
+
 class _Sequence(nn.Sequential):
     """A sequence of modules that also returns what it computes on the way."""
 
@@ -214,15 +219,19 @@ class _Sequence(nn.Sequential):
         self.taps = tuple(taps)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        found: dict[int, Tensor] = {}
-        x = image
+        apart = len(image) > 1 and image.device.type == "cpu" and not torch.compiler.is_compiling()
+        parts = list(image.split(1)) if apart else [image]
+        found: dict[int, list[Tensor]] = {}
         for index, module in enumerate(self):
-            x = module(x)
+            if len(parts) > 1 and len(parts) * parts[0].numel() <= _TOGETHER:
+                parts = [torch.cat(parts)]
+            parts = [module(part) for part in parts]
             if index == 0 and mask is not None:
-                x = x * _cells(mask, module)[..., : x.shape[-2], : x.shape[-1]]
+                kept = _cells(mask, module)[..., : parts[0].shape[-2], : parts[0].shape[-1]]
+                parts = [part * cells for part, cells in zip(parts, kept.split(len(parts[0])), strict=True)]
             if index in self.taps:
-                found[index] = x
-        return [found[tap] for tap in self.taps]
+                found[index] = parts
+        return [torch.cat(found[tap]) if len(found[tap]) > 1 else found[tap][0] for tap in self.taps]
 
 
 class _Opaque(nn.Module):
@@ -426,7 +435,10 @@ def _fold_batch_norms(net: nn.Module) -> None:
                 previous = (parent, name, child)
             elif isinstance(child, nn.BatchNorm2d) and previous is not None and previous[0] is parent:
                 holder, conv_name, conv = previous
-                setattr(holder, conv_name, torch.nn.utils.fuse_conv_bn_eval(conv.eval(), child.eval()))
+                folded = torch.nn.utils.fuse_conv_bn_eval(conv.eval(), child.eval())
+                # A file's strides may be any; weights with other than these would be copied at every call.
+                folded.weight = nn.Parameter(folded.weight.detach().contiguous())
+                setattr(holder, conv_name, folded)
                 # timm's batch norms carry the activation that follows them.
                 setattr(parent, name, getattr(child, "act", nn.Identity()))
                 previous = None

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
 
@@ -87,8 +86,9 @@ def block_dissimilarity(a: Tensor, b: Tensor, block: int = 4, c: float = 1e-6) -
         tensor([0.])
     """
     check_blocks(a.shape[-1], block)
-    blocks_a, blocks_b = (g.unflatten(2, (-1, block)).unflatten(1, (-1, block)) for g in (a, b))
-    return _dissimilarity(blocks_a, blocks_b, (2, 4), c).mean((1, 2))
+    # The entries of a block along the first axis: sums over it run through memory in order, several times as fast.
+    x, y = (g.unflatten(2, (-1, block)).unflatten(1, (-1, block)).permute(2, 4, 0, 1, 3).flatten(0, 1) for g in (a, b))
+    return _dissimilarity(x, y, (0,), c).mean((1, 2))
 
 
 def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
@@ -136,8 +136,20 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
         raise ValueError(f"an image of {height} x {width} pixels cannot be halved {levels - 1} times")
     images = [image]
     for _ in range(levels - 1):
-        images.append(F.avg_pool2d(images[-1], 2))
+        images.append(halve(images[-1]))
     return images
+
+
+def halve(image: Tensor) -> Tensor:
+    """The 2 x 2 averages of (..., H, W), an odd last row or column dropped; several times as fast as ``avg_pool2d`` on a CPU.
+
+    Example:
+        >>> halve(torch.arange(10.0).reshape(2, 5))
+        tensor([[3., 5.]])
+    """
+    height, width = (side // 2 * 2 for side in image.shape[-2:])
+    rows = image[..., 0:height:2, :width] + image[..., 1:height:2, :width]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
 def fuse(scores: Tensor, fusion: Tensor) -> Tensor:

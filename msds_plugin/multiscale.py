@@ -113,14 +113,7 @@ class MultiScale(nn.Module):
         """
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
-        check_source(image)
-        self._check_size(image)
-        images = self._levels(image)
-        if saliency is None:
-            parts = [self.metric.represent(level) for level in images]
-        else:
-            maps = self._levels(saliency_maps(saliency, image))
-            parts = [self.metric.represent(*pair) for pair in zip(images, maps, strict=True)]
+        parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -143,7 +136,9 @@ class MultiScale(nn.Module):
         """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
         if hasattr(self.metric, "represent"):
             check_pair(x, y)
-            return self.compare_levels(self.represent(x, saliency_x), self.represent(y, saliency_y))
+            both = zip(self._with_maps(x, saliency_x), self._with_maps(y, saliency_y), strict=True)
+            # Each level by the metric itself, which may take both images in one pass.
+            return torch.stack([self._score_maps(*level) for level in both], 1)
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
@@ -151,6 +146,20 @@ class MultiScale(nn.Module):
         _check_batches(x, y)
         pairs = list(zip(self._pyramid(x), self._pyramid(y), strict=True))
         return torch.stack([self._score(level, pairs) for level in range(self.levels)], -1)
+
+    def _with_maps(
+        self, image: Tensor | Windows, saliency: Tensor | Windows | None
+    ) -> list[tuple[Tensor | Windows] | tuple[Tensor | Windows, Tensor | Windows]]:
+        """Each level of an image, with that of its saliency map if there is one."""
+        check_source(image)
+        self._check_size(image)
+        if saliency is None:
+            return [(level,) for level in self._levels(image)]
+        return list(zip(self._levels(image), self._levels(saliency_maps(saliency, image)), strict=True))
+
+    def _score_maps(self, x: tuple[Any, ...], y: tuple[Any, ...]) -> Tensor:
+        maps = {name: given[1] for name, given in (("saliency_x", x), ("saliency_y", y)) if len(given) > 1}
+        return self.metric(x[0], y[0], **maps)
 
     def _score(self, level: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         x, y = pairs[level]

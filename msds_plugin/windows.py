@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from .functional import halve
 
 __all__ = ["Cropped", "Windows", "as_windows", "halvings"]
 
@@ -65,7 +66,7 @@ class _Halved:
         images, channels = self.shape[:2]
         rows = max(1, _STRIP // (4 * images * channels * width))
         strips = [
-            F.avg_pool2d(self.source.read(2 * row, 2 * left, 2 * min(rows, top + height - row), 2 * width), 2)
+            halve(self.source.read(2 * row, 2 * left, 2 * min(rows, top + height - row), 2 * width))
             for row in range(top, top + height, rows)
         ]
         return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
