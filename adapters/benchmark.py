@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import math
 import platform
@@ -24,7 +23,7 @@ from ..backbones import BACKBONES, Backbone
 from .datasets import Dataset
 from .pairs import Pair
 from .results import Outcome, Results, pair_key
-from .scorers import Scorer, choose_device, create_scorer
+from .scorers import Scorer, choose_device, create_scorer, parse_metric
 from .scoring import Result, score_pairs
 from .summary import Scores
 
@@ -122,38 +121,6 @@ def run(
     return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp))
 
 
-def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
-    """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
-
-    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``.
-
-    Raises:
-        ValueError: a part that is not ``option=value``, or an option twice.
-    """
-    name, *parts = _split(text)
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not equals or not option.isidentifier() or option in options:
-            raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
-        try:
-            options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[option] = value
-    return name, options
-
-
-def _split(text: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]
-
-
 def _check_names(kind: str, names: Sequence[str]) -> None:
     if not names:
         raise ValueError(f"no {kind} given")
@@ -169,12 +136,7 @@ def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
     if isinstance(metric, Scorer):
         return _Entry(metric, None, _identity(metric, metric.name, {}, amp))
     name, options = parse_metric(metric)
-    try:
-        scorer = create_scorer(name, device, **options)
-    except TypeError as error:
-        raise ValueError(f"{metric!r} cannot be made: {error}") from error
-    shown = ", ".join(str(value) if key == "backbone" else f"{key}={value}" for key, value in options.items())
-    scorer = replace(scorer, name=f"{name}({shown})" if shown else name)
+    scorer = create_scorer(metric, device)
     return _Entry(scorer, options, _identity(scorer, name, options, amp))
 
 

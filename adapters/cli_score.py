@@ -21,7 +21,13 @@ def score(
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference image, or a folder of them.")],
     distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted image, or a folder of them.")],
     metric: Annotated[
-        list[str], typer.Option("--metric", "-m", help="Metric by name, ours or pyiqa's; may be given several times.")
+        list[str],
+        typer.Option(
+            "--metric",
+            "-m",
+            help="Metric by name, ours, pyiqa's or piq's (piq:fsim), with options after commas (msds,levels=4); may be given "
+            "several times.",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the scores to a .csv, .json or .parquet file.")

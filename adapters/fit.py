@@ -23,9 +23,9 @@ from ..fusion_file import FusionFile, FusionTarget
 from ..multiscale import MultiScale
 from ..representation import Representation
 from . import statistics
-from .benchmark import Progress, no_progress, parse_metric, run
+from .benchmark import Progress, no_progress, run
 from .datasets import Dataset
-from .scorers import MetricUnavailableError, Scorer, create_scorer
+from .scorers import MetricUnavailableError, Scorer, create_scorer, parse_metric
 
 Array = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def fit_fusion(
     name, options = parse_metric(metric)
     if {"levels", "fusion", "learn_fusion"} & options.keys():
         raise ValueError(f"{metric!r}: give the number of levels apart from the metric, and no weights: they are learned")
-    scorer, whole = _multiscale(name, {**options, "levels": levels}, device)
+    scorer, whole = _multiscale(metric, levels, device)
     made = run(_level_scorers(scorer, whole), [data], results, scorer.device, False, batch_size, workers, progress)
     rows = _usable(made.scores.table, levels)
     if rows["reference"].nunique() < folds:
@@ -239,12 +239,12 @@ class _RepresentingLevel(_Level):
         return scores
 
 
-def _multiscale(name: str, options: Mapping[str, Any], device: str | torch.device | None) -> tuple[Scorer, MultiScale]:
+def _multiscale(metric: str, levels: int, device: str | torch.device | None) -> tuple[Scorer, MultiScale]:
     try:
-        scorer = create_scorer(name, device, **options)
-    except (TypeError, MetricUnavailableError) as error:
-        if "levels" in str(error):
-            raise ValueError(f"{name} has no levels to weigh: choose msds, msds-lite, msds-fast or ms-<name>") from error
+        scorer = create_scorer(metric, device, levels=levels)
+    except (ValueError, MetricUnavailableError) as error:
+        if "argument 'levels'" in str(error):
+            raise ValueError(f"{metric} has no levels to weigh: choose msds, msds-lite, msds-fast or ms-<name>") from error
         raise
     return scorer, next(module for module in scorer.module.modules() if isinstance(module, MultiScale))
 

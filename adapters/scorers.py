@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -73,23 +74,65 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-def create_scorer(name: str, device: str | torch.device | None = None, **options: Any) -> Scorer:
+def create_scorer(metric: str, device: str | torch.device | None = None, **options: Any) -> Scorer:
     """Build a metric by its name, in our registry first, then among pyiqa's.
 
     Args:
-        name: ``msds``, ``deepssim-fast``, ...; with pyiqa installed, any name of ``pyiqa.list_models()``, among them
+        metric: ``msds``, ``deepssim-fast``, ...; with pyiqa installed, any name of ``pyiqa.list_models()``, among them
             ``ms-<name>`` for the full-reference metric ``<name>`` on a pyramid; with piq installed, ``piq:`` and piq's name
-            for it (``piq:fsim``, ``piq:LPIPS``).
+            for it (``piq:fsim``, ``piq:LPIPS``). Options may follow after commas: ``msds,backbone=alexnet,levels=4``; the
+            scorer is then named ``msds(alexnet, levels=4)``.
         device: None for the GPU if there is one.
-        options: those of the metric.
+        options: further ones, which do not show in the name.
 
     Raises:
-        ValueError: no metric of this name (names the nearest), or no such device.
+        ValueError: no metric of this name (names the nearest), options that it does not take, or no such device.
         MissingDependencyError: the name is not ours, and the toolkit that could have it is not installed.
         MetricUnavailableError: the toolkit has the metric but cannot make it, for want of its weights for example.
         WeightsNotFoundError, WeightsFileError: the weights of one of our metrics.
     """
-    device = choose_device(device)
+    name, own = parse_metric(metric)
+    try:
+        scorer = _create(name, choose_device(device), **{**options, **own})
+    except TypeError as error:
+        raise ValueError(f"{metric!r} cannot be made: {error}") from error
+    shown = ", ".join(str(value) if key == "backbone" else f"{key}={value}" for key, value in own.items())
+    return replace(scorer, name=f"{name}({shown})") if shown else scorer
+
+
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
+
+    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``.
+
+    Raises:
+        ValueError: a part that is not ``option=value``, or an option twice.
+    """
+    name, *parts = _split(text)
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or not option.isidentifier() or option in options:
+            raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value
+    return name, options
+
+
+def _split(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _create(name: str, device: torch.device, **options: Any) -> Scorer:
     if name in registry.names():
         metric = registry.create(name, **options).to(device).eval()
         chosen = options.get("backbone", "vgg16")
@@ -134,7 +177,7 @@ def create_scorers(
     """Build several metrics, each name once, with options for those of them that take a backbone.
 
     Args:
-        names: see :func:`create_scorer`.
+        names: each with its own options after commas if need be, see :func:`create_scorer`.
         device: None for the GPU if there is one.
         fusion: file of fusion weights that ``msds fit`` wrote, for the metric it names, with its levels and, unless you give
             another, its backbone and layers.
@@ -145,11 +188,11 @@ def create_scorers(
             :func:`create_scorer`.
         FileNotFoundError, FusionFileError: no such file of fusion weights, a damaged one, or one for another backbone.
     """
-    wanted = list(dict.fromkeys(names))
+    wanted = {metric: parse_metric(metric)[0] for metric in names}
     takers = [name for name in registry.names() if registry.get(name).takes_backbone]
-    if options and not set(wanted) & set(takers):
+    if options and not set(wanted.values()) & set(takers):
         raise ValueError(f"{' and '.join(options)} can be chosen for {', '.join(takers)}, not for {', '.join(wanted)}")
-    chosen = {name: options if name in takers else {} for name in wanted}
+    chosen = {name: options if name in takers else {} for name in wanted.values()}
     if fusion is not None:
         file = FusionFile.load(fusion)
         if file.metric not in chosen:
@@ -157,7 +200,7 @@ def create_scorers(
         chosen[file.metric] = chosen[file.metric] | {"fusion": fusion, "levels": file.levels}
         if file.metric in takers and "backbone" not in options:
             chosen[file.metric] |= {"backbone": file.target.backbone, "layers": file.target.layers}
-    return [create_scorer(name, device, **chosen[name]) for name in wanted]
+    return [create_scorer(metric, device, **chosen[name]) for metric, name in wanted.items()]
 
 
 def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, str, str]]:

@@ -90,14 +90,7 @@ for metric in (
         multiscale=True,
     ),
     Metric(
-        "msds-fast",
-        "MSDS-Fast",
-        _fast(MSDS, "msds"),
-        False,
-        (-1, 1),
-        "MSDS on EfficientNet-Lite0",
-        MSDS_PAPER,
-        multiscale=True,
+        "msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER, multiscale=True
     ),
 ):
     register(metric)

@@ -14,7 +14,7 @@ from msds_plugin.adapters import benchmark, failures, statistics, summary
 from msds_plugin.adapters.cli import app
 from msds_plugin.adapters.datasets import Dataset, load_csv
 from msds_plugin.adapters.results import Results
-from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.scorers import Scorer, create_scorer, parse_metric
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -190,15 +190,15 @@ def test_names_must_differ(data):
 
 
 def test_metric_with_options():
-    assert benchmark.parse_metric("msds") == ("msds", {})
-    assert benchmark.parse_metric("msds,backbone=alexnet,fusion=(0.5,0.3,0.2),weights=None,levels=4") == (
+    assert parse_metric("msds") == ("msds", {})
+    assert parse_metric("msds,backbone=alexnet,fusion=(0.5,0.3,0.2),weights=None,levels=4") == (
         "msds",
         {"backbone": "alexnet", "fusion": (0.5, 0.3, 0.2), "weights": None, "levels": 4},
     )
-    assert benchmark.parse_metric("msds,weights=some/file-1.pth") == ("msds", {"weights": "some/file-1.pth"})
+    assert parse_metric("msds,weights=some/file-1.pth") == ("msds", {"weights": "some/file-1.pth"})
     for text in ("msds,alexnet", "msds,levels=2,levels=3", "msds,=3"):
         with pytest.raises(ValueError, match="option=value"):
-            benchmark.parse_metric(text)
+            parse_metric(text)
 
 
 @pytest.mark.parametrize("name", ["psnr", "ssim", "fsim", "gmsd", "mdsi", "vif_p", "haarpsi", "vsi"])

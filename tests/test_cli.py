@@ -83,6 +83,17 @@ def test_two_files(folders: tuple[Path, Path]) -> None:
     assert result.stderr == ""
 
 
+def test_options_after_commas(folders: tuple[Path, Path]) -> None:
+    reference, distorted = (folder / "photo0.png" for folder in folders)
+    result = run("score", "-m", "msds-fast,levels=2,fusion=(0.9,0.1)", "-m", "msds-fast", "-r", reference, "-d", distorted)
+    assert result.exit_code == 0, result.output
+    heading, row = lines(result.stdout)
+    assert heading[2:] == ["msds-fast(levels=2, fusion=(0.9, 0.1)) ↑", "msds-fast ↑"]
+    assert float(row[2]) == pytest.approx(expected(reference, distorted, "msds-fast,levels=2,fusion=(0.9,0.1)"), abs=1e-6)
+    assert row[2] != row[3]
+    assert run("score", "-m", "msds-fast,colour=1", "-r", reference, "-d", distorted).exit_code == 2
+
+
 def test_two_folders_by_name(folders: tuple[Path, Path]) -> None:
     (folders[0] / "photo2.png").unlink()
     result = run("score", *FAST, "-r", folders[0], "-d", folders[1])

@@ -217,7 +217,7 @@ class TestFitFusion:
         ("metric", "options", "message"),
         [
             ("ssim", {}, "ssim has no levels to weigh"),
-            ("deepssim,backbone=alexnet,weights=None", {}, "deepssim has no levels to weigh"),
+            ("deepssim,backbone=alexnet,weights=None", {}, "has no levels to weigh"),
             ("piq:ssim", {}, "piq:ssim has no levels to weigh"),
             ("msds,levels=4", {}, "give the number of levels apart"),
             ("ms-ssim", {"levels": 6}, "levels must be 2 to 5, got 6"),

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, backbones, build_backbone, deepssim
 
 FUSION = (0.1, 0.2, 0.7)
 KINDS = {
@@ -295,6 +295,28 @@ class TestState:
         x = pair[0].clone().requires_grad_()
         metric(x, pair[1]).sum().backward()
         assert x.grad.abs().max() > 0
+
+
+class TestOnePass:
+    """On a CPU both images of a pair, and the images of a batch, share a pass where that is faster."""
+
+    @pytest.mark.parametrize("saliency", [False, True])
+    @pytest.mark.parametrize("together", [0, 2**30])
+    def test_scores_are_those_of_each_image_alone(self, together, saliency, monkeypatch, lite0, pair):
+        x, y = pair
+        maps = (torch.rand(2, *x.shape[-2:]), torch.rand(2, *x.shape[-2:])) if saliency else ()
+        metric = MSDS(2, backbone=copy.deepcopy(lite0), saliency_threshold=0.3)
+        monkeypatch.setattr(backbones, "_TOGETHER", together)
+        monkeypatch.setitem(deepssim.ONE_PASS_PIXELS, "cpu", together)
+        scores = metric(x, y, *maps)
+        expected = []
+        for i in (0, 1):
+            a, b = (
+                metric.represent(image[i : i + 1], *(m[i : i + 1] for m in maps[k : k + 1])) for k, image in enumerate(pair)
+            )
+            expected.append(metric.compare(a, b))
+        expected = torch.cat(expected)
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
 class TestCompile:
