@@ -32,6 +32,8 @@ from torch.nn import functional as F
 import msds_plugin
 
 LARGEST = 1024
+#: Side of the image that a metric which fails is tried on to see whether the size was why: enough for all of these.
+msds_plugin.multiscale._LARGE = 224
 #: AHIQ scores 20 random crops by default; two are enough to see whether it works.
 OPTIONS: dict[str, dict[str, Any]] = {"ahiq": {"num_crop": 2}}
 

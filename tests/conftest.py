@@ -1,5 +1,6 @@
 """What the tests of the mathematics share: images, real weights, and the material beside the checkout."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,10 @@ needs_cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_ava
 def read_image(path: Path, mode: str = "RGB") -> Tensor:
     pixels = np.asarray(Image.open(path).convert(mode), dtype=np.float32) / 255
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
 
 
 @pytest.fixture(autouse=True)

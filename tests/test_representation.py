@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError
+from msds_plugin.functional import halve
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_an_image_that_is_not_there(kept, index):
 
 
 def test_a_level_is_what_the_metric_makes_of_that_level(kept, metric, images):
-    halved = torch.nn.functional.avg_pool2d(images, 2)
+    halved = halve(images)
     assert equal(kept.level(0), metric.metric.represent(images))
     assert equal(kept.level(1), metric.metric.represent(halved))
 

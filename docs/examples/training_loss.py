@@ -107,7 +107,10 @@ def draw(images: dict[str, Tensor], path: Path) -> None:
 
 
 def main(picture: Path, steps: int = STEPS) -> pd.DataFrame:
-    """Train under every loss, and score what comes out beside the sharp photograph."""
+    """Train under every loss, and score what comes out beside the sharp photograph.
+
+    One row per loss: its mean over the first and the last tenth of the steps, seconds, and the scores of the result.
+    """
     photographs = [photograph("astronaut"), photograph("coffee")]
     sharp = photograph("chelsea")
     judges = {name: pyiqa.create_metric(name, device=CPU) for name in ("psnr", "ssim", "lpips", "deepssim-fast", "msds-fast")}
@@ -119,7 +122,7 @@ def main(picture: Path, steps: int = STEPS) -> pd.DataFrame:
             images[name] = network(blur(sharp))
         tenth = max(1, steps // 10)
         first, last = (sum(part) / tenth for part in (history[:tenth], history[-tenth:]))
-        rows[name] = {"loss, first tenth": first, "loss, last tenth": last, "seconds": time.perf_counter() - start}
+        rows[name] = {"first_tenth": first, "last_tenth": last, "seconds": time.perf_counter() - start}
     for name, image in list(images.items())[1:]:
         rows.setdefault(name, {}).update({judge: float(score(image, sharp)) for judge, score in judges.items()})
     draw(images, picture)
