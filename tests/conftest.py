@@ -24,7 +24,10 @@ def read_image(path: Path, mode: str = "RGB") -> Tensor:
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores
+    # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
+    # they bring.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
