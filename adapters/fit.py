@@ -25,7 +25,7 @@ from ..representation import Representation
 from . import statistics
 from .benchmark import Progress, no_progress, run
 from .datasets import Dataset
-from .scorers import MetricUnavailableError, Scorer, create_scorer, parse_metric
+from .scorers import Scorer, create_scorer, on_a_pyramid, parse_metric
 
 Array = NDArray[np.float64]
 
@@ -240,13 +240,14 @@ class _RepresentingLevel(_Level):
 
 
 def _multiscale(metric: str, levels: int, device: str | torch.device | None) -> tuple[Scorer, MultiScale]:
-    try:
-        scorer = create_scorer(metric, device, levels=levels)
-    except (ValueError, MetricUnavailableError) as error:
-        if "argument 'levels'" in str(error):
-            raise ValueError(f"{metric} has no levels to weigh: choose msds, msds-lite, msds-fast or ms-<name>") from error
-        raise
-    return scorer, next(module for module in scorer.module.modules() if isinstance(module, MultiScale))
+    name = parse_metric(metric)[0]
+    if not on_a_pyramid(name):
+        raise ValueError(f"{name} has no levels to weigh: choose msds, msds-lite, msds-fast or ms-<name>")
+    scorer = create_scorer(metric, device, levels=levels)
+    whole = next((module for module in scorer.module.modules() if isinstance(module, MultiScale)), None)
+    if whole is None:
+        raise ValueError(f"{name} has no MultiScale in it, so its levels cannot be scored one by one")
+    return scorer, whole
 
 
 def _level_scorers(scorer: Scorer, whole: MultiScale) -> list[Scorer]:
@@ -292,16 +293,7 @@ def _cross_validate(
         for name in fused:
             found = statistics.agreement(fused[name][held], opinion[held], opposite=opposite, resamples=0)
             chosen = _rounded(weights) if name == LEARNED else None
-            by_fold.append(
-                {
-                    "fold": index,
-                    "fusion": name,
-                    "images": found.count,
-                    "srcc": found.srcc,
-                    "plcc": found.plcc,
-                    "weights": chosen,
-                }
-            )
+            by_fold.append((index, name, found.count, found.srcc, found.plcc, chosen))
     tests = statistics.significance(fused, opinion, rows["reference"], fused if opposite else (), resamples, seed)
     against_equal = {name: _against(tests, str(name)) for name in fused}
     held_out = []
@@ -309,7 +301,7 @@ def _cross_validate(
         row = statistics.agreement(fused[name], opinion, rows["reference"], None, opposite, resamples, seed).as_row()
         kept = {key: row[key] for key in ("srcc", "srcc_low", "srcc_high", "plcc", "plcc_low", "plcc_high")}
         held_out.append({"fusion": name, **kept, **against_equal[name]})
-    return pd.DataFrame(held_out), pd.DataFrame(by_fold)
+    return pd.DataFrame(held_out), pd.DataFrame(by_fold, columns=["fold", "fusion", "images", "srcc", "plcc", "weights"])
 
 
 def _divide(references: pd.Series[Any], folds: int, seed: int) -> NDArray[np.intp]:

@@ -9,11 +9,10 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from pyiqa.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from .. import registry
 from ..multiscale import Fusion, MultiScale
 from .per_image import score_each, variant
+from .scorers import MULTISCALE_PREFIX, on_a_pyramid
 
-PREFIX = "ms-"
 ARCH = "msds_plugin:multiscale"
 
 
@@ -25,14 +24,10 @@ def refresh() -> None:
     ``ms-`` name somebody else has taken.
     """
     for name, config in list(DEFAULT_CONFIGS.items()):
-        taken = DEFAULT_CONFIGS.get(PREFIX + name)
-        if config.get("metric_mode") != "FR" or _on_a_pyramid(name) or (taken and taken["metric_opts"]["type"] != ARCH):
+        taken = DEFAULT_CONFIGS.get(MULTISCALE_PREFIX + name)
+        if config.get("metric_mode") != "FR" or on_a_pyramid(name) or (taken and taken["metric_opts"]["type"] != ARCH):
             continue
-        DEFAULT_CONFIGS[PREFIX + name] = {**config, "metric_opts": {"type": ARCH, "base_metric": name}}
-
-
-def _on_a_pyramid(name: str) -> bool:
-    return name.startswith(PREFIX) or (name in registry.names() and registry.get(name).multiscale)
+        DEFAULT_CONFIGS[MULTISCALE_PREFIX + name] = {**config, "metric_opts": {"type": ARCH, "base_metric": name}}
 
 
 class _PerImage(nn.Module):

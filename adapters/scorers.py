@@ -20,6 +20,9 @@ from ..representation import Representation
 from ..windows import Windows
 from . import attach
 
+#: Of the names of pyiqa's metrics on a pyramid.
+MULTISCALE_PREFIX = "ms-"
+
 
 class Representing(Protocol):
     """A metric that can represent an image once and compare it often."""
@@ -98,6 +101,11 @@ def create_scorer(metric: str, device: str | torch.device | None = None, **optio
         raise ValueError(f"{metric!r} cannot be made: {error}") from error
     shown = ", ".join(str(value) if key == "backbone" else f"{key}={value}" for key, value in own.items())
     return replace(scorer, name=f"{name}({shown})") if shown else scorer
+
+
+def on_a_pyramid(name: str) -> bool:
+    """Whether the metric of this name takes ``levels`` and ``fusion``."""
+    return name.startswith(MULTISCALE_PREFIX) or (name in registry.names() and registry.get(name).multiscale)
 
 
 def parse_metric(text: str) -> tuple[str, dict[str, Any]]:

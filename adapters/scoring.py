@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..deepssim import ONE_PASS_PIXELS
+from ..deepssim import fit_together, pixels_at_once
 from ..errors import MissingDependencyError
 from ..representation import Representation
 from ..windows import Windows
@@ -31,8 +31,6 @@ Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
 
 #: Images of one batch at most.
 BATCH_SIZE = 32
-#: Pixels of one batch at most, by kind of device.
-BATCH_PIXELS = ONE_PASS_PIXELS
 #: Below this many images, starting workers takes longer than they save.
 FEW_IMAGES = 16
 MOST_WORKERS = 8
@@ -69,7 +67,7 @@ def score_pairs(
     Args:
         pairs: what to score.
         scorers: what to score it with.
-        batch_size: pairs per batch at most; large images go in smaller batches (:data:`BATCH_PIXELS`).
+        batch_size: pairs per batch at most; large images go in smaller batches.
         workers: processes that decode images; 0 to do it here, None for one per core (at most eight; none for few images).
 
     Raises:
@@ -111,7 +109,7 @@ def _size(image: Pixels) -> tuple[int, ...]:
 
 def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer], batch_size: int) -> Iterator[Result]:
     waiting: dict[Any, list[_Job]] = defaultdict(list)
-    pixels = min(map(_batch_pixels, scorers))
+    pixels = min(pixels_at_once(scorer.device) for scorer in scorers)
     for job in jobs:
         if isinstance(job, tuple):
             pair, reason = job
@@ -180,10 +178,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batch_pixels(scorer: Scorer) -> int:
-    return BATCH_PIXELS.get(scorer.device.type, BATCH_PIXELS["cpu"])
-
-
 def _too_many(waiting: Mapping[Any, Sequence[_Job]], most: int, most_pixels: int) -> bool:
     jobs = [job for batch in waiting.values() for job in batch]
     return len(jobs) >= most or sum(math.prod(_size(job.distorted)) for job in jobs) >= most_pixels
@@ -234,19 +228,15 @@ def _represent(
     if not references:
         return metric.represent(x)
     y = _stack([reference.pixels for reference in references], scorer.device)
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and _fit_together(x, y, _batch_pixels(scorer)):
-        both = metric.represent(torch.cat([x, y]))
-        distorted, represented = both[: len(x)], both[len(x) :]
+    if fit_together(x, y):
+        both = metric.represent(torch.cat([x, y]))  # type: ignore[list-item]
+        distorted, represented = both[: x.shape[0]], both[x.shape[0] :]
     else:
         distorted, represented = metric.represent(x), metric.represent(y)
     for index, reference in enumerate(references):
         # A copy, since a slice would keep the whole batch in memory.
         reference.representations[key] = represented[index].to(scorer.device, copy=True)
     return distorted
-
-
-def _fit_together(x: Tensor, y: Tensor, pixels: int) -> bool:
-    return x.shape[-2:] == y.shape[-2:] and (len(x) + len(y)) * math.prod(x.shape[-2:]) <= pixels
 
 
 def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor | Windows:

@@ -89,7 +89,8 @@ class Mapping:
         """Scores on the scale of the opinions."""
         x = _column(prediction)
         if self.kind == "logistic":
-            return _logistic(x, *self.parameters)
+            top, bottom, middle, softness = self.parameters
+            return rise(x, np.array([bottom, top - bottom, middle, softness]))[0]
         if self.kind == "linear":
             return self.parameters[0] * x + self.parameters[1]
         return np.full_like(x, self.parameters[0])
@@ -349,10 +350,6 @@ def _varied(x: Array, y: Array) -> bool:
     return len(x) > 1 and bool(np.isfinite(x).all() and np.isfinite(y).all() and np.ptp(x) > 0 and np.ptp(y) > 0)
 
 
-def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
-    return b2 + (b1 - b2) * special.expit((x - b3) / b4)
-
-
 def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
     # Standard scores on both axes: the optimum is the same, and the solver's tolerances mean the same for every metric.
     centre, scale, low, span = x.mean(), x.std(), y.mean(), y.std()
@@ -369,13 +366,13 @@ def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
         start = (v.min(), np.ptp(v), 0.0, softness)
         fit = optimize.least_squares(residuals, start, jacobian, bounds=RISE_BOUNDS, x_scale="jac", ftol=1e-12)
         if fit.success:
-            offset, gain, middle, softness = (float(value) for value in fit.x)
-            b2, b1 = offset * span + low, (offset + gain) * span + low
-            yield b1, b2, sign * middle * scale + centre, sign * softness * scale
+            bottom, gain, middle, width = (float(value) for value in fit.x)
+            top = bottom + gain
+            yield top * span + low, bottom * span + low, sign * middle * scale + centre, sign * width * scale
 
 
 def rise(x: Array, parameters: Array) -> tuple[Array, Array]:
-    """A logistic curve that rises with ``x``, and its derivatives (items, 4) by offset, gain, middle and softness."""
+    """A logistic curve (which falls where softness is negative), and its derivatives (items, 4) by its parameters."""
     offset, gain, middle, softness = parameters
     steps = (x - middle) / softness
     share = special.expit(steps)

@@ -22,6 +22,18 @@ __all__ = ["DeepSSIM", "DeepSSIMLite"]
 ONE_PASS_PIXELS = {"cpu": 2**20, "cuda": 2**23}
 
 
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels of one batch at most on this device."""
+    return ONE_PASS_PIXELS.get(device.type, ONE_PASS_PIXELS["cpu"])
+
+
+def fit_together(x: Tensor | Windows, y: Tensor | Windows) -> bool:
+    """Whether two batches can share a pass through a network: tensors of one image size, and not too large together."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)) or x.shape[1:] != y.shape[1:]:
+        return False
+    return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
+
+
 def check_source(image: Tensor | Windows, name: str = "image") -> None:
     """Raise a clear error unless ``image`` is a batch as :func:`check_image` wants it, or can be read in windows of one."""
     if isinstance(image, Tensor) or not isinstance(image, Windows):
@@ -59,12 +71,6 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor
     if not isinstance(maps, Tensor):
         return maps
     return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
-
-
-def _fit_together(x: Tensor | Windows, y: Tensor | Windows) -> bool:
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)) or x.shape != y.shape:
-        return False
-    return 2 * len(x) * x.shape[-2] * x.shape[-1] <= ONE_PASS_PIXELS.get(x.device.type, ONE_PASS_PIXELS["cpu"])
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,9 @@ class _GramMetric(nn.Module):
                 threshold.
         """
         check_source(image)
+        return self._represent(image, saliency)
+
+    def _represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         maps = None if saliency is None else saliency_maps(saliency, image)
         if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
             mask = None if maps is None else (maps > self.saliency_threshold).to(image)
@@ -144,10 +153,10 @@ class _GramMetric(nn.Module):
     ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
         check_pair(x, y)
-        if saliency_x is None and saliency_y is None and self.tile is None and _fit_together(x, y):
-            both = self.represent(torch.cat([x, y]))  # type: ignore[list-item]
+        if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
+            both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
             return self.compare(both[: x.shape[0]], both[x.shape[0] :])
-        return self.compare(self.represent(x, saliency_x), self.represent(y, saliency_y))
+        return self.compare(self._represent(x, saliency_x), self._represent(y, saliency_y))
 
     @abstractmethod
     def _gram(self, gram: Tensor, positions: int) -> Tensor:

@@ -113,6 +113,7 @@ class MultiScale(nn.Module):
         """
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
+        check_source(image)
         parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
@@ -151,7 +152,6 @@ class MultiScale(nn.Module):
         self, image: Tensor | Windows, saliency: Tensor | Windows | None
     ) -> list[tuple[Tensor | Windows] | tuple[Tensor | Windows, Tensor | Windows]]:
         """Each level of an image, with that of its saliency map if there is one."""
-        check_source(image)
         self._check_size(image)
         if saliency is None:
             return [(level,) for level in self._levels(image)]

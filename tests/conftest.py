@@ -12,6 +12,12 @@ from torch import Tensor
 
 from msds_plugin import DeepSSIM
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
+    # they bring.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -21,13 +27,6 @@ needs_cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_ava
 def read_image(path: Path, mode: str = "RGB") -> Tensor:
     pixels = np.asarray(Image.open(path).convert(mode), dtype=np.float32) / 255
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
-
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
-    # they bring.
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,15 @@ import torch
 from msds_plugin.adapters import fit
 from msds_plugin.adapters.cli import app
 from msds_plugin.adapters.datasets import Dataset, load_csv
+from msds_plugin.adapters.images import read_image
 from msds_plugin.adapters.scorers import create_scorer
 from PIL import Image
 from scipy import stats
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from msds_plugin import MSDS
-from msds_plugin.fusion_file import FusionFile
+from msds_plugin import MSDS, registry
+from msds_plugin.fusion_file import FusionFile, FusionTarget
 
 RUNNER = CliRunner()
 
@@ -118,8 +119,6 @@ def judged(folder, weights, metric="ms-ssim", noise=0.0):
     pytest.importorskip("pyiqa")
     data = load_csv(folder / "table.csv")
     found = create_scorer(metric, "cpu", levels=len(weights), fusion=weights)
-    from msds_plugin.adapters.images import read_image
-
     with torch.inference_mode():
         scores = [float(found.score(read_image(row.distorted), read_image(row.reference))) for row in data.table.itertuples()]
     opinion = opinions(0.5 + 0.2 * stats.zscore(scores), noise=noise)
@@ -178,8 +177,6 @@ class TestFitFusion:
         data = load_csv(folder / "table.csv")
         scorer = create_scorer("msds", "cpu", backbone="alexnet", weights=None, levels=2)
         scorer.module.load_state_dict(metric.state_dict())
-        from msds_plugin.adapters.images import read_image
-
         x, y = (read_image(data.table[side][4]) for side in ("distorted", "reference"))
         levels = fit._level_scorers(scorer, scorer.module)
         found = torch.stack([each.score(x, y) for each in levels], 1)
@@ -208,6 +205,13 @@ class TestFitFusion:
         made = fit.fit_fusion("ms-psnr", Dataset("holes", table, False), workers=0)
         assert made.file.images == len(data.table)
         assert set(made.failures["distorted"]) == {str(folder / "none.png")}
+
+    def test_a_metric_of_the_users_that_hides_its_levels(self, folder, monkeypatch):
+        monkeypatch.setattr(registry, "_metrics", dict(registry._metrics))
+        hidden = registry.Metric("hidden", "Hidden", lambda levels: torch.nn.Identity(), False, (0, 1), "", multiscale=True)
+        registry._metrics["hidden"] = hidden
+        with pytest.raises(ValueError, match="hidden has no MultiScale in it"):
+            fit.fit_fusion("hidden", load_csv(folder / "table.csv"), workers=0)
 
     def test_levels_that_do_not_fit_are_named(self, folder):
         with pytest.raises(ValueError, match=r"no image has a score.*too small.*levels=3"):
@@ -238,8 +242,6 @@ def test_live_gblur_with_alexnet(shared, alexnet_file):
     data = load_csv(shared / "data/live_gblur/labels.csv", shared / "data/live_gblur/images", True)
     few = Dataset("live_gblur", data.table[data.table["reference"].isin(data.table["reference"].unique()[:4])], True)
     made = fit.fit_fusion(f"msds,backbone=alexnet,weights={alexnet_file}", few, levels=2, folds=2, workers=0)
-    from msds_plugin.adapters.images import read_image
-
     metric = MSDS(2, backbone="alexnet", weights=alexnet_file)
     with torch.inference_mode():
         rows = [metric.level_scores(read_image(row.distorted), read_image(row.reference)) for row in few.table.itertuples()]
@@ -252,6 +254,14 @@ def test_live_gblur_with_alexnet(shared, alexnet_file):
 
 
 class TestCommands:
+    @pytest.fixture
+    def weights(self, tmp_path):
+        """A file of weights for two levels of MSDS on AlexNet."""
+        target = FusionTarget("deepssim", "alexnet", ("relu5",))
+        file = FusionFile("msds", target, (0.25, 0.75), None, "known", 36, 6, 3, {}, "", "")
+        file.save(tmp_path / "fusion.json")
+        return tmp_path / "fusion.json"
+
     def test_fit_then_score(self, folder, tmp_path):
         data = judged(folder, (0.1, 0.2, 0.7))
         data.table.to_csv(tmp_path / "table.csv", index=False)
@@ -275,8 +285,6 @@ class TestCommands:
         pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png"), "--device", "cpu"]
         done = RUNNER.invoke(app, ["score", "-m", "ms-ssim", "--fusion", str(weights), *pair])
         assert done.exit_code == 0, done.output
-        from msds_plugin.adapters.images import read_image
-
         expected = create_scorer("ms-ssim", "cpu", fusion=weights).score(
             read_image(folder / "r0_blur3.png"), read_image(folder / "r0.png")
         )
@@ -285,11 +293,7 @@ class TestCommands:
         assert done.exit_code == 2
         assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
 
-    def test_score_takes_backbone_and_levels_from_the_file(self, folder, tmp_path, alexnet_file):
-        weights = tmp_path / "fusion.json"
-        FusionFile(
-            "msds", fit.FusionTarget("deepssim", "alexnet", ("relu5",)), (0.25, 0.75), None, "known", 36, 6, 3, {}, "", ""
-        ).save(weights)
+    def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights, alexnet_file):
         command = ["score", "-m", "msds", "--fusion", str(weights), "--weights", str(alexnet_file), "--device", "cpu"]
         pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
         done = RUNNER.invoke(app, [*command, *pair])
@@ -298,12 +302,8 @@ class TestCommands:
         done = RUNNER.invoke(app, [*command, *pair, "--backbone", "squeezenet1_1"])
         assert done.exit_code == 2
 
-    def test_pyiqa_takes_the_file(self, tmp_path, alexnet_file):
+    def test_pyiqa_takes_the_file(self, weights, alexnet_file):
         pyiqa = pytest.importorskip("pyiqa")
-        weights = tmp_path / "fusion.json"
-        FusionFile(
-            "msds", fit.FusionTarget("deepssim", "alexnet", ("relu5",)), (0.25, 0.75), None, "known", 36, 6, 3, {}, "", ""
-        ).save(weights)
         options = {"backbone": "alexnet", "weights": str(alexnet_file), "levels": 2, "device": torch.device("cpu")}
         x, y = torch.rand(2, 1, 3, 80, 80)
         found = pyiqa.create_metric("msds", fusion=str(weights), **options)(x, y)

@@ -1,11 +1,13 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from msds_plugin.functional import (
     block_dissimilarity,
     fuse,
     global_dissimilarity,
     gram_matrix,
+    halve,
     normalise_fusion,
     pyramid,
 )
@@ -100,6 +102,13 @@ def test_pyramid_averages_squares_and_drops_an_odd_last_row_and_column():
     assert [level.shape[-2:] for level in levels] == [(13, 6), (6, 3), (3, 1)]
     expected = (image[..., :12:2, ::2] + image[..., 1:12:2, ::2] + image[..., :12:2, 1::2] + image[..., 1:12:2, 1::2]) / 4
     torch.testing.assert_close(levels[1], expected)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (13, 6), (64, 65), (101, 203)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_halving_is_average_pooling(size, memory_format):
+    image = torch.rand(2, 3, *size).to(memory_format=memory_format)
+    torch.testing.assert_close(halve(image), F.avg_pool2d(image, 2), rtol=0, atol=1.2e-7)
 
 
 @pytest.mark.parametrize(("levels", "message"), [(0, "at least 1, got 0"), (4, "4 x 9 pixels cannot be halved 3 times")])

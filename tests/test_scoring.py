@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from skimage import data
 from torch import nn
 
-from msds_plugin import Representation
+from msds_plugin import Representation, deepssim
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_batches_are_bounded_by_count_and_by_pixels(tmp_path: Path, monkeypatch:
     metric = L1()
     list(score_pairs(pairs, [scorer_of(metric)], batch_size=4))
     assert metric.batches == [4, 4, 2]
-    monkeypatch.setitem(scoring.BATCH_PIXELS, "cpu", 3 * 64 * 72)
+    monkeypatch.setitem(deepssim.ONE_PASS_PIXELS, "cpu", 3 * 64 * 72)
     metric.batches.clear()
     list(score_pairs(pairs, [scorer_of(metric)], batch_size=4))
     assert metric.batches == [3, 3, 3, 1]
