@@ -32,7 +32,14 @@ from msds_plugin.functional import block_dissimilarity, gram_matrix
 Call = Callable[[Tensor, Tensor], object]
 
 #: Further ratios, each time with the metric that the second is to be seen beside.
-WITHIN = (("msds", "deepssim"), ("deepssim, further image", "deepssim"), ("msds-fast", "deepssim-fast"))
+WITHIN = (
+    ("msds", "deepssim"),
+    ("deepssim, further image", "deepssim"),
+    ("msds-fast", "deepssim-fast"),
+    ("deepssim, compiled", "deepssim"),
+    ("deepssim-fast, compiled", "deepssim-fast"),
+    ("msds-fast, compiled", "msds-fast"),
+)
 
 
 def without_downloads() -> None:
@@ -73,7 +80,7 @@ def half(call: Call, device: torch.device) -> Call:
     return autocast
 
 
-def metrics(device: torch.device, with_half: bool) -> dict[str, Call]:
+def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[str, Call]:
     """What is compared, by name."""
     import piq
     import pyiqa
@@ -102,6 +109,8 @@ def metrics(device: torch.device, with_half: bool) -> dict[str, Call]:
     }
     if with_half:
         calls |= {f"{name}, bfloat16": half(calls[name], device) for name in ("deepssim", "msds", "deepssim-fast", "msds-fast")}
+    if with_compiled:
+        calls |= {f"{name}, compiled": torch.compile(calls[name]) for name in ("deepssim", "deepssim-fast", "msds-fast")}
     return calls
 
 
@@ -166,11 +175,11 @@ def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int) -> list[
 
 def statistics_share(metric: DeepSSIM, x: Tensor, y: Tensor, repeats: int) -> float:
     """The share of a metric's time that Gram matrices and their comparison take."""
-    features = [metric.backbone(image) for image in (x, y)]
+    features = metric.backbone(torch.cat([x, y]))
 
     def statistics(_: Tensor, __: Tensor) -> object:
-        a, b = ([gram_matrix(feature) for feature in layers] for layers in features)
-        return torch.stack([block_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+        both = [gram_matrix(feature) for feature in features]
+        return torch.stack([block_dissimilarity(grams[: len(x)], grams[len(x) :]) for grams in both])
 
     calls: dict[str, Call] = {"statistics": statistics, "whole": metric}
     warm_up(calls, x, y)
@@ -185,6 +194,7 @@ def main(
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
     only: Annotated[list[str] | None, typer.Option(help="metrics to time besides dists")] = None,
     half: Annotated[bool, typer.Option(help="bfloat16 too, for hardware that has it")] = torch.cuda.is_available(),
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile too")] = False,
 ) -> None:
     """Print one table per size and batch."""
     torch.manual_seed(0)
@@ -194,7 +204,7 @@ def main(
         # A request beyond this fails as an exception; without it the system kills the process.
         available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
         resource.setrlimit(resource.RLIMIT_DATA, (available, available))
-    calls = metrics(place, half)
+    calls = metrics(place, half, compiled)
     if only:
         calls = {name: call for name, call in calls.items() if name in ("pyiqa dists", *only)}
     print(f"torch {torch.__version__}, {place.type}, {torch.get_num_threads()} threads, {repeats} rounds")
