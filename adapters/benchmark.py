@@ -63,7 +63,6 @@ class _Entry:
     """A metric of a run: its scorer, and what sets it apart from others of its name."""
 
     scorer: Scorer
-    options: Mapping[str, Any] | None  # None where the scorer came as it is
     identity: Mapping[str, Any]
 
 
@@ -134,20 +133,19 @@ def _paths(data: Dataset) -> list[tuple[str, str]]:
 
 def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
     if isinstance(metric, Scorer):
-        return _Entry(metric, None, _identity(metric, metric.name, {}, amp))
-    name, options = parse_metric(metric)
+        return _Entry(metric, _identity(metric, metric.name, amp))
     scorer = create_scorer(metric, device)
-    return _Entry(scorer, options, _identity(scorer, name, options, amp))
+    return _Entry(scorer, _identity(scorer, parse_metric(metric)[0], amp))
 
 
-def _identity(scorer: Scorer, name: str, options: Mapping[str, Any], amp: bool) -> dict[str, Any]:
+def _identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
     """All that scores depend on, as plain values."""
     return {
         "metric": name,
-        "options": {key: str(value) for key, value in options.items()},
+        "options": {key: str(value) for key, value in (scorer.options or {}).items()},
         "source": str(getattr(scorer.module, "source", type(scorer.module).__qualname__)),
         "parameters_sha256": _parameters_hash(scorer.module),
-        "versions": _versions({"msds-plugin", _toolkit(scorer)}),
+        "versions": _versions({"msds-plugin", _toolkit(scorer)} | _packages(scorer.module)),
         "device": scorer.device.type,
         "amp": amp,
     }
@@ -156,6 +154,12 @@ def _identity(scorer: Scorer, name: str, options: Mapping[str, Any], amp: bool) 
 def _toolkit(scorer: Scorer) -> str:
     package = type(scorer.module).__module__.partition(".")[0]
     return "piq" if scorer.name.startswith("piq:") else "msds-plugin" if package == "msds_plugin" else package
+
+
+def _packages(module: nn.Module) -> set[str]:
+    """Whose code computes the metric, besides ours and torch's."""
+    found = {type(part).__module__.partition(".")[0] for part in module.modules()}
+    return found - {"msds_plugin", "torch", "torchvision"}
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
@@ -260,11 +264,11 @@ def _described(entry: _Entry) -> dict[str, Any]:
     scorer, versions = entry.scorer, entry.identity["versions"]
     toolkit = _toolkit(scorer)
     backbone = next((module for module in scorer.module.modules() if isinstance(module, Backbone)), None)
-    path = None if backbone is None or entry.options is None else _weights_file(backbone, entry.options)
+    path = None if backbone is None or scorer.options is None else _weights_file(backbone, scorer.options)
     return {
         "metric": scorer.name,
         "toolkit": f"{toolkit} {versions.get(toolkit, '')}".strip(),
-        "options": ", ".join(f"{key}={value}" for key, value in (entry.options or {}).items()),
+        "options": ", ".join(f"{key}={value}" for key, value in (scorer.options or {}).items()),
         "backbone": None if backbone is None else f"{backbone.name} ({', '.join(backbone.layers)})",
         "weights_file": None if path is None else path.name,
         "weights_sha256": None if path is None else _file_hash(path),

@@ -10,7 +10,7 @@ from .terminal import clean_stdout, setup, show_table
 
 
 def list_metrics(
-    all: Annotated[bool, typer.Option("--all", help="Also list pyiqa's metrics.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Also list pyiqa's and piq's metrics.")] = False,
 ) -> None:
     """List the metrics by name, direction and range."""
     from .scorers import describe_metrics

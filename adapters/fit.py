@@ -185,7 +185,8 @@ def learn_weights(level_scores: ArrayLike, opinion: ArrayLike, opposite: bool = 
     bounds = ([-each for each in free] + [*low], [*free, *high])
     fits = []
     for logits in (np.zeros(count), *(2.0 * np.eye(count))):
-        start = [*(logits[1:] - logits[0]), v.min(), np.ptp(v), (u @ special.softmax(logits)).mean(), 0.5]
+        curve = np.clip((v.min(), np.ptp(v), (u @ special.softmax(logits)).mean(), 0.5), low, high)
+        start = [*(logits[1:] - logits[0]), *curve]
         fits.append(optimize.least_squares(residuals, start, jacobian, bounds=bounds, x_scale="jac", ftol=1e-10))
     return _weights(min(fits, key=lambda fit: fit.cost).x)
 

@@ -108,6 +108,6 @@ def open_large(path: str | os.PathLike[str]) -> LargeImage | None:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             large = page.imagewidth * page.imagelength >= LARGE
-    except (OSError, ValueError):  # not to be read here: who reads it next says why
+    except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
         return None
     return LargeImage(path) if large else None

@@ -6,8 +6,9 @@ All are also to be imported from here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import piq
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from .. import registry
+from ..weights import file_identity
 from .borrow import with_borrowed_weights
 from .piq_multiscale import REDUCTIONS, MultiScale
 
@@ -67,6 +69,9 @@ class MetricLoss(_Loss):
     def score(self, x: Tensor, y: Tensor) -> Tensor:
         """The metric's own scores (N,)."""
         _validate_input([x, y], dim_range=(4, 4), data_range=(0, self.data_range), size_range=(0, 2))
+        for image in (x, y):
+            if image.shape[1] not in (1, 3):
+                raise AssertionError(f"Expected RGB or grey images (N, 3 or 1, H, W), got {tuple(image.shape)}")
         x, y = (image.float() if image.dtype in (torch.float16, torch.bfloat16) else image for image in (x, y))
         x, y = (image.expand(-1, 3, -1, -1) / self.data_range for image in (x, y))
         for donor in self._donor:
@@ -96,7 +101,7 @@ _losses: dict[str, type[MetricLoss]] = {"deepssim": DeepSSIMLoss, "msds": MSDSLo
 
 
 @lru_cache(maxsize=8)
-def _kept(metric_name: str, options: tuple[tuple[str, Any], ...]) -> MetricLoss:
+def _kept(metric_name: str, options: tuple[tuple[str, Any], ...], files: tuple[Hashable, ...]) -> MetricLoss:
     return _losses[metric_name](**dict(options))
 
 
@@ -107,7 +112,8 @@ def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction:
     # Kept between calls is only what its options tell apart: neither random weights nor a module given as backbone.
     plain = all(isinstance(value, str | float | int | tuple | None) for value in options.values())
     keep = plain and options.get("weights", "imagenet") is not None
-    loss = _kept(metric_name, tuple(sorted(options.items()))) if keep else _losses[metric_name](**options)
+    files = tuple(file_identity(v) for k, v in options.items() if k in ("weights", "fusion") and Path(str(v)).is_file())
+    loss = _kept(metric_name, tuple(sorted(options.items())), files) if keep else _losses[metric_name](**options)
     return _reduce(loss.score(x, y), reduction)
 
 

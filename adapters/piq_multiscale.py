@@ -31,7 +31,7 @@ class MultiScale(_Loss):
     Args:
         metric: a loss (``piq.LPIPS()``) or a function (``piq.ssim``).
         levels: number of levels, at least 1.
-        fusion: weights of the levels, non-negative, scaled to sum to one; a file of weights; None for equal weights.
+        fusion: weights of the levels, non-negative, scaled to sum to one; None for equal weights.
         reduction: ``'none'`` (N,), ``'mean'`` or ``'sum'``; None for that of the loss, for a function ``'mean'``.
         options: of a function: ``data_range`` and the like. Those of a loss are given to the loss itself.
 

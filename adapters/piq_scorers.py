@@ -38,6 +38,10 @@ METRICS = {
 }
 
 
+#: What scales by the largest value in the batch: called with one pair at a time.
+WHOLE_BATCH = ("srsim",)
+
+
 class _Function(nn.Module):
     """A function of piq where a module is needed."""
 
@@ -81,6 +85,9 @@ def create_piq_scorer(name: str, device: torch.device, **options: Any) -> Scorer
     module = module.to(device).eval()
 
     def score(distorted: Tensor, reference: Tensor) -> Tensor:
+        if own in WHOLE_BATCH:
+            pairs = zip(distorted.split(1), reference.split(1), strict=True)
+            return torch.cat([module(*pair).reshape(1) for pair in pairs])
         scores: Tensor = module(distorted, reference)
         if scores.numel() != len(distorted):
             raise ValueError(f"{name} gave {scores.numel()} scores for {len(distorted)} images")

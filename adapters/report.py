@@ -63,9 +63,14 @@ class _Pictures:
     def __init__(self, directory: Path) -> None:
         self.folder = directory / "figures"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.names: dict[str, str] = {}
 
     def keep(self, content: bytes, name: str, suffix: str, alt: str) -> dict[str, str]:
-        path = self.folder / f"{_slug(name)}.{suffix}"
+        slug = _slug(name)[-120:]
+        if self.names.setdefault(slug, name) != name:  # ms-ssim and ms_ssim are two metrics
+            slug = f"{slug}-{len(self.names)}"
+            self.names[slug] = name
+        path = self.folder / f"{slug}.{suffix}"
         path.write_bytes(content)
         kind = {"svg": "svg+xml", "jpg": "jpeg"}[suffix]
         uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
@@ -368,7 +373,7 @@ def _case(row: Mapping[str, Any], pictures: _Pictures, dataset: str) -> dict[str
     )
     found: dict[str, Any] = {"caption": caption}
     for side, name in names.items():
-        found[side] = pictures.keep(_thumbnail(row[side]), f"{dataset}-{side}-{_slug(row[side])[-80:]}", "jpg", side)
+        found[side] = pictures.keep(_thumbnail(row[side]), f"{dataset}-{side}-{row[side]}", "jpg", side)
         found[f"{side}_name"] = name
     return found
 

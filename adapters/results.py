@@ -91,6 +91,8 @@ class Results:
         try:
             self._db = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=_PATIENCE, isolation_level=None)
             self._prepare()
+        except sqlite3.OperationalError as error:
+            raise OSError(f"cannot open the results file {path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ResultsFileError(f"{path} is not a results file, or damaged ({error}): choose another name") from error
 

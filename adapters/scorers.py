@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
 import torch
@@ -18,7 +19,7 @@ from ..fusion_file import FusionFile
 from ..multiscale import MultiScale
 from ..representation import Representation
 from ..windows import Windows
-from . import attach
+from . import TOOLKITS, attach
 
 #: Of the names of pyiqa's metrics on a pyramid.
 MULTISCALE_PREFIX = "ms-"
@@ -48,6 +49,7 @@ class Scorer:
         score: (distorted, reference), each (N, 3, H, W) in [0, 1] on ``device``, to (N,).
         device: where images must be.
         module: the metric itself.
+        options: what it was made with; None where that is not known.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Scorer:
     score: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
     module: nn.Module
+    options: Mapping[str, Any] | None = None
 
     @property
     def representing(self) -> Representing | None:
@@ -95,8 +98,9 @@ def create_scorer(metric: str, device: str | torch.device | None = None, **optio
         WeightsNotFoundError, WeightsFileError: the weights of one of our metrics.
     """
     name, own = parse_metric(metric)
+    options |= own
     try:
-        scorer = _create(name, choose_device(device), **{**options, **own})
+        scorer = replace(_create(name, choose_device(device), **options), options=options)
     except TypeError as error:
         raise ValueError(f"{metric!r} cannot be made: {error}") from error
     shown = ", ".join(str(value) if key == "backbone" else f"{key}={value}" for key, value in own.items())
@@ -206,8 +210,9 @@ def create_scorers(
         if file.metric not in chosen:
             raise ValueError(f"{fusion} holds fusion weights for {file.metric}, which is not among {', '.join(wanted)}")
         chosen[file.metric] = chosen[file.metric] | {"fusion": fusion, "levels": file.levels}
-        if file.metric in takers and "backbone" not in options:
-            chosen[file.metric] |= {"backbone": file.target.backbone, "layers": file.target.layers}
+        if file.metric in registry.names() and "backbone" not in options:
+            network = {"backbone": file.target.backbone} if file.metric in takers else {}
+            chosen[file.metric] |= {**network, "layers": file.target.layers}
     return [create_scorer(metric, device, **chosen[name]) for metric, name in wanted.items()]
 
 
@@ -215,10 +220,10 @@ def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, s
     """Every metric that :func:`create_scorer` knows, as (name, title, better direction, range, summary).
 
     Args:
-        with_toolkits: pyiqa's too.
+        with_toolkits: pyiqa's and piq's too, of those that are installed.
 
     Raises:
-        MissingDependencyError: pyiqa's are asked for, but it is not installed.
+        MissingDependencyError: theirs are asked for, but neither is installed.
     """
     rows = []
     for name in registry.names():
@@ -228,13 +233,28 @@ def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, s
         rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
     if not with_toolkits:
         return rows
-    try:
-        from pyiqa.default_model_configs import DEFAULT_CONFIGS
-    except ImportError as error:
-        raise MissingDependencyError(f"pyiqa's metrics need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    installed = [toolkit for toolkit in TOOLKITS if find_spec(toolkit)]
+    if not installed:
+        raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
+    return rows + [row for toolkit in installed for row in (_of_pyiqa if toolkit == "pyiqa" else _of_piq)()]
+
+
+def _of_pyiqa() -> list[tuple[str, str, str, str, str]]:
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    rows = []
     for name, config in sorted(DEFAULT_CONFIGS.items()):
         if name not in registry.names():
             kind = "full-reference" if config.get("metric_mode") == "FR" else "no-reference"
             direction = "lower" if config.get("lower_better") else "higher"
             rows.append((name, name, direction, config.get("score_range", ""), f"pyiqa, {kind}"))
     return rows
+
+
+def _of_piq() -> list[tuple[str, str, str, str, str]]:
+    from .piq_scorers import METRICS, PREFIX
+
+    return [
+        (PREFIX + name, name, "lower" if lower_is_better else "higher", "", "piq, full-reference")
+        for name, lower_is_better in METRICS.items()
+    ]

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..deepssim import fit_together, pixels_at_once
-from ..errors import MissingDependencyError
 from ..representation import Representation
 from ..windows import Windows
-from .images import ImageFileError, decode, to_tensor
+from .images import decode, to_tensor
 from .large_images import LARGE, LargeImage, open_large
 from .pairs import Pair
 from .scorers import Representing, Scorer
@@ -136,8 +135,8 @@ class _Images(Dataset[Any]):
     def __getitem__(self, index: int) -> Pixels | str:
         try:
             return open_large(self.paths[index]) or decode(self.paths[index])
-        except (ImageFileError, MissingDependencyError) as error:
-            return str(error)
+        except Exception as error:  # whatever is wrong with one file must not cost the others
+            return str(error) or type(error).__name__
 
 
 def _as_it_is(image: Any) -> Any:

@@ -363,7 +363,7 @@ def _logistic_fits(x: Array, y: Array) -> Iterator[tuple[float, ...]]:
         return rise(sign * u, parameters)[1]
 
     for softness in (0.25, 1.0):
-        start = (v.min(), np.ptp(v), 0.0, softness)
+        start = np.clip((v.min(), np.ptp(v), 0.0, softness), *RISE_BOUNDS)
         fit = optimize.least_squares(residuals, start, jacobian, bounds=RISE_BOUNDS, x_scale="jac", ftol=1e-12)
         if fit.success:
             bottom, gain, middle, width = (float(value) for value in fit.x)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read at import
 
 import piq
 import pyiqa
@@ -32,8 +33,6 @@ from torch.nn import functional as F
 import msds_plugin
 
 LARGEST = 1024
-#: Side of the image that a metric which fails is tried on to see whether the size was why: enough for all of these.
-msds_plugin.multiscale._LARGE = 224
 #: AHIQ scores 20 random crops by default; two are enough to see whether it works.
 OPTIONS: dict[str, dict[str, Any]] = {"ahiq": {"num_crop": 2}}
 
@@ -248,6 +247,8 @@ def measure(candidate: Candidate) -> str:
 def main() -> None:
     """Print the table; arguments choose metrics by name."""
     warnings.simplefilter("ignore")
+    # Side of the image that a metric which fails is tried on to see whether the size was why: enough for all of these.
+    msds_plugin.multiscale._LARGE = 224
     chosen = [c for c in candidates() if not sys.argv[1:] or c.name in sys.argv[1:]]
     print("| toolkit | metric | weights | works | 1 level from | 3 levels from | batch of 2 | gradient | other errors |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

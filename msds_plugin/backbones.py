@@ -372,10 +372,15 @@ class Backbone(nn.Module):
         return _Sequence(modules[:end], first), _Sequence(modules[end:last], [index - end for index in second])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        with torch.inference_mode(False):  # what is made in inference mode would give no gradients later
+            return self._move(fn, recurse)
+
+    def _move(self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Backbone:
         for name, constant in self._buffers.items():
             self._buffers[name] = None if constant is None else fn(constant)
         parameter = next(self.net.parameters(), None)
         if parameter is None:
+            self.net._apply(fn, recurse)
             return self
         probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
         after = fn(probe)
@@ -414,10 +419,8 @@ def _check_match(image: Tensor, parameter: Tensor) -> None:
 
 def _fingerprint(net: nn.Module) -> str:
     """Tells weights apart by their first and last tensors: enough for other files, seeds and networks, and quick."""
-    tensors = [
-        p.detach().cpu().contiguous().float().numpy().tobytes()
-        for p in list(net.parameters())[:1] + list(net.parameters())[-2:]
-    ]
+    known = list(net.parameters()) or list(net.buffers())
+    tensors = [tensor.detach().cpu().contiguous().float().numpy().tobytes() for tensor in known[:1] + known[-2:]]
     return hashlib.sha256(b"".join(tensors)).hexdigest()[:12]
 
 

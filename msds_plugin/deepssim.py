@@ -31,6 +31,8 @@ def fit_together(x: Tensor | Windows, y: Tensor | Windows) -> bool:
     """Whether two batches can share a pass through a network: tensors of one image size, and not too large together."""
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)) or x.shape[1:] != y.shape[1:]:
         return False
+    if torch.is_grad_enabled() and x.requires_grad != y.requires_grad:
+        return False  # the gradient of the one would take a way through the other as well
     return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
 
 

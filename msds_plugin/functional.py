@@ -170,6 +170,7 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
         tensor([0.7500])
     """
     top = scores.detach().amax(-1, keepdim=True)  # cancels out, so that no gradient is lost
+    top = top.where(top.isfinite(), 0)  # the PSNR of equal images is infinite, and stays so
     return top.squeeze(-1) + ((scores - top) * fusion.to(scores)).sum(-1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from .backbones import Weights
 from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
-from .errors import check_size, too_small
+from .errors import check_size, too_small, values_unchecked
 from .functional import fuse, normalise_fusion, pyramid
 from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable
@@ -72,16 +73,21 @@ class MultiScale(nn.Module):
         super().__init__()
         if isinstance(fusion, str | os.PathLike):
             fusion = FusionFile.load(fusion).weights_for(metric, levels, fusion)
-        weights = normalise_fusion(fusion, levels)
-        if learn_fusion and not weights.all():
-            raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
         self.metric = metric
         self.levels = levels
         self.fusion_logits: nn.Parameter | None
         self.fusion_weights: Tensor | None
         dtype = torch.get_default_dtype()
-        self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
-        self.register_buffer("fusion_weights", None if learn_fusion else weights.to(dtype))
+        with torch.inference_mode(False):  # as for the backbone: what is made in inference mode would give no gradients later
+            weights = normalise_fusion(fusion, levels)
+            if learn_fusion and not weights.all():
+                raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
+            self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
+            self.register_buffer("fusion_weights", None if learn_fusion else weights.to(dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MultiScale:
+        with torch.inference_mode(False):
+            return super()._apply(fn, recurse)
 
     @property
     def fusion(self) -> Tensor:
@@ -114,7 +120,8 @@ class MultiScale(nn.Module):
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
         check_source(image)
-        parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
+        with _checked_already(image):
+            parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -138,8 +145,9 @@ class MultiScale(nn.Module):
         if hasattr(self.metric, "represent"):
             check_pair(x, y)
             both = zip(self._with_maps(x, saliency_x), self._with_maps(y, saliency_y), strict=True)
-            # Each level by the metric itself, which may take both images in one pass.
-            return torch.stack([self._score_maps(*level) for level in both], 1)
+            with _checked_already(x, y):
+                # Each level by the metric itself, which may take both images in one pass.
+                return torch.stack([self._score_maps(*level) for level in both], 1)
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
@@ -208,6 +216,12 @@ class MultiScale(nn.Module):
         check_size(image, getattr(self.metric, "smallest", 1), self.levels)
 
 
+def _checked_already(*images: Tensor | Windows) -> AbstractContextManager[None]:
+    """Averages of values in range are in range; windows are looked at as they are read."""
+    known = all(isinstance(image, Tensor) for image in images) and not torch.compiler.is_compiling()
+    return values_unchecked() if known else nullcontext()
+
+
 def _check_batches(x: Tensor, y: Tensor) -> None:
     for name, image in (("x", x), ("y", y)):
         if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
@@ -222,7 +236,7 @@ class MSDS(MultiScale):
 
     .. math:: \sum_l w_l\, \mathrm{DeepSSIM}(x_l, y_l)
 
-    over an image pyramid. 1 for identical images, at most 1, can be negative (at least -1). The published weights are
+    over an image pyramid. 1 for identical images, at most 1, can be negative (at least -1). The weights of the paper are
     not public; equal weights are the default.
 
     Args:

@@ -1,8 +1,10 @@
 """What the tests of the mathematics share: images, real weights, and the material beside the checkout."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msds_plugin import DeepSSIM
+from msds_plugin import DeepSSIM, registry
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
@@ -44,6 +46,26 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared material is not beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def toolkits_as_before() -> Iterator[None]:
+    """What a test registers, in our table and in those of the toolkits, is gone after it."""
+    tables: list[dict[str, Any]] = [registry._metrics]
+    if "pyiqa" in sys.modules:
+        from pyiqa.default_model_configs import DEFAULT_CONFIGS
+        from pyiqa.utils.registry import ARCH_REGISTRY
+
+        tables += [DEFAULT_CONFIGS, ARCH_REGISTRY._obj_map]
+    if "piq" in sys.modules:
+        from msds_plugin.adapters import piq as adapter
+
+        tables += [vars(sys.modules["piq"]), adapter._added, adapter._losses, adapter._functions]
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import models
 
 from msds_plugin import (
@@ -263,6 +264,22 @@ class TestOwnModule:
         module = nn.Conv2d(3, 8, 3)
         image = torch.rand(1, 3, 16, 16)
         torch.testing.assert_close(build_backbone(module)(image)[0], module(image))
+
+    def test_a_filter_bank_without_parameters_is_converted_and_told_from_others(self):
+        class Bank(nn.Module):
+            def __init__(self, seed: int) -> None:
+                super().__init__()
+                kernels = torch.rand(8, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
+                self.register_buffer("kernels", kernels)
+
+            def forward(self, image: Tensor) -> Tensor:
+                return F.conv2d(image, self.kernels)
+
+        x, y = torch.rand(2, 1, 3, 16, 16, dtype=torch.float64)
+        metric = DeepSSIM(Bank(0))
+        score = metric(x.float(), y.float())
+        torch.testing.assert_close(metric.double()(x, y), score.double())
+        assert metric.source == DeepSSIM(Bank(0)).source != DeepSSIM(Bank(1)).source
 
     def test_chosen_layers(self):
         module = models.resnet18(weights=None)

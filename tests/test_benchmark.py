@@ -1,8 +1,10 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import files
 from pathlib import Path
 
@@ -115,6 +117,24 @@ def test_scores_of_other_weights_options_or_precision_are_not_mixed(data, tmp_pa
     ]
     scores = third.scores.table.pivot(index="distorted", columns="metric", values="score")
     assert not np.allclose(scores.iloc[:, 0], scores.iloc[:, 1])
+
+
+def test_scorers_of_other_options_are_not_mixed(data, tmp_path):
+    pytest.importorskip("piq")
+    results = tmp_path / "results.sqlite"
+    tables = [
+        benchmark.run([create_scorer("piq:ssim", "cpu", **options)], [data], results, workers=0).scores.table
+        for options in ({"kernel_size": 7}, {}, {"kernel_size": 7})
+    ]
+    assert not np.allclose(tables[0]["score"], tables[1]["score"])
+    assert np.array_equal(tables[0]["score"], tables[2]["score"])
+
+
+def test_versions_of_every_package_that_computes_tell_scores_apart():
+    pytest.importorskip("pyiqa")
+    made = create_scorer("ms-ssim", "cpu", levels=2)
+    wrapped = nn.Sequential(made.module)  # as msds fit wraps it
+    assert {"pyiqa", "msds-plugin"} <= benchmark._identity(replace(made, module=wrapped), "ms-ssim", False)["versions"].keys()
 
 
 def test_a_changed_image_is_scored_again(data, tmp_path):
@@ -501,6 +521,46 @@ def test_command(data, tmp_path):
     parts = failed.stdout.splitlines()[1].split("\t")
     assert parts[:2] == ["table", "psnr"]
     assert parts[2].startswith("-0.")
+
+
+def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path):
+    pyiqa = pytest.importorskip("pyiqa")
+    info = pyiqa.get_dataset_info("csiq")
+    meta = tmp_path / Path(*Path(info["meta_info_file"]).parts[1:])
+    meta.parent.mkdir(parents=True)
+    for folder in ("dataroot_target", "dataroot_ref"):
+        shutil.copytree(tmp_path / "images", tmp_path / Path(*Path(info[folder]).parts[1:]))
+    names = data.table.map(lambda cell: Path(cell).name if isinstance(cell, str) else cell)
+    pd.DataFrame({"ref_name": names["reference"], "dist_name": names["distorted"], "mos": -names["score"]}).to_csv(
+        meta, index=False
+    )
+    spec = ["-m", "deepssim,backbone=alexnet,weights=None,layers=relu1"]
+    said = invoke(
+        *spec, "--dataset", "csiq", "--data-root", tmp_path, "--amp", "--results", tmp_path / "r", "--report", tmp_path
+    )
+    assert said.exit_code == 0, said.output
+    assert said.stdout.splitlines()[1].startswith("csiq\tdeepssim(alexnet")
+    assert "autocast" in (tmp_path / "report.md").read_text()
+
+
+def test_command_interrupted(data, tmp_path, monkeypatch):
+    original = benchmark.score_pairs
+
+    def interrupted(pairs, *arguments, **options):
+        for place, result in enumerate(original(pairs, *arguments, **options)):
+            if place == 5:
+                raise KeyboardInterrupt
+            yield result
+
+    command = ["-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", tmp_path / "results.sqlite"]
+    monkeypatch.setattr(benchmark, "score_pairs", interrupted)
+    said = invoke(*command)
+    assert said.exit_code == 130, said.output
+    assert "start again to go on from here" in said.stderr
+    with Results(tmp_path / "results.sqlite") as kept:
+        assert len(kept.scored(1)) == 5
+    monkeypatch.setattr(benchmark, "score_pairs", original)
+    assert invoke(*command).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,8 @@ def test_backbone_and_weights_apply_to_the_metrics_on_vgg16(folders: tuple[Path,
     from torchvision.models import alexnet
 
     torch.manual_seed(0)
-    torch.save(alexnet(weights=None).state_dict(), tmp_path / "a.pth")
+    features = alexnet(weights=None).features.state_dict()
+    torch.save({f"features.{key}": value for key, value in features.items()}, tmp_path / "a.pth")
     pair = ("-r", folders[0] / "photo0.png", "-d", folders[1] / "photo0.png")
     options = ("--backbone", "alexnet", "--weights", tmp_path / "a.pth")
     result = run("score", "-m", "deepssim", *FAST, *options, *pair)
@@ -192,7 +193,7 @@ def test_backbone_and_weights_apply_to_the_metrics_on_vgg16(folders: tuple[Path,
     assert lines(result.stdout)[0][2:] == ["deepssim(alexnet) ↑", "deepssim-fast ↑"]
     result = run("score", *FAST, *options, *pair)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "can be chosen for deepssim, " in result.stderr
+    assert "backbone and weights can be chosen for deepssim, " in result.stderr
 
 
 def no_download(*_: object, **__: object) -> None:
@@ -269,12 +270,14 @@ def test_list_shows_what_is_registered() -> None:
     assert "lpips" not in rows
 
 
-def test_list_all_shows_pyiqas_metrics_too() -> None:
+def test_list_all_shows_the_toolkits_metrics_too() -> None:
     pyiqa = pytest.importorskip("pyiqa")
+    pytest.importorskip("piq")
     result = run("list", "--all")
     rows = {row[0]: row for row in lines(result.stdout)}
     assert set(pyiqa.list_models()) | set(registry.names()) <= set(rows)
-    assert rows["lpips"][2] == "lower"
+    assert rows["lpips"][2] == rows["piq:gmsd"][2] == "lower"
+    assert rows["piq:fsim"][2] == "higher"
     assert len(lines(result.stdout)) == len(rows)
 
 
@@ -320,7 +323,7 @@ def test_demo_refuses_a_picture_it_cannot_write(tmp_path: Path) -> None:
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("score", "list", "demo"):
+    for command in ("score", "list", "demo", "benchmark", "fit"):
         assert command in result.stdout
 
 

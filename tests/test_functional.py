@@ -138,6 +138,12 @@ def test_fuse_never_rounds_above_the_best_level(levels):
         assert (fused[1000:] == 1).all()
 
 
+def test_fuse_of_infinite_scores_is_infinite():
+    infinite = float("inf")
+    scores = torch.tensor([[infinite, infinite], [30.0, infinite], [30.0, 40.0], [-infinite, 3.0]])
+    assert fuse(scores, torch.tensor([0.5, 0.5])).tolist() == [infinite, infinite, 35, -infinite]
+
+
 @pytest.mark.parametrize("given", [(1, 2, 7), [0.1, 0.2, 0.7], torch.tensor([10, 20, 70])])
 def test_fusion_weights_are_scaled_to_sum_to_one(given):
     expected = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)

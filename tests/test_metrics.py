@@ -289,12 +289,17 @@ class TestState:
         assert state() == before
         assert torch.equal(torch.get_rng_state(), random)
 
-    def test_a_metric_made_in_inference_mode_gives_gradients_outside_of_it(self, pair):
+    @pytest.mark.parametrize("learn_fusion", [False, True])
+    def test_a_metric_made_and_converted_in_inference_mode_gives_gradients_outside_of_it(self, pair, learn_fusion):
         with torch.inference_mode():
-            metric = DeepSSIM("alexnet", weights=None)
-        x = pair[0].clone().requires_grad_()
-        metric(x, pair[1]).sum().backward()
-        assert x.grad.abs().max() > 0
+            metric = MSDS(2, backbone="alexnet", weights=None, layers="relu2", learn_fusion=learn_fusion)
+        for convert in (nn.Module.float, nn.Module.double):
+            with torch.inference_mode():
+                convert(metric)
+            x, y = (image.to(metric.fusion.dtype, copy=True) for image in pair)
+            x.requires_grad_()
+            metric(x, y).sum().backward()
+            assert x.grad.abs().max() > 0
 
 
 class TestOnePass:
@@ -317,6 +322,37 @@ class TestOnePass:
             expected.append(metric.compare(a, b))
         expected = torch.cat(expected)
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", [DeepSSIM, DeepSSIMLite])
+    def test_no_gradient_takes_its_way_through_the_reference(self, kind, pair):
+        metric = kind("alexnet", weights=None)
+        x, y = pair[0].clone().requires_grad_(), pair[1]
+        kept: list[int] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            metric.represent(x)
+            alone = sum(kept)
+            kept.clear()
+            metric(x, y)
+        assert sum(kept) < 1.5 * alone
+
+    def test_values_of_each_image_are_looked_at_once(self, random_alexnet, pair, monkeypatch):
+        looked = []
+        original = Tensor.aminmax
+        monkeypatch.setattr(Tensor, "aminmax", lambda image: looked.append(image.shape) or original(image))
+        metric = MultiScale(random_alexnet, 2)
+        metric(*pair)
+        assert len(looked) == 2
+        metric.represent(pair[0])
+        assert len(looked) == 3
+        with pytest.raises(ValueError, match="must have values in"):
+            metric(pair[0] * 2, pair[1])
+        with pytest.raises(ValueError, match="must have values in"):
+            random_alexnet(*(2 * image for image in pair))
 
 
 class TestCompile:

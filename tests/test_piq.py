@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from msds_plugin import registry
+from msds_plugin import BACKBONES, registry
+from msds_plugin.fusion_file import FusionFile, FusionTarget
 
 piq = pytest.importorskip("piq")
 pytest.importorskip("timm")
@@ -49,6 +50,39 @@ def test_reductions():
     for call in (lambda: piq.deepssim_fast(x, y, reduction="max"), lambda: piq.DeepSSIMLoss(reduction="max", **ALEXNET)):
         with pytest.raises(ValueError, match="reduction"):
             call()
+
+
+def test_a_call_in_inference_mode_leaves_later_gradients_alone():
+    x, y = images(1)
+    adapter._kept.cache_clear()
+    with torch.inference_mode():
+        piq.msds_fast(x, y)
+        piq.msds_fast(x.double(), y.double())
+    for dtype in (torch.float64, torch.float32):
+        image = x.to(dtype).requires_grad_()
+        piq.msds_fast(image, y.to(dtype)).backward()
+        assert image.grad.abs().max() > 0
+
+
+def test_channels_that_are_neither_colour_nor_grey():
+    x, y = (torch.cat([image, image[:, :1]], 1) for image in images(1))
+    with pytest.raises(AssertionError, match="RGB or grey"):
+        piq.deepssim_fast(x, y)
+
+
+def test_values_outside_the_range_are_refused_with_gradients_too():
+    x, y = images(1)
+    with pytest.raises(AssertionError, match="lower or equal"):
+        piq.MSDSLiteLoss(**ALEXNET)((1.3 * x).requires_grad_(), y)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    x, y = images(1)
+    target = FusionTarget("deepssim", "efficientnet_lite0", tuple(BACKBONES["efficientnet_lite0"].default))
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        FusionFile("msds-fast", target, weights, None, "made up", 9, 3, 3, {}, "", "").save(tmp_path / "f.json")
+        found = piq.msds_fast(x, y, levels=2, fusion=str(tmp_path / "f.json"))
+        torch.testing.assert_close(found, piq.msds_fast(x, y, levels=2, fusion=weights))
 
 
 def test_data_range():
@@ -153,18 +187,14 @@ def test_borrows_the_vgg16_of_a_live_metric(lpips):
 
 
 @pytest.fixture
-def own_metric():
+def own_metric(toolkits_as_before):
     class Difference(nn.Module):
         def forward(self, x, y):
             return (x - y).abs().mean((1, 2, 3))
 
-    yield registry.Metric("test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference")
-    registry._metrics.pop("test-difference", None)
-    for name in ("test_difference", "TestDifferenceLoss"):
-        piq.__dict__.pop(name, None)
-        adapter._added.pop(name, None)
-    adapter._losses.pop("test-difference", None)
-    adapter._functions.pop("test-difference", None)
+    return registry.Metric(
+        "test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference"
+    )
 
 
 def test_a_users_metric_appears(own_metric):

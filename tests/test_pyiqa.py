@@ -100,16 +100,14 @@ def test_attaching_again_changes_nothing(recwarn):
 
 
 @pytest.fixture
-def own_metric():
+def own_metric(toolkits_as_before):
     class Difference(nn.Module):
         def forward(self, x, y):
             return (x - y).abs().mean((1, 2, 3))
 
-    name = "test-difference"
-    yield registry.Metric(name, "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference")
-    registry._metrics.pop(name, None)
-    adapter.DEFAULT_CONFIGS.pop(name, None)
-    adapter.ARCH_REGISTRY._obj_map.pop(f"msds_plugin:{name}", None)
+    return registry.Metric(
+        "test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference"
+    )
 
 
 def test_a_users_metric_appears(own_metric):

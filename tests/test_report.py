@@ -97,6 +97,13 @@ def test_page_says_what_was_found(written):
     assert "first set: 48 pairs, 8 references, lower is better" in page
 
 
+def test_pictures_of_names_that_look_alike_are_kept_apart(tmp_path):
+    pictures = report._Pictures(tmp_path)
+    names = ("ms-ssim", "ms_ssim", "ms ssim", "猫.png", "狗.png", "ms_ssim")
+    paths = [tmp_path / pictures.keep(name.encode(), name, "svg", "")["path"] for name in names]
+    assert [path.read_bytes().decode() for path in paths] == list(names)
+
+
 def test_markdown_shows_pictures_that_exist(written):
     path = written[0].with_suffix(".md")
     text = path.read_text()

@@ -76,6 +76,11 @@ def test_other_files_are_refused(tmp_path):
         Results(tmp_path / "absent" / "results.sqlite")
 
 
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    with pytest.raises(OSError, match="cannot open the results file"):
+        Results(tmp_path)
+
+
 def test_key_follows_the_files(tmp_path):
     reference, distorted = tmp_path / "r.png", tmp_path / "d.png"
     reference.write_bytes(b"1")

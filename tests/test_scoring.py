@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from msds_plugin.adapters import scoring
 from msds_plugin.adapters.images import ImageFileError, decode, read_image, to_tensor
 from msds_plugin.adapters.pairs import Pair, match
-from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer, create_scorers
+from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring import score_pairs
 from PIL import Image, ImageFile
 from skimage import data
@@ -126,6 +127,29 @@ def test_batches_are_bounded_by_count_and_by_pixels(tmp_path: Path, monkeypatch:
     assert metric.batches == [3, 3, 3, 1]
 
 
+@pytest.mark.parametrize("content", [b"II*\0" + struct.pack("<I", 10**6), b"II*", b"MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_tiff_costs_no_other_score(tmp_path: Path, content: bytes, workers: int) -> None:
+    reference = save(tmp_path / "r.png", 0)
+    pairs = [Pair(reference, save(tmp_path / f"d{i}.png", i)) for i in range(3)]
+    (tmp_path / "broken.tif").write_bytes(content)
+    broken = Pair(reference, tmp_path / "broken.tif")
+    results = {result.pair: result for result in score_pairs([*pairs, broken], [scorer_of(L1())], workers=workers)}
+    assert "broken.tif" in str(results.pop(broken).error)
+    assert {result.error for result in results.values()} == {None}
+    assert len(results) == len(pairs)
+
+
+def test_a_metric_of_piq_that_scales_by_the_batch_is_given_one_pair_at_a_time() -> None:
+    pytest.importorskip("piq")
+    scorer = create_scorer("piq:srsim", "cpu")
+    torch.manual_seed(0)
+    y = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 12), (96, 96), mode="bicubic").clamp(0, 1)
+    x = (y + torch.tensor([0.02, 0.1, 0.3]).view(3, 1, 1, 1) * torch.randn_like(y)).clamp(0, 1)
+    alone = [scorer.score(x[i : i + 1], y[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(scorer.score(x, y), torch.cat(alone))
+
+
 def test_images_of_many_sizes_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = save(tmp_path / "r.png", 0)
     decoded = []
@@ -175,17 +199,6 @@ def test_workers_read_the_same(
     here = list(score_pairs(pairs, [fast], workers=0))
     there = list(score_pairs(pairs, [fast], workers=1))
     assert [(a.pair, a.score) for a in here] == [(b.pair, b.score) for b in there]
-
-
-def test_workers_do_not_compute_with_several_threads() -> None:
-    class Threads(torch.utils.data.Dataset[int]):
-        def __len__(self) -> int:
-            return 1
-
-        def __getitem__(self, index: int) -> int:
-            return torch.get_num_threads()
-
-    assert list(torch.utils.data.DataLoader(Threads(), batch_size=None, num_workers=1)) == [1]
 
 
 def test_scoring_leaves_random_numbers_alone(pairs: list[Pair]) -> None:
@@ -334,17 +347,6 @@ def test_every_byte_becomes_the_number_that_torchvision_gives() -> None:
 
 
 # scorers and representations
-
-
-def test_options_go_to_the_metrics_that_take_a_backbone(fast: Scorer, tmp_path: Path) -> None:
-    from torchvision.models import alexnet
-
-    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
-    options = {"backbone": "alexnet", "weights": str(tmp_path / "alexnet.pth")}
-    scorers = create_scorers(["deepssim", "deepssim-fast", "deepssim"], "cpu", **options)
-    assert [scorer.name for scorer in scorers] == ["deepssim(alexnet)", "deepssim-fast"]
-    with pytest.raises(ValueError, match=r"backbone and weights can be chosen for deepssim, .*, not for deepssim-fast"):
-        create_scorers(["deepssim-fast"], "cpu", **options)
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:

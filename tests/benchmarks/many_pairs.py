@@ -16,7 +16,6 @@ import resource
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -89,21 +88,16 @@ def compare(name: str, pairs: Sequence[Pair], scorer: Scorer, repeats: int) -> N
 
 
 def growth(pairs: Sequence[Pair], counts: Sequence[int], scorer: Scorer, repeats: int) -> None:
-    """Milliseconds per pair and peak memory for each number of pairs, taking turns; pairs are used again and again."""
+    """Milliseconds per pair and peak memory for each number of pairs, taking turns, the smallest number first."""
     times: dict[int, list[float]] = {count: [] for count in counts}
     peak: dict[int, float] = {}
     for _ in range(repeats):
         for count in counts:
-            times[count].append(seconds(engine_unchecked, list(islice(cycle(pairs), count)), scorer)[0] / count * 1e3)
+            times[count].append(seconds(engine, pairs[:count], scorer)[0] / count * 1e3)
             peak.setdefault(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print("\n| pairs | ms per pair | peak memory so far, MiB |\n|---|---|---|")
     for count in counts:
         print(f"| {count} | {spread(times[count], 2)} | {peak[count]:.0f} |")
-
-
-def engine_unchecked(pairs: Sequence[Pair], scorer: Scorer) -> list[float]:
-    """The engine, for pairs that occur more than once."""
-    return [result.score for result in score_pairs(pairs, [scorer])]
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -147,8 +141,8 @@ def main() -> None:
                     name = f"{count} of {size[0]} x {size[1]}, {per_reference} per reference"
                     compare(name, pairs, scorer, options.repeats)
         if options.growth:
-            pairs = make_pairs(Path(folder, "growth"), 200, options.small_size, 10)
-            growth(pairs, options.growth, scorer, options.repeats)
+            pairs = make_pairs(Path(folder, "growth"), max(options.growth), options.small_size, 10)
+            growth(pairs, sorted(options.growth), scorer, options.repeats)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ from msds_plugin.functional import block_dissimilarity, gram_matrix
 
 Call = Callable[[Tensor, Tensor], object]
 
+#: Of the matrices whose product tells what the machine can do.
+SIDE = 2048
+
 #: Further ratios, each time with the metric that the second is to be seen beside.
 WITHIN = (
     ("msds", "deepssim"),
@@ -128,11 +131,9 @@ def seconds(call: Call, x: Tensor, y: Tensor) -> float:
     return begin.elapsed_time(end) / 1000
 
 
-def matrix_rate(device: torch.device, side: int = 2048, repeats: int = 5) -> float:
-    """FLOP per second of a large float32 matrix product."""
-    a, b = torch.rand(2, side, side, device=device)
-    times = [seconds(torch.matmul, a, b) for _ in range(repeats)]
-    return 2 * side**3 / median(times)
+def product_seconds(matrices: Tensor, repeats: int = 3) -> float:
+    """Time of a large float32 matrix product."""
+    return median(seconds(torch.matmul, *matrices) for _ in range(repeats))
 
 
 def warm_up(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, int]:
@@ -162,8 +163,13 @@ def ratios(rounds: list[dict[str, float]], name: str, other: str) -> dict[str, f
 def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int) -> list[pd.DataFrame]:
     """A table with one row per metric: seconds, ratio to the first metric that fits, FLOP; and one for each of WITHIN."""
     flop = warm_up(calls, x, y)
-    first, rate = next(iter(flop)), matrix_rate(x.device)
-    rounds = [{name: seconds(calls[name], x, y) for name in flop} for _ in range(repeats)]
+    first, matrices = next(iter(flop)), torch.rand(2, SIDE, SIDE, device=x.device)
+    rounds, products = [], []
+    for _ in range(repeats):
+        products.append(product_seconds(matrices))
+        rounds.append({name: seconds(calls[name], x, y) for name in flop})
+    rate = 2 * SIDE**3 / median(products)
+    print(f"matrix product: {rate / 1e9:.0f} GFLOP/s")
     rows = []
     for name, count in flop.items():
         middle = median(times[name] for times in rounds)
@@ -212,6 +218,7 @@ def main(
         for text in size or ("256x256", "384x512", "768x1024", "1080x1920"):
             height, width = map(int, text.split("x"))
             x, y = torch.rand(2, n, 3, height, width, device=place)
+            print(f"\n{n} pair{'s' * (n > 1)} of {height} x {width}")
             with torch.inference_mode(), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
                 tables = measure(calls, x, y, repeats)
                 shares = [
@@ -219,7 +226,6 @@ def main(
                     for name in ("deepssim", "deepssim-fast")
                     if name in tables[0].index
                 ]
-            print(f"\n{n} pair{'s' * (n > 1)} of {height} x {width}, rate {matrix_rate(place) / 1e9:.0f} GFLOP/s")
             for table in tables:
                 print(table.to_markdown(floatfmt=".3f"), "\n", flush=True)
             print("Gram matrices and their comparison:", ", ".join(shares), flush=True)
