@@ -419,7 +419,7 @@ def _check_match(image: Tensor, parameter: Tensor) -> None:
 
 def _fingerprint(net: nn.Module) -> str:
     """Tells weights apart by their first and last tensors: enough for other files, seeds and networks, and quick."""
-    known = list(net.parameters()) or list(net.buffers())
+    known: list[Tensor] = [*net.parameters()] or [*net.buffers()]
     tensors = [tensor.detach().cpu().contiguous().float().numpy().tobytes() for tensor in known[:1] + known[-2:]]
     return hashlib.sha256(b"".join(tensors)).hexdigest()[:12]
 
