@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from .pairs import Matching, Pair, match
@@ -42,6 +43,7 @@ def score(
     fusion: Annotated[
         Path | None, typer.Option(help="File with the weights of the levels, as msds fit wrote it, for the metric it names.")
     ] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
     ] = BATCH_SIZE,
@@ -72,7 +74,8 @@ def score(
     interrupted = False
     try:
         results = score_pairs(matching.pairs, scorers, batch_size, workers)
-        with clean_stdout(), table, progress("scoring", len(places)) as advance:
+        half = torch.autocast(scorers[0].device.type, enabled=amp)
+        with clean_stdout(), table, half, progress("scoring", len(places)) as advance:
             for row in zip(*[results] * len(scorers), strict=True):  # those of one pair come one after the other
                 pair = row[0].pair
                 table.add(places[pair], [str(pair.reference), str(pair.distorted), *(result.score for result in row)])

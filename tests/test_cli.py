@@ -226,6 +226,31 @@ def test_what_cannot_start_says_so_in_one_line(
     assert not list(tmp_path.glob("scores*"))
 
 
+def test_half_precision_changes_scores_a_little(folders: tuple[Path, Path]) -> None:
+    pair = ("-r", folders[0] / "photo0.png", "-d", folders[1] / "photo0.png")
+    exact, half = (float(lines(run("score", *FAST, *pair, *more).stdout)[1][2]) for more in ((), ("--amp",)))
+    assert half != exact
+    assert half == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["ms-lpips", "ms-ssim"])
+def test_a_metric_of_pyiqa_on_a_pyramid(
+    folders: tuple[Path, Path], shared: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pyiqa = pytest.importorskip("pyiqa")
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
+    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(shared / "torch_home" / "hub" / "pyiqa"))
+    files = (folders[1] / "photo0.png", folders[0] / "photo0.png")
+    result = run("score", "-m", f"{name},levels=2", "-r", files[1], "-d", files[0])
+    assert result.exit_code == 0, result.output
+    base = pyiqa.create_metric(name.removeprefix("ms-"), device=torch.device("cpu"))
+    x, y = map(read_image, files)
+    halves = (torch.nn.functional.avg_pool2d(image, 2) for image in (x, y))
+    with torch.inference_mode():
+        score = (base(x, y) + base(*halves)) / 2
+    assert float(lines(result.stdout)[1][2]) == pytest.approx(score.item(), abs=1e-5)
+
+
 def test_folders_that_cannot_be_matched(folders: tuple[Path, Path]) -> None:
     (folders[1] / "photo0.png").unlink()
     for path in folders[1].iterdir():

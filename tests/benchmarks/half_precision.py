@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """Print one row per metric and type."""
     data = load_csv(csv, root)
-    rows = []
+    print("| metric | type | mean change | largest change | SRCC float32 | SRCC half | change of SRCC |\n" + "|---" * 7 + "|")
     for name in metric:
         scorer = create_scorer(name, device)
         exact = scores(scorer, data, None)
@@ -46,9 +46,8 @@ def main(
             half = scores(scorer, data, getattr(torch, kind))
             after = abs(srcc(half, data.table["score"]))
             change = (half - exact).abs()
-            rows.append((scorer.name, kind, change.mean(), change.max(), before, after, after - before))
-    columns = ["metric", "type", "mean change", "largest change", "SRCC float32", "SRCC half", "change of SRCC"]
-    print(pd.DataFrame(rows, columns=columns).to_markdown(index=False, floatfmt=".4f"))
+            figures = (change.mean(), change.max(), before, after, after - before)
+            print(f"| {scorer.name} | {kind} | {' | '.join(f'{figure:.4f}' for figure in figures)} |", flush=True)
 
 
 if __name__ == "__main__":

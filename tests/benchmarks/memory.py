@@ -84,15 +84,16 @@ def score(folder: Path, metric: str, how: How) -> None:
 
 @app.command()
 def table(
-    sizes: list[int],
+    sizes: Annotated[list[int] | None, typer.Argument()] = None,
     metric: Annotated[str, typer.Option(help="name of a metric that works in tiles")] = "deepssim-fast",
     whole_up_to: Annotated[int, typer.Option(help="evaluate the whole image too, up to this size")] = 2048,
     plot: Annotated[Path | None, typer.Option(help="where to draw peak memory against size")] = None,
+    kept: Annotated[Path | None, typer.Option(help="file of earlier rows, which new ones are added to")] = None,
 ) -> None:
     """Print a table of all sizes; each is a process of its own."""
     # What this process imports before it starts another counts in the other's peak: nothing heavy, then.
-    rows = []
-    for size in sizes:
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+    for size in sizes or []:
         with tempfile.TemporaryDirectory() as folder:
             _run("make", folder, str(size))
             for how in How:
@@ -101,8 +102,11 @@ def table(
                 row = {"metric": metric, "size": size, "how": how.value, **json.loads(_run("score", folder, metric, how.value))}
                 print(row, file=sys.stderr)
                 rows.append(row)
+                if kept is not None:
+                    with kept.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
     print("| metric | pixels | evaluated in | peak MiB | seconds | score |\n|---|---|---|---|---|---|")
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["metric"], row["size"], row["how"])):
         peak, seconds = f"{row['peak']:.0f}", f"{row['seconds']:.1f}"
         print(f"| {row['metric']} | {row['size']}² | {row['how']} | {peak} | {seconds} | {row['score']:.6f} |")
     if plot is not None:
