@@ -113,6 +113,32 @@ def table(
         _draw(rows, plot)
 
 
+@app.command()
+def pixels(
+    size: int = 30_000, tiles: Annotated[str, typer.Option(help="sides, separated by commas")] = "1024,4096,auto"
+) -> None:
+    """Print how many pixels are computed, relative to those of the image: margins are computed more than once."""
+    import torch
+
+    from msds_plugin import BACKBONES, build_backbone
+    from msds_plugin.tiling import _Tiles
+    from msds_plugin.windows import as_windows
+
+    image = as_windows(torch.empty(1, 1, 1, 1).expand(1, 3, size, size))
+    print("| backbone | field of the last layer | joined after | tile | first part | second part |\n|---|---|---|---|---|---|")
+    for name, known in BACKBONES.items():
+        plan = _Tiles(build_backbone(name, weights=None), image, None, gradient=False)
+        joined = next((label for label, layer in known.layers.items() if layer == plan.cut), "")
+        for tile in tiles.split(","):
+            side = plan.affordable() if tile == "auto" else int(tile)
+            owned = plan.spans(size, side)
+            first = sum(len(piece) for span in owned for piece in plan._pieces(len(span))) / size
+            second = sum(map(len, owned)) / size
+            label = f"auto: {side}" if tile == "auto" else tile
+            field = max(layer.receptive_field for layer in plan.layers)
+            print(f"| {name} | {field} | {joined} | {label} | {first**2:.2f} | {second**2:.2f} |")
+
+
 def _run(*arguments: str) -> str:
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
