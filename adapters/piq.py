@@ -105,10 +105,14 @@ def _kept(metric_name: str, options: tuple[tuple[str, Any], ...], files: tuple[H
     return _losses[metric_name](**dict(options))
 
 
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
+
+
 def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction: str, options: dict[str, Any]) -> Tensor:
     if reduction not in REDUCTIONS:
         raise ValueError(f"unknown reduction {reduction!r}: choose from {', '.join(REDUCTIONS)}")
-    options = {"data_range": data_range} | {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    options = {"data_range": data_range} | {key: _hashable(value) for key, value in options.items()}
     # Kept between calls is only what its options tell apart: neither random weights nor a module given as backbone.
     plain = all(isinstance(value, str | float | int | tuple | None) for value in options.values())
     keep = plain and options.get("weights", "imagenet") is not None

@@ -81,8 +81,9 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     target = FusionTarget("deepssim", "efficientnet_lite0", tuple(BACKBONES["efficientnet_lite0"].default))
     for weights in ((1.0, 0.0), (0.0, 1.0)):
         FusionFile("msds-fast", target, weights, None, "made up", 9, 3, 3, {}, "", "").save(tmp_path / "f.json")
-        found = piq.msds_fast(x, y, levels=2, fusion=str(tmp_path / "f.json"))
-        torch.testing.assert_close(found, piq.msds_fast(x, y, levels=2, fusion=weights))
+        for path in (tmp_path / "f.json", str(tmp_path / "f.json")):
+            found = piq.msds_fast(x, y, levels=2, fusion=path)
+            torch.testing.assert_close(found, piq.msds_fast(x, y, levels=2, fusion=weights))
 
 
 def test_data_range():
