@@ -1,4 +1,4 @@
-"""Every Python block and every ``msds`` command of the README and the docs runs as printed."""
+"""Every Python block and every ``msds`` command in a ``sh`` block of the README and the docs runs as printed."""
 
 import os
 import re
