@@ -149,9 +149,10 @@ def _draw(rows: list[dict[str, object]], path: Path) -> None:
     import pandas as pd
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for (metric, how), group in pd.DataFrame(rows).groupby(["metric", "how"]):
+    for (metric, how), group in pd.DataFrame(rows).sort_values("size").groupby(["metric", "how"]):
         axes.plot(group["size"] ** 2 / 1e6, group["peak"], "o-", label=f"{metric}, {how}")
-    axes.set(xscale="log", yscale="log", xlabel="megapixels per image", ylabel="peak memory of the process, MiB")
+    axes.set(xscale="log", xlabel="megapixels per image", ylabel="peak memory of the process, MiB")
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
