@@ -277,6 +277,8 @@ def _described(entry: _Entry) -> dict[str, Any]:
 
 
 def _weights_file(backbone: Backbone, options: Mapping[str, Any]) -> Path | None:
+    if isinstance(options.get("backbone"), nn.Module):
+        return None  # where its weights come from is not known
     given = options.get("weights", "imagenet")
     if given == "imagenet":
         return BACKBONES[backbone.name].locate() if backbone.name in BACKBONES else None

@@ -5,6 +5,7 @@ All are also to be imported from here.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Hashable
 from functools import lru_cache
@@ -116,9 +117,11 @@ def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction:
     # Kept between calls is only what its options tell apart: neither random weights nor a module given as backbone.
     plain = all(isinstance(value, str | float | int | tuple | None) for value in options.values())
     keep = plain and options.get("weights", "imagenet") is not None
-    files = tuple(file_identity(v) for k, v in options.items() if k in ("weights", "fusion") and Path(str(v)).is_file())
-    loss = _kept(metric_name, tuple(sorted(options.items())), files) if keep else _losses[metric_name](**options)
-    return _reduce(loss.score(x, y), reduction)
+    if not keep:
+        return _reduce(_losses[metric_name](**options).score(x, y), reduction)
+    # A file counts by its content: one that has changed is another option.
+    files = tuple(file_identity(value) for value in options.values() if isinstance(value, str) and os.path.isfile(value))
+    return _reduce(_kept(metric_name, tuple(sorted(options.items())), files).score(x, y), reduction)
 
 
 def deepssim(x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> Tensor:

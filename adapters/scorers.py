@@ -19,7 +19,7 @@ from ..fusion_file import FusionFile
 from ..multiscale import MultiScale
 from ..representation import Representation
 from ..windows import Windows
-from . import TOOLKITS, attach
+from . import attach
 
 #: Of the names of pyiqa's metrics on a pyramid.
 MULTISCALE_PREFIX = "ms-"
@@ -233,10 +233,10 @@ def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, s
         rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
     if not with_toolkits:
         return rows
-    installed = [toolkit for toolkit in TOOLKITS if find_spec(toolkit)]
-    if not installed:
+    theirs = [describe() for toolkit, describe in (("pyiqa", _of_pyiqa), ("piq", _of_piq)) if find_spec(toolkit)]
+    if not theirs:
         raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    return rows + [row for toolkit in installed for row in (_of_pyiqa if toolkit == "pyiqa" else _of_piq)()]
+    return sum(theirs, rows)
 
 
 def _of_pyiqa() -> list[tuple[str, str, str, str, str]]:

@@ -371,11 +371,8 @@ class Backbone(nn.Module):
         last = max(second, default=max(first)) + 1
         return _Sequence(modules[:end], first), _Sequence(modules[end:last], [index - end for index in second])
 
+    @torch.inference_mode(False)  # what is made in inference mode would give no gradients later
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
-        with torch.inference_mode(False):  # what is made in inference mode would give no gradients later
-            return self._move(fn, recurse)
-
-    def _move(self, fn: Callable[[Tensor], Tensor], recurse: bool) -> Backbone:
         for name, constant in self._buffers.items():
             self._buffers[name] = None if constant is None else fn(constant)
         parameter = next(self.net.parameters(), None)

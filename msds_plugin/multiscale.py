@@ -85,9 +85,9 @@ class MultiScale(nn.Module):
             self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
             self.register_buffer("fusion_weights", None if learn_fusion else weights.to(dtype))
 
+    @torch.inference_mode(False)
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MultiScale:
-        with torch.inference_mode(False):
-            return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @property
     def fusion(self) -> Tensor:

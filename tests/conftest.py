@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from msds_plugin import DeepSSIM, registry
 
@@ -66,6 +66,31 @@ def toolkits_as_before() -> Iterator[None]:
     for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
+
+
+@pytest.fixture
+def own_metric(toolkits_as_before: None) -> registry.Metric:
+    """A metric of a user, not registered yet."""
+
+    class Difference(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (x - y).abs().mean((1, 2, 3))
+
+    name = "test-difference"
+    return registry.Metric(name, "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference")
+
+
+@pytest.fixture(scope="session")
+def kept_for_backward() -> Callable[[Callable[[], object]], int]:
+    """Counts the elements of all tensors that autograd keeps during a call."""
+
+    def count(call: Callable[[], object]) -> int:
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x):
+            call()
+        return sum(kept)
+
+    return count
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from msds_plugin import build_backbone
+
 STATM = Path("/proc/self/statm")
 TORCH_HOME = Path(__file__).parents[1].parent / "shared" / "torch_home"
 
@@ -128,6 +130,16 @@ def test_scorers_of_other_options_are_not_mixed(data, tmp_path):
     ]
     assert not np.allclose(tables[0]["score"], tables[1]["score"])
     assert np.array_equal(tables[0]["score"], tables[2]["score"])
+
+
+def test_the_file_of_a_backbone_that_was_handed_in_is_not_guessed(data, monkeypatch):
+    def download(url):
+        raise AssertionError(f"nobody asked for {url}")
+
+    monkeypatch.setattr("msds_plugin.weights.from_hub", download)
+    backbone = build_backbone("alexnet", layers="relu1", weights=None)
+    made = benchmark.run([create_scorer("deepssim", "cpu", backbone=backbone)], [data], workers=0)
+    assert made.metrics["weights_file"].tolist() == [None]
 
 
 def test_versions_of_every_package_that_computes_tell_scores_apart():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from msds_plugin import BACKBONES, registry
 from msds_plugin.fusion_file import FusionFile, FusionTarget
@@ -84,6 +85,13 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         for path in (tmp_path / "f.json", str(tmp_path / "f.json")):
             found = piq.msds_fast(x, y, levels=2, fusion=path)
             torch.testing.assert_close(found, piq.msds_fast(x, y, levels=2, fusion=weights))
+
+
+def test_weights_as_tensors():
+    x, y = images(1)
+    tensors = {f"features.{name}": value for name, value in models.alexnet(weights=None).features.state_dict().items()}
+    options = {"backbone": "alexnet", "weights": tensors}
+    torch.testing.assert_close(piq.deepssim(x, y, **options), registry.create("deepssim", **options)(x, y).mean())
 
 
 def test_data_range():
@@ -185,17 +193,6 @@ def test_borrows_the_vgg16_of_a_live_metric(lpips):
     assert all(p.data_ptr() in theirs for p in loss.parameters())
     with pytest.raises(ValueError, match="its own weights"):
         piq.MSDSLoss(backbone=lpips, weights="vgg16.pth")
-
-
-@pytest.fixture
-def own_metric(toolkits_as_before):
-    class Difference(nn.Module):
-        def forward(self, x, y):
-            return (x - y).abs().mean((1, 2, 3))
-
-    return registry.Metric(
-        "test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference"
-    )
 
 
 def test_a_users_metric_appears(own_metric):

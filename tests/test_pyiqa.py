@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from msds_plugin import registry
 
@@ -97,17 +96,6 @@ def test_attaching_again_changes_nothing(recwarn):
     adapter.attach()
     assert {name: pyiqa.default_model_configs.DEFAULT_CONFIGS[name] for name in NAMES} == before
     assert not [w for w in recwarn if "msds" in str(w.message)]
-
-
-@pytest.fixture
-def own_metric(toolkits_as_before):
-    class Difference(nn.Module):
-        def forward(self, x, y):
-            return (x - y).abs().mean((1, 2, 3))
-
-    return registry.Metric(
-        "test-difference", "Test-Difference", Difference, True, (0, float("inf")), "mean absolute difference"
-    )
 
 
 def test_a_users_metric_appears(own_metric):

@@ -188,23 +188,13 @@ def test_gradients(name, kind, device):
     torch.testing.assert_close(tiled, whole, atol=1e-9 * whole.abs().max().item(), rtol=0)
 
 
-def test_backward_keeps_no_tile():
+def test_backward_keeps_no_tile(kept_for_backward):
     metric = build("alexnet", DeepSSIMLite, tile=64)
     metric.float()
     x = torch.rand(1, 3, 400, 400, requires_grad=True)
-    kept: list[int] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        metric.represent(x)
-        tiled = sum(kept)
-        kept.clear()
-        metric.tile = None
-        metric.represent(x)
-    assert tiled < sum(kept) / 10
+    tiled = kept_for_backward(lambda: metric.represent(x))
+    metric.tile = None
+    assert tiled < kept_for_backward(lambda: metric.represent(x)) / 10
 
 
 def test_pyramid_of_windows(monkeypatch):

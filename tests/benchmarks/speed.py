@@ -73,7 +73,7 @@ def plain_deepssim(device: torch.device) -> Call:
     return lambda x, y: 1 - block_dissimilarity(gram(x), gram(y))
 
 
-def half(call: Call, device: torch.device) -> Call:
+def under_autocast(call: Call, device: torch.device) -> Call:
     """The same under bfloat16 autocast."""
 
     def autocast(x: Tensor, y: Tensor) -> object:
@@ -111,7 +111,10 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
         "msds-fast": msds_fast,
     }
     if with_half:
-        calls |= {f"{name}, bfloat16": half(calls[name], device) for name in ("deepssim", "msds", "deepssim-fast", "msds-fast")}
+        calls |= {
+            f"{name}, bfloat16": under_autocast(calls[name], device)
+            for name in ("deepssim", "msds", "deepssim-fast", "msds-fast")
+        }
     if with_compiled:
         calls |= {f"{name}, compiled": torch.compile(calls[name]) for name in ("deepssim", "deepssim-fast", "msds-fast")}
     return calls
@@ -206,9 +209,10 @@ def main(
     torch.manual_seed(0)
     without_downloads()
     place = torch.device(device)
-    if place.type == "cpu":
+    memory = Path("/proc/meminfo")
+    if place.type == "cpu" and memory.exists():
         # A request beyond this fails as an exception; without it the system kills the process.
-        available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+        available = int(memory.read_text().split("MemAvailable:")[1].split()[0]) * 1024
         resource.setrlimit(resource.RLIMIT_DATA, (available, available))
     calls = metrics(place, half, compiled)
     if only:
