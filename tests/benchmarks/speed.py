@@ -34,6 +34,9 @@ Call = Callable[[Tensor, Tensor], object]
 #: Of the matrices whose product tells what the machine can do.
 SIDE = 2048
 
+#: Pixels of a batch from which a CPU is warmed up with the first pair only: a call takes minutes.
+LONG = 2**22
+
 #: Further ratios, each time with the metric that the second is to be seen beside.
 WITHIN = (
     ("msds", "deepssim"),
@@ -139,22 +142,43 @@ def product_seconds(matrices: Tensor, repeats: int = 3) -> float:
     return median(seconds(torch.matmul, *matrices) for _ in range(repeats))
 
 
+def lacks_memory(name: str, error: Exception) -> bool:
+    """Whether that is why the metric failed; says so."""
+    if not isinstance(error, MemoryError) and "memory" not in str(error) and "allocate" not in str(error):
+        return False
+    print(f"{name}: {(str(error) or 'out of memory').splitlines()[0]}", flush=True)
+    return True
+
+
 def warm_up(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, int]:
     """Call each metric once; the FLOP of those that fit into memory."""
+    n = 1 if x.device.type == "cpu" and x[:, 0].numel() > LONG else len(x)
     flop = {}
     for name, call in calls.items():
         try:
             if name == "deepssim, further image":
-                call(x, y)  # keeps the reference, which is not to be counted
+                call(x, y)  # keeps the references, which are not to be counted
+                call(x[:n], y[:n])
             with FlopCounterMode(display=False) as counter:
-                call(x, y)
-        except RuntimeError as error:
-            if "memory" not in str(error) and "allocate" not in str(error):
+                call(x[:n], y[:n])
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(name, error):
                 raise
-            print(f"{name}: {str(error).splitlines()[0]}")
             continue
-        flop[name] = counter.get_total_flops()
+        flop[name] = counter.get_total_flops() * len(x) // n
     return flop
+
+
+def one_round(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, float]:
+    """Seconds of one call of each metric that fits into memory."""
+    times = {}
+    for name, call in calls.items():
+        try:
+            times[name] = seconds(call, x, y)
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(name, error):
+                raise
+    return times
 
 
 def ratios(rounds: list[dict[str, float]], name: str, other: str) -> dict[str, float]:
@@ -166,11 +190,13 @@ def ratios(rounds: list[dict[str, float]], name: str, other: str) -> dict[str, f
 def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int) -> list[pd.DataFrame]:
     """A table with one row per metric: seconds, ratio to the first metric that fits, FLOP; and one for each of WITHIN."""
     flop = warm_up(calls, x, y)
-    first, matrices = next(iter(flop)), torch.rand(2, SIDE, SIDE, device=x.device)
+    matrices = torch.rand(2, SIDE, SIDE, device=x.device)
     rounds, products = [], []
     for _ in range(repeats):
         products.append(product_seconds(matrices))
-        rounds.append({name: seconds(calls[name], x, y) for name in flop})
+        rounds.append(one_round({name: calls[name] for name in flop}, x, y))
+        flop = {name: flop[name] for name in rounds[-1]}
+    first = next(iter(flop))
     rate = 2 * SIDE**3 / median(products)
     print(f"matrix product: {rate / 1e9:.0f} GFLOP/s")
     rows = []
@@ -225,13 +251,13 @@ def main(
             print(f"\n{n} pair{'s' * (n > 1)} of {height} x {width}")
             with torch.inference_mode(), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
                 tables = measure(calls, x, y, repeats)
+                for table in tables:
+                    print(table.to_markdown(floatfmt=".3f"), "\n", flush=True)
                 shares = [
                     f"{name} {statistics_share(calls[name], x, y, repeats):.2%}"
                     for name in ("deepssim", "deepssim-fast")
                     if name in tables[0].index
                 ]
-            for table in tables:
-                print(table.to_markdown(floatfmt=".3f"), "\n", flush=True)
             print("Gram matrices and their comparison:", ", ".join(shares), flush=True)
 
 
