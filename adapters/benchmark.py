@@ -27,7 +27,7 @@ from .scorers import Scorer, choose_device, create_scorer, parse_metric
 from .scoring import Result, score_pairs
 from .summary import Scores
 
-#: Scores go to the results file when the oldest that waits has waited so long, in seconds.
+#: Seconds after which scores go to the results file, of waiting or of computing what waits (a batch comes all at once).
 WRITE_EVERY = 0.5
 PACKAGES = ("msds-plugin", "pyiqa", "piq", "torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 
@@ -124,7 +124,8 @@ def _check_names(kind: str, names: Sequence[str]) -> None:
     if not names:
         raise ValueError(f"no {kind} given")
     if len(set(names)) < len(names):
-        raise ValueError(f"two {kind}s of one name: {', '.join(names)}")
+        advice = ": name them, --csv NAME=FILE or load_csv(name=...)" if kind == "data set" else ""
+        raise ValueError(f"two {kind}s of one name: {', '.join(names)}{advice}")
 
 
 def _paths(data: Dataset) -> list[tuple[str, str]]:
@@ -229,17 +230,18 @@ class _Writer:
     def __init__(self, kept: Results) -> None:
         self.kept = kept
         self.waiting: list[Outcome] = []
-        self.since = time.monotonic()
+        self.since, self.computed = time.monotonic(), 0.0
 
     def add(self, outcome: Outcome) -> None:
         self.waiting.append(outcome)
-        if time.monotonic() - self.since >= WRITE_EVERY:
+        self.computed += outcome.seconds or 0.0
+        if max(time.monotonic() - self.since, self.computed) >= WRITE_EVERY:
             self.write()
 
     def write(self) -> None:
         self.kept.add(self.waiting)
         self.waiting.clear()
-        self.since = time.monotonic()
+        self.since, self.computed = time.monotonic(), 0.0
 
     def __enter__(self) -> _Writer:
         return self

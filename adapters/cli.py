@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from .cli_benchmark import benchmark
@@ -26,4 +29,6 @@ app.command("demo")(demo)
 
 def main() -> None:
     """The console script ``msds``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that stdout cannot show must not cost the results
     app()

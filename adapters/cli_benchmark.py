@@ -79,6 +79,8 @@ def benchmark(
         with setup(), clean_stdout():
             if output is not None:
                 check_output(output)
+            if report is not None and report.exists() and not report.is_dir():
+                raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
             shares = _shares(factors)
             datasets = datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
             say(f"Scores are kept in {results}")
@@ -86,14 +88,15 @@ def benchmark(
             summed = summarise(made.scores, shares, resamples, seed)
             if output is not None:
                 write_table(summed.table, output)
-            if report is not None:
-                from .report import write_report
+        _show(summed)
+        if report is not None:
+            from .report import write_report
 
+            with setup(), clean_stdout():
                 say(f"The report is {write_report(made, summed, report, frequency, progress=progress)}")
     except KeyboardInterrupt:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(INTERRUPTED) from None
-    _show(summed)
     say_failures(made.scores.failures)
     if len(made.scores.failures):
         raise typer.Exit(INCOMPLETE)

@@ -78,11 +78,14 @@ def score(
         with clean_stdout(), table, half, progress("scoring", len(places)) as advance:
             for row in zip(*[results] * len(scorers), strict=True):  # those of one pair come one after the other
                 pair = row[0].pair
-                table.add(places[pair], [str(pair.reference), str(pair.distorted), *(result.score for result in row)])
+                table.add(places[pair], [_text(pair.reference), _text(pair.distorted), *(result.score for result in row)])
                 failures += [result for result in row if result.error is not None]
                 advance()
     except KeyboardInterrupt:
         interrupted = True
+    except Exception:
+        _show(table.rows, scorers)  # whatever went wrong must not cost what is there
+        raise
 
     _show(table.rows, scorers)
     _say_failures(failures, len(scorers))
@@ -91,6 +94,11 @@ def score(
         raise typer.Exit(INTERRUPTED)
     if failures:
         raise typer.Exit(INCOMPLETE)
+
+
+def _text(path: Path) -> str:
+    # A name need not be text: bytes that are none stay visible, and can be written to any file.
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _say_matching(matching: Matching) -> None:

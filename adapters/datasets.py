@@ -91,7 +91,7 @@ def load_csv(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no CSV file at {path}")
-    raw = pd.read_csv(path)
+    raw = pd.read_csv(path, index_col=False)  # or a comma at the end of every line would shift the columns
     lower = {str(column).strip().lower(): column for column in raw.columns}
     found = {
         key: next(lower[n] for n in names if n in lower) for key, names in COLUMNS.items() if any(n in lower for n in names)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import statistics
 from .images import ImageFileError, read_image
+from .large_images import is_large
 from .summary import Scores
 
 #: Cycles per pixel above which energy counts as high-frequency: half of what a row of pixels can carry.
@@ -54,7 +55,7 @@ def high_frequency_share(image: Tensor, frequency: float = FREQUENCY) -> float:
 
 
 def energies(paths: Iterable[str], frequency: float = FREQUENCY, advance: Callable[[], None] | None = None) -> dict[str, float]:
-    """:func:`high_frequency_share` of image files; NaN for one that cannot be read.
+    """:func:`high_frequency_share` of image files; NaN for one that cannot be read, or not as a whole.
 
     Args:
         paths: may repeat; each file is read once.
@@ -73,7 +74,7 @@ def energies(paths: Iterable[str], frequency: float = FREQUENCY, advance: Callab
 
 def _share(path: str, frequency: float) -> float:
     try:
-        return high_frequency_share(read_image(path), frequency)
+        return math.nan if is_large(path) else high_frequency_share(read_image(path), frequency)
     except ImageFileError:
         return math.nan
 

@@ -95,19 +95,23 @@ class LargeImage:
         return torch.from_numpy(values).unsqueeze(0).expand(1, 3, -1, -1)
 
 
+def is_large(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a TIFF of at least :data:`LARGE` pixels."""
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            return bool(page.imagewidth * page.imagelength >= LARGE)
+    except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
+        return False
+
+
 def open_large(path: str | os.PathLike[str]) -> LargeImage | None:
-    """The file as a :class:`LargeImage` if it is a TIFF of at least :data:`LARGE` pixels; otherwise None.
+    """The file as a :class:`LargeImage` if :func:`is_large`; otherwise None.
 
     Raises:
         ImageFileError: see :class:`LargeImage`.
         MissingDependencyError: the file is a large TIFF, and rasterio is not installed.
     """
-    if Path(path).suffix.lower() not in (".tif", ".tiff"):
-        return None
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            large = page.imagewidth * page.imagelength >= LARGE
-    except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
-        return None
-    return LargeImage(path) if large else None
+    return LargeImage(path) if is_large(path) else None

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import piq
 import torch
 from piq.utils import _reduce, _validate_input
@@ -102,12 +103,14 @@ _losses: dict[str, type[MetricLoss]] = {"deepssim": DeepSSIMLoss, "msds": MSDSLo
 
 
 @lru_cache(maxsize=8)
-def _kept(metric_name: str, options: tuple[tuple[str, Any], ...], files: tuple[Hashable, ...]) -> MetricLoss:
+def _kept(metric_name: str, options: tuple[tuple[str, Any], ...], others: tuple[Hashable, ...]) -> MetricLoss:
     return _losses[metric_name](**dict(options))
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
+    if isinstance(value, list | Tensor | np.ndarray) and np.ndim(value) == 1:
+        return tuple(value if isinstance(value, list) else value.tolist())
+    return str(value) if isinstance(value, Path) else value
 
 
 def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction: str, options: dict[str, Any]) -> Tensor:
@@ -119,9 +122,10 @@ def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction:
     keep = plain and options.get("weights", "imagenet") is not None
     if not keep:
         return _reduce(_losses[metric_name](**options).score(x, y), reduction)
-    # A file counts by its content: one that has changed is another option.
-    files = tuple(file_identity(value) for value in options.values() if isinstance(value, str) and os.path.isfile(value))
-    return _reduce(_kept(metric_name, tuple(sorted(options.items())), files).score(x, y), reduction)
+    # A file counts by its content: one that has changed is another option. A network is never moved under another thread.
+    files = [file_identity(value) for value in options.values() if isinstance(value, str) and os.path.isfile(value)]
+    place = (x.device, x.dtype) if isinstance(x, Tensor) else ()
+    return _reduce(_kept(metric_name, tuple(sorted(options.items())), (*files, *place)).score(x, y), reduction)
 
 
 def deepssim(x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> Tensor:
@@ -141,7 +145,14 @@ def msds(x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean",
 
 
 _functions: dict[str, Callable[..., Tensor]] = {"deepssim": deepssim, "msds": msds}
-_added: dict[str, object] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """The functions and losses of metrics that were registered, for imports and for pickle."""
+    known: dict[str, Any] = {value.__name__: value for table in (_losses, _functions) for value in table.values()}
+    if name in known:
+        return known[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def attach() -> None:
@@ -166,14 +177,15 @@ def _add(metric: registry.Metric) -> None:
         def function(x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> Tensor:
             return _score(metric.name, x, y, data_range, reduction, options)
 
-        function.__name__, function.__doc__ = function_name, documentation
+        function.__name__ = function.__qualname__ = function_name
+        function.__doc__ = documentation
         _functions[metric.name] = function
     _export(function_name, _functions[metric.name])
     _export(loss_name, _losses[metric.name])
 
 
 def _export(name: str, value: object) -> None:
-    if hasattr(piq, name) and getattr(piq, name) is not _added.get(name):
+    if getattr(piq, name, value) is not value:
         warnings.warn(
             f"piq has {name!r} already: it is left alone, and msds_plugin's is not added there",
             RuntimeWarning,
@@ -181,4 +193,3 @@ def _export(name: str, value: object) -> None:
         )
         return
     setattr(piq, name, value)
-    _added[name] = value

@@ -77,7 +77,10 @@ class _PerImage(nn.Module):
     def __init__(self, metric: Callable[..., Tensor], options: dict[str, Any]) -> None:
         super().__init__()
         self.metric = _without_reduction(metric, options)
-        named = type(metric) if isinstance(metric, nn.Module) else metric
+        if isinstance(metric, partial):
+            options = {**metric.keywords, **options}
+            metric = metric.func
+        named: Any = metric if hasattr(metric, "__qualname__") else type(metric)
         self.kind = variant(f"{named.__module__.partition('.')[0]}.{named.__qualname__}", options)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

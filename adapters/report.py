@@ -18,7 +18,6 @@ from PIL import Image
 
 from . import failures, figures, statistics, summary
 from .benchmark import Benchmark, Progress, no_progress
-from .images import ImageFileError
 from .summary import Summary
 
 #: Images per metric in the gallery.
@@ -301,7 +300,8 @@ def _related(relations: pd.DataFrame) -> list[dict[str, Any]]:
 def _finding(scores: summary.Scores, summed: Summary, dataset: str) -> str:
     table = summed.table[summed.table["dataset"] == dataset].set_index("metric")
     size = f"{dataset}: {scores.table[scores.table['dataset'] == dataset]['distorted'].nunique()} distorted images, "
-    size += f"{int(table['references'].max())} references."
+    references = int(table["references"].max())
+    size += f"{references} reference{'s' * (references != 1)}."
     if table["srcc"].isna().all():
         return f"{size} No metric has a rank correlation here."
     best = str(table["srcc"].idxmax())
@@ -382,8 +382,8 @@ def _thumbnail(path: str) -> bytes:
     try:
         with Image.open(path) as image:
             small = image.convert("RGB")
-    except OSError as error:
-        raise ImageFileError(f"cannot read {path}: {error}") from error
+    except Exception:  # too large for Pillow, 16 bits per colour, gone since: no reason to lose the report
+        small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
@@ -415,7 +415,8 @@ def _texts(frequency: float, summed: Summary, worst: int) -> dict[str, str]:
         "overall": (
             "Accuracy is PLCC; monotonicity is SRCC; consistency is SRCC on the type of distortion where it is lowest; speed "
             f"is one at {summary.FAST * 1000:g} ms per image and zero at {summary.SLOW:g} s, linear in the logarithm. All are "
-            "clipped to [0, 1] and averaged over data sets. A factor that is known for no metric is left out."
+            f"clipped to [0, 1] and averaged over data sets. Types with fewer than {summary.SMALLEST_GROUP} images do not "
+            "count; where a metric fails and another does not, its factor is zero. A factor known for no metric is left out."
         ),
         "curves": "Each point is an image. The curve is the mapping behind PLCC and RMSE.",
         "types": "SRCC within each type of distortion.",
@@ -428,8 +429,9 @@ def _texts(frequency: float, summed: Summary, worst: int) -> dict[str, str]:
         "frequencies": (
             f"Energy is the share of an image's power spectrum above {frequency:g} cycles per pixel; the error is the distance "
             "of the mapped score from the opinion. Said to grow or fall is what the 95 % interval of the rank correlation "
-            "separates from zero; with many metrics one in twenty such statements is chance. Of the tenth of the images with "
-            "the largest errors it is counted how many lie above the median energy: half would be expected without a relation."
+            "separates from zero; of metrics without any relation about one in twenty is still said to have one, as this is "
+            "not corrected for the number of metrics. Of the tenth of the images with the largest errors it is counted how "
+            "many lie above the median energy: about half would be expected without a relation."
         ),
         "outliers": (
             f"The {worst} images of each metric whose mapped score is farthest from the opinion; reference left, distorted "

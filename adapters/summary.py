@@ -148,12 +148,13 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
       or more, where there are two such types or more;
     - speed: one at a millisecond per image, zero at ten seconds, linear in the logarithm in between.
 
-    With several data sets each factor is the mean over them. The overall figure is the mean of the factors, weighted by
+    With several data sets each factor is the mean over them. Where a metric fails and another does not, its factor is zero.
+    The overall figure is the mean of the factors, weighted by
     ``factors``; a factor that is not known for any metric is left out for all.
 
     Args:
         table: ``dataset``, ``metric``, ``plcc``, ``srcc``, ``seconds``.
-        by_distortion: ``dataset``, ``metric``, ``srcc``, ``count``.
+        by_distortion: ``dataset``, ``metric``, ``distortion``, ``srcc``, ``count``.
         factors: share of each factor; scaled to sum to one.
 
     Returns:
@@ -175,10 +176,11 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
             "speed": table["seconds"].map(speed),
         }
     )
-    large = by_distortion[by_distortion["count"] >= SMALLEST_GROUP].groupby(["dataset", "metric"], sort=False)["srcc"]
-    # A type on which a metric has no SRCC (all scores equal) is one that it does not order at all.
-    worst = large.agg(lambda srcc: srcc.fillna(0).clip(lower=0).min() if len(srcc) > 1 else math.nan)
+    worst = _consistency(by_distortion)
     values = values.merge(worst.rename("consistency").reset_index(), on=["dataset", "metric"], how="left")
+    # What a metric fails at must not raise its mean: zero, where others show that it can be known.
+    of_dataset = values.groupby("dataset", sort=False)[list(FACTORS)]
+    values[list(FACTORS)] = of_dataset.transform(lambda column: column.fillna(0) if column.notna().any() else column)
     means = values.groupby("metric", sort=False)[list(FACTORS)].mean()
     known = [name for name in FACTORS if shares[name] and means[name].notna().any()]
     total = sum(shares[name] for name in known)
@@ -186,6 +188,18 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
         total or math.nan
     )
     return means.sort_values("overall", ascending=False, kind="stable").reset_index()
+
+
+def _consistency(by_distortion: pd.DataFrame) -> pd.Series[float]:
+    """The lowest SRCC over types, by data set and metric, where there are two types or more that say something."""
+    types = by_distortion.groupby(["dataset", "distortion"], sort=False)
+    large = types["count"].transform("max") >= SMALLEST_GROUP
+    ranked = types["srcc"].transform("count") > 0  # by any metric: not a type whose opinions are all equal
+    said = by_distortion[large & ranked]
+    # A type on which a metric fails, or has no SRCC (all scores equal), is one that it does not order at all.
+    srcc = said["srcc"].where(said["count"] >= SMALLEST_GROUP, 0.0).fillna(0).clip(lower=0)
+    by_metric = srcc.groupby([said["dataset"], said["metric"]], sort=False)
+    return by_metric.agg(lambda values: values.min() if len(values) > 1 else math.nan)
 
 
 def checked_factors(factors: Mapping[str, float]) -> dict[str, float]:
@@ -241,10 +255,11 @@ def _notes(table: pd.DataFrame, by_distortion: pd.DataFrame) -> list[str]:
         references = int(rows["references"].max())
         if 0 < references < FEW_REFERENCES:
             notes.append(
-                f"{dataset} has {references} references: with fewer than {FEW_REFERENCES} the intervals are too narrow, "
-                "and with one there are none."
+                f"{dataset} has {references} reference{'s' * (references > 1)}: with fewer than {FEW_REFERENCES} the intervals "
+                "are too narrow, and with one there are none."
             )
         kinds = by_distortion.loc[by_distortion["dataset"] == dataset, "distortion"].nunique()
         if kinds < 2:
-            notes.append(f"{dataset} tells {kinds or 'no'} type of distortion: consistency over types is not known there.")
+            types = "one type" if kinds else "no types"
+            notes.append(f"{dataset} names {types} of distortion: consistency over types is not known there.")
     return notes

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -45,8 +46,10 @@ def check_output(path: Path) -> None:
     _by_suffix(_WRITERS, path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to: make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"{path} cannot be written")
+    target = Path(os.path.realpath(path))
+    # The folder too, as the new file is made beside the old one.
+    if target.is_dir() or not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
+        raise PermissionError(f"{path} cannot be written: it, and the folder it is in, must be writable")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -58,10 +61,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         ValueError: a suffix other than .csv, .json and .parquet.
     """
     write = _by_suffix(_WRITERS, path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    target = Path(os.path.realpath(path))  # or a link would be replaced by a file
+    part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         write(table, part)
-        part.replace(path)
+        try:
+            part.replace(target)
+        except OSError:  # a file mounted by itself, as containers do, cannot be replaced
+            shutil.copyfile(part, target)
     finally:
         part.unlink(missing_ok=True)
 

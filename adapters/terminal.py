@@ -98,7 +98,7 @@ def say_failures(failures: pd.DataFrame) -> None:
     """What is missing and why, on stderr: ``distorted``, ``metric`` and ``error`` of the first, and the number of the rest."""
     if not len(failures):
         return
-    say(f"{len(failures)} scores are missing:")
+    say(f"Missing scores: {len(failures)}")
     for row in failures.head(_NAMED).to_dict("records"):
         say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
     if len(failures) > _NAMED:

@@ -235,19 +235,19 @@ class _Sequence(nn.Sequential):
 
 
 class _Opaque(nn.Module):
-    """Somebody else's module, whose outputs are the features."""
+    """Somebody else's module, whose outputs are the features: (N, C, h, w), or (N, h, w, C) if ``channels_at_end``."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, channels_at_end: bool = False) -> None:
         super().__init__()
         self.module = module
+        self.channels_at_end = channels_at_end
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         if mask is not None:
             raise ValueError("saliency maps need a backbone by name (its first layer must be known): " + ", ".join(BACKBONES))
         out = self.module(image)
-        if isinstance(out, Mapping):
-            return list(out.values())
-        return [out] if isinstance(out, Tensor) else list(out)
+        features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
+        return [feature.movedim(-1, 1) for feature in features] if self.channels_at_end else features
 
 
 class Backbone(nn.Module):
@@ -324,8 +324,9 @@ class Backbone(nn.Module):
         parameter = next(self.net.parameters(), None)
         if parameter is not None:
             _check_match(image, parameter)
-        if self.mean is not None and self.std is not None:
-            image = (image - self.mean) / self.std
+        if self.mean is None or self.std is None:
+            return image  # somebody else's module, which takes it as it is
+        image = (image - self.mean) / self.std
         if image.device.type == "cpu":
             # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
             image = image.clone(memory_format=torch.channels_last)
@@ -511,7 +512,8 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
             raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: it lacks {lacking[0]!r}")
     config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
     smallest = max(info.reduction()[index] for index in indices)
-    return Backbone(_Opaque(net), name, chosen, config["mean"], config["std"], smallest, key)
+    at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")  # swin, mambaout: as they compute
+    return Backbone(_Opaque(net, at_end), name, chosen, config["mean"], config["std"], smallest, key)
 
 
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:

@@ -62,8 +62,11 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor
     """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
 
     Raises:
+        TypeError: neither a tensor nor read in windows.
         ValueError: another shape than that of the images (N, C, H, W).
     """
+    if not isinstance(saliency, Tensor) and not isinstance(saliency, Windows):
+        raise TypeError(f"the saliency map must be a torch.Tensor (N, 1, H, W) or (N, H, W), got {type(saliency).__name__}")
     maps = saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency
     if tuple(maps.shape) != (image.shape[0], 1, *image.shape[-2:]):
         raise ValueError(

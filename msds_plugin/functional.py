@@ -171,7 +171,9 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     """
     top = scores.detach().amax(-1, keepdim=True)  # cancels out, so that no gradient is lost
     top = top.where(top.isfinite(), 0)  # the PSNR of equal images is infinite, and stays so
-    return top.squeeze(-1) + ((scores - top) * fusion.to(scores)).sum(-1)
+    weights = fusion.to(scores)
+    # A level of weight zero does not count, an infinite score included.
+    return top.squeeze(-1) + ((scores - top) * weights).masked_fill(weights == 0, 0).sum(-1)
 
 
 def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:
@@ -183,8 +185,9 @@ def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Te
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     if fusion is None:
-        return torch.full((levels,), 1 / levels, dtype=torch.float64)
-    weights = torch.as_tensor(fusion, dtype=torch.float64).detach().cpu().flatten()
+        return torch.full((levels,), 1 / levels, dtype=torch.float64, device="cpu")
+    given = fusion.detach().cpu() if isinstance(fusion, Tensor) else fusion
+    weights = torch.as_tensor(given, dtype=torch.float64, device="cpu").flatten()
     if len(weights) != levels:
         raise ValueError(
             f"fusion has {len(weights)} weights for {levels} levels: pass levels={len(weights)} or {levels} weights"

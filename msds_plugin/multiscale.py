@@ -115,13 +115,15 @@ class MultiScale(nn.Module):
             saliency: (N, 1, H, W) or (N, H, W); averaged from level to level like the image.
 
         Raises:
-            TypeError: the wrapped metric has no ``represent``.
+            TypeError: the wrapped metric has no ``represent``, or levels of its own.
         """
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
         check_source(image)
         with _checked_already(image):
             parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
+        if any(len(part.grams) != 1 for part in parts):
+            raise TypeError(f"{type(self.metric).__name__} has levels of its own: wrap a metric that has none")
         return Representation(tuple(part.grams[0] for part in parts), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -173,6 +175,8 @@ class MultiScale(nn.Module):
         x, y = pairs[level]
         try:
             score = self.metric(x, y)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except Exception as error:  # every metric has an exception of its own for an image that is too small
             if level == 0 and not self._works_on_larger(x, y):
                 raise
@@ -184,10 +188,16 @@ class MultiScale(nn.Module):
         return score.reshape(-1) if score.dim() else score
 
     def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
-        if min(*x.shape[-2:], *y.shape[-2:]) >= _LARGE:
+        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing."""
+        if x.shape[-2:] != y.shape[-2:] or min(x.shape[-2:]) >= _LARGE:
             return False
+        first = [image[:1].detach() for image in (x, y)]
+        larger = [F.interpolate(image, (_LARGE, _LARGE)) for image in first]
+        return not self._works_on(first) and self._works_on(larger)
+
+    def _works_on(self, pair: Sequence[Tensor]) -> bool:
         try:
-            self.metric(*(F.interpolate(image[:1].detach(), (_LARGE, _LARGE)) for image in (x, y)))
+            self.metric(*pair)
         except Exception:
             return False
         return True

@@ -108,14 +108,20 @@ def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
 
 
 def tie(net: nn.Module, key: Hashable) -> None:
-    """Make ``net`` use the live parameters of whoever registered the same key, device and dtype before, or register its own."""
+    """Make ``net`` use the live parameters of whoever registered the same key, device and dtype before, or register its own.
+
+    Those whose values somebody has changed in place, as initialising a whole model does, are no longer shared.
+    """
     if key is None:
         return
     for module_name, module in net.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 slot = (key, module_name, name, parameter.device, parameter.dtype)
-                module._parameters[name] = _shared.setdefault(slot, parameter)
+                live = _shared.get(slot)
+                if live is None or not torch.equal(live, parameter):
+                    _shared[slot] = live = parameter
+                module._parameters[name] = live
 
 
 def untie(net: nn.Module, copy: bool = False) -> None:

@@ -60,7 +60,7 @@ def toolkits_as_before() -> Iterator[None]:
     if "piq" in sys.modules:
         from msds_plugin.adapters import piq as adapter
 
-        tables += [vars(sys.modules["piq"]), adapter._added, adapter._losses, adapter._functions]
+        tables += [vars(sys.modules["piq"]), adapter._losses, adapter._functions]
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):

@@ -209,6 +209,12 @@ class TestTimm:
         metric.train()
         assert not metric.backbone.net.module.bn1.training
 
+    @pytest.mark.parametrize(("name", "side"), [("mambaout_femto", 64), ("swin_tiny_patch4_window7_224", 224)])
+    def test_channels_come_first_in_networks_that_have_them_last(self, name, side):
+        network = build_backbone(f"timm:{name}", weights=None)
+        wanted = network.net.module.feature_info.channels()
+        assert [feature.shape[1] for feature in network(torch.rand(1, 3, side, side))] == wanted
+
     def test_weights_from_a_file(self, tmp_path):
         import timm
 
@@ -264,6 +270,16 @@ class TestOwnModule:
         module = nn.Conv2d(3, 8, 3)
         image = torch.rand(1, 3, 16, 16)
         torch.testing.assert_close(build_backbone(module)(image)[0], module(image))
+
+    def test_the_image_is_contiguous(self):
+        class Bank(nn.Module):
+            kernels = torch.rand(4, 1, 3, 3)
+
+            def forward(self, image: Tensor) -> Tensor:
+                return F.conv2d(image.view(-1, 1, *image.shape[-2:]), self.kernels).view(len(image), 12, 14, 14)
+
+        x, y = torch.rand(2, 2, 3, 16, 16)
+        assert (DeepSSIM(Bank())(x, y) < 1).all()
 
     def test_a_filter_bank_without_parameters_is_converted_and_told_from_others(self):
         class Bank(nn.Module):
@@ -375,6 +391,13 @@ class TestSharing:
         assert not torch.equal(next(rounded.parameters()), alexnet_state["features.0.weight"])
         for fresh in (self.build(), copy.deepcopy(rounded).double().float() and self.build()):
             assert torch.equal(next(fresh.parameters()), alexnet_state["features.0.weight"])
+
+    def test_values_changed_in_place_are_nobody_elses(self, alexnet_state):
+        changed = self.build()
+        nn.init.zeros_(next(changed.parameters()))
+        fresh = self.build()
+        assert torch.equal(next(fresh.parameters()), alexnet_state["features.0.weight"])
+        assert same_tensors(fresh, self.build())
 
     def test_a_metric_without_values_shares_nothing(self, alexnet_state):
         hollow = self.build().to("meta").to_empty(device="cpu")

@@ -398,9 +398,11 @@ def test_overall_weighs_the_factors_openly():
     kinds = frame(
         dataset="d",
         metric=["a", "a", "a", "b", "b", "b"],
+        distortion=["blur", "noise", "rare", "blur", "noise", "JPEG"],
         srcc=[0.7, 0.5, 0.1, -0.5, math.nan, 0.9],
         count=[10, 10, 4, 10, 10, 10],
     )
+    kinds.loc[len(kinds)] = ["d", "a", "JPEG", 0.9, 10]
     found = summary.overall(table, kinds).set_index("metric")
     assert found.loc["a"].tolist() == pytest.approx([0.9, 0.8, 0.5, 0.5, 0.3 * (0.9 + 0.8 + 0.5) + 0.1 * 0.5])
     assert found.loc["b"].tolist() == pytest.approx([0.8, 0.0, 0.0, 1.0, 0.3 * 0.8 + 0.1])
@@ -414,6 +416,36 @@ def test_overall_weighs_the_factors_openly():
     for factors in ({"beauty": 1.0}, {"speed": -1.0}, {"speed": 0.0}):
         with pytest.raises(ValueError, match="factors"):
             summary.overall(table, kinds, factors)
+
+
+def test_a_metric_that_fails_is_not_ranked_first_for_it():
+    table = frame(
+        dataset=["easy", "easy", "hard", "hard"],
+        metric=["fails", "works"] * 2,
+        plcc=[0.97, 0.97, math.nan, 0.7],
+        srcc=[0.97, 0.97, math.nan, 0.7],
+        seconds=[0.1, 0.1, math.nan, 0.1],
+    )
+    kinds = frame(
+        dataset="easy",
+        metric=["fails"] * 3 + ["works"] * 3,
+        distortion=["blur", "noise", "original"] * 2,
+        srcc=[0.9, 1.0, math.nan, 0.8, 0.6, math.nan],  # the opinions of originals are all equal: nobody's fault
+        count=[10, 3, 6, 10, 10, 6],  # seven of noise have no score
+    )
+    found = summary.overall(table, kinds).set_index("metric")
+    assert list(found.index) == ["works", "fails"]
+    assert found.loc["fails", ["accuracy", "monotonicity", "consistency"]].tolist() == pytest.approx([0.485, 0.485, 0])
+    assert found.loc["works", "consistency"] == pytest.approx(0.6)
+
+
+def test_scores_of_a_slow_batch_are_kept_at_once(tmp_path):
+    with Results(tmp_path / "results.sqlite") as kept:
+        number = kept.metric("psnr", {})
+        writer = benchmark._Writer(kept)
+        for key in range(8):  # a batch of a minute, whose scores come together
+            writer.add(benchmark.Outcome(number, str(key), "r", "d", 1.0, 7.5, None))
+        assert len(kept.scored(number)) == 8
 
 
 def scores_of(opinion, reference, **metrics):
@@ -442,7 +474,7 @@ def test_notes_say_what_a_reader_must_know():
     assert any("a went against the direction" in note for note in notes)
     assert any("constant mapping, as the scores are all the same: b" in note for note in notes)
     assert any("3 references" in note for note in notes)
-    assert any("no type of distortion" in note for note in notes)
+    assert any("no types of distortion" in note for note in notes)
     wrong = summary.summarise(scores_of(opinion, reference, a=-opinion, b=-opinion), resamples=20).notes
     assert any("Every metric goes against the opinions of d" in note for note in wrong)
 
@@ -528,7 +560,7 @@ def test_command(data, tmp_path):
     Path(data.table["distorted"][0]).unlink()
     failed = invoke("-m", "psnr", "--csv", folder / "table.csv", "--results", results, "--lower-better")
     assert failed.exit_code == 1
-    assert "1 scores are missing" in failed.stderr
+    assert "Missing scores: 1" in failed.stderr
     assert "check whether lower opinions are better" in failed.stderr
     parts = failed.stdout.splitlines()[1].split("\t")
     assert parts[:2] == ["table", "psnr"]
@@ -553,6 +585,22 @@ def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path):
     assert said.exit_code == 0, said.output
     assert said.stdout.splitlines()[1].startswith("csiq\tdeepssim(alexnet")
     assert "autocast" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_that_cannot_be_written_costs_no_statistics(data, tmp_path, there, monkeypatch):
+    target = tmp_path / "report"
+    if there:
+        target.write_text("no folder")
+    else:
+        monkeypatch.setattr(failures, "energies", lambda *_: 1 / 0)
+    said = invoke("-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", tmp_path / "r", "--report", target)
+    if there:  # known at the start
+        assert said.exit_code == 2
+        assert "is a file" in said.stderr
+        assert not said.stdout
+    else:
+        assert said.stdout.splitlines()[1].startswith("table\tpsnr\t0.")
 
 
 def test_command_interrupted(data, tmp_path, monkeypatch):

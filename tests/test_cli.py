@@ -285,6 +285,49 @@ def test_an_interrupted_run_keeps_what_it_has(
         assert [len(rows) for rows in seen] == [3]
 
 
+def test_a_crash_costs_none_of_the_scores_that_are_there(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = cli_score.score_pairs
+
+    def crashing(*arguments: object) -> object:
+        yield from [result for result, _ in zip(original(*arguments), range(2), strict=False)]  # type: ignore[arg-type]
+        raise RuntimeError("a decoding worker was killed")
+
+    monkeypatch.setattr(cli_score, "score_pairs", crashing)
+    result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
+    assert isinstance(result.exception, RuntimeError)
+    assert len(lines(result.stdout)) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_name_that_is_no_text(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    for folder in folders:
+        (folder / "photo0.png").rename(folder / odd)
+    done = script("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dist/caf\\udce9.png" in done.stdout
+    assert "dist/caf\\udce9.png" in read_table(tmp_path / "scores.json")["distorted"].tolist()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_table_goes_through_a_link_and_to_a_file_that_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, target = tmp_path / "link.csv", tmp_path / "target.csv"
+    link.symlink_to(target)
+    write_table(pd.DataFrame({"a": [1]}), link)
+    assert link.is_symlink()
+    assert read_table(target)["a"].tolist() == [1]
+
+    def busy(*_: object) -> None:
+        raise OSError("device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write_table(pd.DataFrame({"a": [2]}), target)
+    assert read_table(target)["a"].tolist() == [2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "target.csv"]
+
+
 def test_list_shows_what_is_registered() -> None:
     result = run("list")
     assert result.exit_code == 0

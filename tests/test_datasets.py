@@ -34,6 +34,12 @@ def test_columns_by_position(tmp_path):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:Length of header:pandas.errors.ParserWarning")
+def test_a_comma_at_the_end_of_every_line(tmp_path):
+    data = load_csv(write_csv(tmp_path, "ref_name,dist_name,mos", "r.png,d.png,7,", "r.png,e.png,8,"))
+    assert data.table["score"].tolist() == [7.0, 8.0]
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [

@@ -144,10 +144,21 @@ def test_fuse_of_infinite_scores_is_infinite():
     assert fuse(scores, torch.tensor([0.5, 0.5])).tolist() == [infinite, infinite, 35, -infinite]
 
 
+def test_fuse_leaves_levels_of_weight_zero_out():
+    scores = torch.tensor([[30.0, torch.inf], [torch.inf, torch.inf]])
+    assert fuse(scores, torch.tensor([1.0, 0.0])).tolist() == [30, torch.inf]
+
+
 @pytest.mark.parametrize("given", [(1, 2, 7), [0.1, 0.2, 0.7], torch.tensor([10, 20, 70])])
 def test_fusion_weights_are_scaled_to_sum_to_one(given):
     expected = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     torch.testing.assert_close(normalise_fusion(given, 3), expected)
+
+
+def test_fusion_weights_stay_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        assert normalise_fusion((1, 3), 2).tolist() == [0.25, 0.75]
+        assert normalise_fusion(None, 2).tolist() == [0.5, 0.5]
 
 
 def test_fusion_weights_are_equal_by_default():

@@ -457,6 +457,13 @@ class TestMultiScaleAroundOthers:
         with pytest.raises(TypeError, match="takes no saliency maps"):
             metric(x, x, x[:, :1])
 
+    def test_a_metric_with_levels_of_its_own_has_no_representation(self, random_alexnet):
+        metric = MultiScale(MSDS(2, backbone=random_alexnet.backbone), 2)
+        x, y = torch.rand(2, 1, 3, 128, 128)
+        assert metric(x, y).item() < 1
+        with pytest.raises(TypeError, match="MSDS has levels of its own"):
+            metric.represent(x)
+
 
 class TestSaliency:
     def test_nothing_changes_where_all_is_salient(self, metric, pair):
@@ -484,6 +491,10 @@ class TestSaliency:
     def test_a_wrong_shape(self, metric, pair, shape):
         with pytest.raises(ValueError, match=r"saliency map .* must have shape \(N, 1, H, W\) or \(N, H, W\)"):
             metric(*pair, torch.rand(shape))
+
+    def test_no_tensor(self, metric, pair):
+        with pytest.raises(TypeError, match=r"saliency map must be a torch\.Tensor .* got ndarray"):
+            metric(*pair, torch.rand(2, 1, 129, 135).numpy())
 
     def test_a_network_whose_first_layer_is_not_known(self):
         metric = DeepSSIM(nn.Conv2d(3, 8, 3))

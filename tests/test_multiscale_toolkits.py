@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin import MultiScale, registry
+from msds_plugin.fusion_file import FusionTarget
 
 piq = pytest.importorskip("piq")
 pyiqa = pytest.importorskip("pyiqa")
@@ -359,6 +361,13 @@ def test_piq_wraps_functions_that_average_over_the_batch() -> None:
     torch.testing.assert_close(piq.MultiScale(own, levels=2, reduction="none")(x, y), expected)
 
 
+def test_piq_wraps_a_function_with_its_options() -> None:
+    x, y = pair(64)
+    metric = piq.MultiScale(partial(piq.ssim, kernel_size=7), levels=2)
+    assert torch.equal(metric(x, y), piq.MultiScale(piq.ssim, levels=2, kernel_size=7)(x, y))
+    assert str(FusionTarget.of(metric.multiscale.metric)) == "piq.ssim(kernel_size=7)"
+
+
 def test_piq_too_small_an_image() -> None:
     with pytest.raises(ValueError, match=r"40 x 40 pixels is too small: level 2 of 3 .*levels=2") as info:
         piq.MultiScale(piq.SSIMLoss())(*pair(40))
@@ -391,6 +400,25 @@ def test_an_error_that_is_not_about_size_is_passed_on() -> None:
 
     with pytest.raises(KeyError, match="unrelated"):
         MultiScale(broken)(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+
+
+def test_sizes_that_differ_and_a_later_image_are_not_called_too_small() -> None:
+    x, y = torch.rand(2, 2, 3, 96, 96)
+    with pytest.raises(AssertionError, match="size"):
+        piq.MultiScale(piq.ssim)(x[..., :80, :80], y)
+    x[1] *= 255
+    with pytest.raises(AssertionError, match="lower or equal"):
+        piq.MultiScale(piq.ssim)(x, y)
+
+
+def test_a_gpu_out_of_memory_says_so() -> None:
+    def demanding(x: Tensor, y: Tensor) -> Tensor:
+        if x.shape[-1] < 32:
+            raise torch.cuda.OutOfMemoryError("no memory left")
+        return (x - y).abs().mean((1, 2, 3))
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        MultiScale(demanding)(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,7 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -145,6 +149,23 @@ def test_functions_build_their_network_once():
     assert adapter._kept.cache_info().misses == 1
 
 
+def test_functions_take_weights_of_levels_in_any_form():
+    x, y = images()
+    adapter._kept.cache_clear()
+    scores = [piq.msds_fast(x, y, levels=2, fusion=form((0.25, 0.75))) for form in (tuple, list, torch.tensor, np.array)]
+    assert torch.stack(scores).unique().numel() == 1
+    assert adapter._kept.cache_info().misses == 1
+
+
+def test_functions_keep_a_network_for_each_type():
+    x, y = images(1)
+    adapter._kept.cache_clear()
+    single, double = piq.deepssim_fast(x, y), piq.deepssim_fast(x.double(), y.double())
+    assert adapter._kept.cache_info().misses == 2
+    assert torch.equal(piq.deepssim_fast(x, y), single)
+    assert double.dtype == torch.float64
+
+
 def test_random_weights_are_never_kept():
     x, y = images()
     assert piq.deepssim(x, y, **ALEXNET) != piq.deepssim(x, y, **ALEXNET)
@@ -200,6 +221,26 @@ def test_a_users_metric_appears(own_metric):
     registry.register(own_metric)
     assert torch.allclose(piq.test_difference(x, y), (x - y).abs().mean())
     assert torch.allclose(piq.TestDifferenceLoss()(x, y), (x - y).abs().mean())
+
+
+@pytest.mark.parametrize("name", ["deepssim_fast", "msds", "MSDSFastLoss", "DeepSSIMLiteLoss", "MSDSLoss"])
+def test_every_name_is_imported_and_pickled_from_the_adapter(name):
+    assert pickle.loads(pickle.dumps(getattr(piq, name))) is getattr(piq, name) is getattr(adapter, name)
+
+
+def test_a_loss_is_pickled():
+    x, y = images()
+    loss = piq.DeepSSIMLiteLoss(**ALEXNET)
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(x, y), loss(x, y))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = adapter.nonsense
+
+
+def test_a_second_metric_does_not_take_the_name_of_another(own_metric):
+    mine = piq.MSDSLoss
+    with pytest.warns(RuntimeWarning, match="'MSDSLoss' already"):
+        registry.register(replace(own_metric, title="MSDS"))
+    assert piq.MSDSLoss is mine
 
 
 def test_a_name_of_piq_is_left_alone(own_metric, monkeypatch):

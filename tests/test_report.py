@@ -2,6 +2,7 @@ import base64
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def test_page_says_what_was_found(written):
     best = summed.table.set_index(["dataset", "metric"]).loc[("first set", "good")]
     assert f"Highest SRCC: good, {best['srcc']:.3f} [{best['srcc_low']:.3f}, {best['srcc_high']:.3f}]" in page
     assert "poor has no score for 1 of 48 images of first set." in page
-    assert "second tells no type of distortion" in page
+    assert "second names no types of distortion" in page
     for text in ("weights.pth", "ab" * 32, "torch 2", "100 resamples of references, seed 0", "above 0.25 cycles per pixel"):
         assert text in page
     assert "first set: 48 pairs, 8 references, lower is better" in page
@@ -102,6 +103,13 @@ def test_pictures_of_names_that_look_alike_are_kept_apart(tmp_path):
     names = ("ms-ssim", "ms_ssim", "ms ssim", "猫.png", "狗.png", "ms_ssim")
     paths = [tmp_path / pictures.keep(name.encode(), name, "svg", "")["path"] for name in names]
     assert [path.read_bytes().decode() for path in paths] == list(names)
+
+
+def test_an_image_that_pillow_cannot_show_costs_no_report(tmp_path):
+    made = made_up(tmp_path)
+    for path in set(made.scores.table["distorted"]):
+        Path(path).write_text("read in windows, or 16 bits per colour")
+    assert report.write_report(made, summary.summarise(made.scores, resamples=0), tmp_path / "out").is_file()
 
 
 def test_markdown_shows_pictures_that_exist(written):

@@ -1,6 +1,6 @@
 """Peak memory and time against the size of an image pair in TIFF files.
 
-    python tests/benchmarks/memory.py --metric deepssim-fast 2048 4096 8192 16384
+    python tests/benchmarks/memory.py table --metric deepssim-fast 2048 4096 8192 16384
 
 Each size is made, then scored, in processes of their own; the peak is that process's largest resident set (``ru_maxrss``),
 Python and torch included.
@@ -77,9 +77,16 @@ def score(folder: Path, metric: str, how: How) -> None:
     start = time.perf_counter()
     value = built.compare(built.represent(read("distorted")), built.represent(read("reference"))).item()
     seconds = time.perf_counter() - start
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    print(json.dumps({"score": value, "seconds": seconds, "peak": peak}))
+    print(json.dumps({"score": value, "seconds": seconds, "peak": _peak(resource.RUSAGE_SELF)}))
+
+
+@app.command()
+def command(folder: Path, metric: str) -> None:
+    """Score the pair with ``msds score``; print what it prints, the seconds and its peak in MiB."""
+    files = ["--reference", folder / "reference.tif", "--distorted", folder / "distorted.tif"]
+    start = time.perf_counter()
+    subprocess.run(["msds", "score", "-m", metric, *files], check=True)
+    print(f"{time.perf_counter() - start:.0f} s, {_peak(resource.RUSAGE_CHILDREN):.0f} MiB")
 
 
 @app.command()
@@ -137,6 +144,12 @@ def pixels(
             label = f"auto: {side}" if tile == "auto" else tile
             field = max(layer.receptive_field for layer in plan.layers)
             print(f"| {name} | {field} | {joined} | {label} | {first**2:.2f} | {second**2:.2f} |")
+
+
+def _peak(whose: int) -> float:
+    """Largest resident set in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(whose).ru_maxrss * unit / 2**20
 
 
 def _run(*arguments: str) -> str:
