@@ -97,9 +97,9 @@ def run(
         MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: a metric cannot be made.
     """
     chosen = choose_device(device)
-    _check_names("data set", [data.name for data in datasets])
+    _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
     entries = [_entry(metric, chosen, amp) for metric in metrics]
-    _check_names("metric", [entry.scorer.name for entry in entries])
+    _check_names("metric", [entry.scorer.name for entry in entries], "give each once")
     keys = {data.name: [pair_key(*pair) for pair in _paths(data)] for data in datasets}
     with Results(results) as kept:
         numbers = [kept.metric(entry.scorer.name, entry.identity) for entry in entries]
@@ -120,12 +120,11 @@ def run(
     return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp))
 
 
-def _check_names(kind: str, names: Sequence[str]) -> None:
+def _check_names(kind: str, names: Sequence[str], advice: str) -> None:
     if not names:
         raise ValueError(f"no {kind} given")
     if len(set(names)) < len(names):
-        advice = ": name them, --csv NAME=FILE or load_csv(name=...)" if kind == "data set" else ""
-        raise ValueError(f"two {kind}s of one name: {', '.join(names)}{advice}")
+        raise ValueError(f"two {kind}s of one name: {', '.join(names)}; {advice}")
 
 
 def _paths(data: Dataset) -> list[tuple[str, str]]:

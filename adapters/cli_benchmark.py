@@ -89,6 +89,7 @@ def benchmark(
             if output is not None:
                 write_table(summed.table, output)
         _show(summed)
+        say_failures(made.scores.failures)
         if report is not None:
             from .report import write_report
 
@@ -97,7 +98,6 @@ def benchmark(
     except KeyboardInterrupt:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(INTERRUPTED) from None
-    say_failures(made.scores.failures)
     if len(made.scores.failures):
         raise typer.Exit(INCOMPLETE)
 

@@ -149,8 +149,8 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
     - speed: one at a millisecond per image, zero at ten seconds, linear in the logarithm in between.
 
     With several data sets each factor is the mean over them. Where a metric fails and another does not, its factor is zero.
-    The overall figure is the mean of the factors, weighted by
-    ``factors``; a factor that is not known for any metric is left out for all.
+    The overall figure is the mean of the factors, weighted by ``factors``; a factor that is not known for any metric is
+    left out for all.
 
     Args:
         table: ``dataset``, ``metric``, ``plcc``, ``srcc``, ``seconds``.
@@ -176,8 +176,8 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
             "speed": table["seconds"].map(speed),
         }
     )
-    worst = _consistency(by_distortion)
-    values = values.merge(worst.rename("consistency").reset_index(), on=["dataset", "metric"], how="left")
+    consistency = _consistency(by_distortion).rename("consistency").reset_index()
+    values = values.merge(consistency, on=["dataset", "metric"], how="left")
     # What a metric fails at must not raise its mean: zero, where others show that it can be known.
     of_dataset = values.groupby("dataset", sort=False)[list(FACTORS)]
     values[list(FACTORS)] = of_dataset.transform(lambda column: column.fillna(0) if column.notna().any() else column)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -145,12 +145,15 @@ def product_seconds(matrices: Tensor, repeats: int = 3) -> float:
     return median(seconds(torch.matmul, *matrices) for _ in range(repeats))
 
 
-def lacks_memory(name: str, error: Exception) -> bool:
-    """Whether that is why the metric failed; says so."""
-    if not isinstance(error, MemoryError) and "memory" not in str(error) and "allocate" not in str(error):
-        return False
-    print(f"{name}: {(str(error) or 'out of memory').splitlines()[0]}", flush=True)
-    return True
+@contextmanager
+def if_it_fits(name: str) -> Iterator[None]:
+    """Where the metric needs more memory than there is, say so and go on."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error) and "allocate" not in str(error):
+            raise
+        print(f"{name}: {(str(error) or 'out of memory').splitlines()[0]}", flush=True)
 
 
 def warm_up(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, int]:
@@ -158,17 +161,13 @@ def warm_up(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, int]:
     n = 1 if x.device.type == "cpu" and x[:, 0].numel() > LONG else len(x)
     flop = {}
     for name, call in calls.items():
-        try:
+        with if_it_fits(name):
             if name == "deepssim, further image":
                 call(x, y)  # keeps the references, which are not to be counted
                 call(x[:n], y[:n])
             with FlopCounterMode(display=False) as counter:
                 call(x[:n], y[:n])
-        except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(name, error):
-                raise
-            continue
-        flop[name] = counter.get_total_flops() * len(x) // n
+            flop[name] = counter.get_total_flops() * len(x) // n
     return flop
 
 
@@ -176,11 +175,8 @@ def one_round(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, float]:
     """Seconds of one call of each metric that fits into memory."""
     times = {}
     for name, call in calls.items():
-        try:
+        with if_it_fits(name):
             times[name] = seconds(call, x, y)
-        except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(name, error):
-                raise
     return times
 
 
