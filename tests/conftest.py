@@ -58,7 +58,7 @@ def toolkits_as_before() -> Iterator[None]:
 
         tables += [DEFAULT_CONFIGS, ARCH_REGISTRY._obj_map]
     if "piq" in sys.modules:
-        from msds_plugin.adapters import piq as adapter
+        from msds_plugin.adapters.piq import metric as adapter
 
         tables += [vars(sys.modules["piq"]), adapter._losses, adapter._functions]
     before = [dict(table) for table in tables]

@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters import benchmark, failures, statistics, summary
-from msds_plugin.adapters.cli import app
-from msds_plugin.adapters.datasets import Dataset, load_csv
-from msds_plugin.adapters.results import Results
-from msds_plugin.adapters.scorers import Scorer, create_scorer, parse_metric
+from msds_plugin.adapters.benchmark import failures, statistics, summary
+from msds_plugin.adapters.benchmark import runner as benchmark
+from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.common.names import parse_metric
+from msds_plugin.adapters.common.scorer import Scorer
+from msds_plugin.adapters.results.store import Results
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -277,10 +280,10 @@ from pathlib import Path
 
 sys.modules["pyiqa"] = sys.modules["piq"] = None  # as if not installed: they take long to import, and none is needed
 import torch
-from msds_plugin.adapters import benchmark, summary
-from msds_plugin.adapters.datasets import load_csv
-from msds_plugin.adapters.results import Results
-from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.benchmark import runner as benchmark, summary
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.results.store import Results
+from msds_plugin.adapters.common.scorer import Scorer
 
 torch.set_num_threads(1)
 folder, results, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

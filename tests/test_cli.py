@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters import cli_score, demo, terminal
-from msds_plugin.adapters.cli import app
-from msds_plugin.adapters.images import read_image
-from msds_plugin.adapters.scorers import create_scorer
-from msds_plugin.adapters.tables import read_table, write_table
+from msds_plugin.adapters.cli import score as cli_score
+from msds_plugin.adapters.cli import terminal
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.demo import run as demo
+from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.results.tables import read_table, write_table
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner, Result

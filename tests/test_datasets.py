@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from msds_plugin.adapters.datasets import from_pyiqa, load_csv, load_pyiqa
+from msds_plugin.adapters.benchmark.datasets import from_pyiqa, load_csv, load_pyiqa
 from PIL import Image
 
 

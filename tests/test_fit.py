@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters import fit
-from msds_plugin.adapters.cli import app
-from msds_plugin.adapters.datasets import Dataset, load_csv
-from msds_plugin.adapters.images import read_image
-from msds_plugin.adapters.scorers import create_scorer
+from msds_plugin.adapters.benchmark import fit
+from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
 from scipy import stats
 from torch.nn import functional as F

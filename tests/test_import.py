@@ -123,5 +123,5 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"msds_plugin"}
     files = [path for part in ("registry", "adapters") for path in (ROOT / part).rglob("*") if path.is_file()]
     needed = {str(path.relative_to(ROOT)) for path in files if path.suffix in (".py", ".html", ".md")}
-    assert {"registry/__init__.py", "adapters/pyiqa.py", "adapters/templates/report.html"} <= needed
+    assert {"registry/__init__.py", "adapters/pyiqa/metric.py", "adapters/report/templates/report.html"} <= needed
     assert {f"msds_plugin/{name}" for name in (*needed, "py.typed")} <= {*names}, needed

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 from msds_plugin.adapters import attach
-from msds_plugin.adapters.scorers import create_scorer
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from torch import Tensor, nn
 from torch.nn import functional as F
 

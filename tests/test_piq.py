@@ -13,7 +13,7 @@ from msds_plugin.fusion_file import FusionFile, FusionTarget
 piq = pytest.importorskip("piq")
 pytest.importorskip("timm")
 
-from msds_plugin.adapters import piq as adapter  # noqa: E402
+from msds_plugin.adapters.piq import metric as adapter  # noqa: E402
 
 ALEXNET = {"backbone": "alexnet", "weights": None, "layers": "relu2"}
 

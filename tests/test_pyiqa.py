@@ -10,7 +10,7 @@ from msds_plugin import registry
 pyiqa = pytest.importorskip("pyiqa")
 pytest.importorskip("timm")
 
-from msds_plugin.adapters import pyiqa as adapter  # noqa: E402
+from msds_plugin.adapters.pyiqa import metric as adapter  # noqa: E402
 
 NAMES = ["deepssim", "deepssim-lite", "deepssim-fast", "msds", "msds-lite", "msds-fast"]
 

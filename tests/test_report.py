@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from msds_plugin.adapters import benchmark, report, summary
+from msds_plugin.adapters.benchmark import runner as benchmark
+from msds_plugin.adapters.benchmark import summary
+from msds_plugin.adapters.report import page as report
 from PIL import Image
 
 METRICS = {"good": False, "fair(alexnet)": True, "poor": False, "piq:odd|name": False}

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from msds_plugin.adapters import scoring
-from msds_plugin.adapters.images import ImageFileError, decode, read_image, to_tensor
-from msds_plugin.adapters.pairs import Pair, match
-from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
-from msds_plugin.adapters.scoring import score_pairs
+from msds_plugin.adapters.common.scorer import Scorer, choose_device
+from msds_plugin.adapters.images.pairs import Pair, match
+from msds_plugin.adapters.images.read import ImageFileError, decode, read_image, to_tensor
+from msds_plugin.adapters.scoring import engine as scoring
+from msds_plugin.adapters.scoring.engine import score_pairs
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image, ImageFile
 from skimage import data
 from torch import nn

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from msds_plugin.adapters import statistics as S
+from msds_plugin.adapters.benchmark import statistics as S
 from PIL import Image
 from scipy import stats
 from scipy.optimize import OptimizeResult

@@ -306,8 +306,8 @@ class TestFiles:
     @pytest.mark.parametrize("options", [{}, {"tile": (32, 48)}, {"rowsperstrip": 7}, {"rowsperstrip": 150}])
     @pytest.mark.parametrize("compression", [None, "zlib"])
     def test_windows_are_those_of_the_whole_file(self, pixels, write, options, compression):
-        from msds_plugin.adapters.images import read_image
-        from msds_plugin.adapters.large_images import LargeImage
+        from msds_plugin.adapters.images.large import LargeImage
+        from msds_plugin.adapters.images.read import read_image
 
         path = write(pixels, photometric="rgb", compression=compression, **options)
         image = LargeImage(path)
@@ -315,7 +315,7 @@ class TestFiles:
         assert torch.equal(image.read(30, 9, 101, 77), read_image(path)[..., 30:131, 9:86])
 
     def test_grey_depths_and_transparency(self, pixels, write):
-        from msds_plugin.adapters.large_images import LargeImage
+        from msds_plugin.adapters.images.large import LargeImage
 
         expected = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         whole = (0, 0, 150, 140)
@@ -327,8 +327,8 @@ class TestFiles:
         assert torch.equal(LargeImage(transparent).read(*whole), expected)
 
     def test_refused(self, pixels, write, tmp_path):
-        from msds_plugin.adapters.images import ImageFileError
-        from msds_plugin.adapters.large_images import LargeImage
+        from msds_plugin.adapters.images.large import LargeImage
+        from msds_plugin.adapters.images.read import ImageFileError
 
         with pytest.raises(ImageFileError, match="float32"):
             LargeImage(write(pixels[..., 0].astype(np.float32)))
@@ -347,7 +347,7 @@ class TestFiles:
             LargeImage(cut).read(0, 0, 150, 140)
 
     def test_only_large_tiffs_are_opened_in_windows(self, pixels, write, monkeypatch, tmp_path):
-        from msds_plugin.adapters import large_images
+        from msds_plugin.adapters.images import large as large_images
         from PIL import Image
 
         path = write(pixels, photometric="rgb")
@@ -363,10 +363,10 @@ class TestFiles:
         assert large_images.open_large(tmp_path / "missing.tif") is None
 
     def test_engine_scores_large_files_beside_small_ones(self, pixels, write, monkeypatch, tmp_path):
-        from msds_plugin.adapters import large_images
-        from msds_plugin.adapters.pairs import Pair
-        from msds_plugin.adapters.scorers import create_scorer
-        from msds_plugin.adapters.scoring import score_pairs
+        from msds_plugin.adapters.images import large as large_images
+        from msds_plugin.adapters.images.pairs import Pair
+        from msds_plugin.adapters.scoring.engine import score_pairs
+        from msds_plugin.adapters.scoring.scorers import create_scorer
         from PIL import Image
 
         large, small = write(pixels, photometric="rgb", tile=(32, 32)), tmp_path / "small.png"
@@ -385,8 +385,8 @@ class TestFiles:
                 assert result.score == pytest.approx(expected.score, abs=1e-5, nan_ok=True)
 
     def test_score_of_files(self, pixels, write, monkeypatch):
-        from msds_plugin.adapters.images import read_image
-        from msds_plugin.adapters.large_images import LargeImage
+        from msds_plugin.adapters.images.large import LargeImage
+        from msds_plugin.adapters.images.read import read_image
 
         metric = MSDS(levels=2, backbone="squeezenet1_1", weights=None)
         path = write(pixels, photometric="rgb", tile=(32, 32))

@@ -13,11 +13,12 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
-from msds_plugin.adapters.datasets import Dataset, load_csv
-from msds_plugin.adapters.pairs import Pair
-from msds_plugin.adapters.scorers import Scorer, create_scorer
-from msds_plugin.adapters.scoring import score_pairs
-from msds_plugin.adapters.statistics import srcc
+from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
+from msds_plugin.adapters.benchmark.statistics import srcc
+from msds_plugin.adapters.common.scorer import Scorer
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.scoring.engine import score_pairs
+from msds_plugin.adapters.scoring.scorers import create_scorer
 
 
 def scores(scorer: Scorer, data: Dataset, dtype: torch.dtype | None) -> pd.Series[float]:

@@ -22,10 +22,11 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from msds_plugin.adapters.images import read_image
-from msds_plugin.adapters.pairs import Pair
-from msds_plugin.adapters.scorers import Scorer, create_scorer
-from msds_plugin.adapters.scoring import score_pairs
+from msds_plugin.adapters.common.scorer import Scorer
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.scoring.engine import score_pairs
+from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
 from skimage import data
 

@@ -61,7 +61,7 @@ def score(folder: Path, metric: str, how: How) -> None:
     import numpy as np
     import tifffile
     import torch
-    from msds_plugin.adapters.large_images import LargeImage
+    from msds_plugin.adapters.images.large import LargeImage
 
     from msds_plugin import registry
 

@@ -14,8 +14,8 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
-from msds_plugin.adapters.datasets import load_csv
-from msds_plugin.adapters.images import read_image
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
 from rich import print as show
 from rich.progress import track
 from scipy.stats import spearmanr

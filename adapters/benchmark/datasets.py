@@ -1,0 +1,184 @@
+"""Opinion-scored data sets as tables: pyiqa's by name, or any CSV."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...errors import MissingDependencyError
+
+#: What a column may be called, by what it holds; the first three are needed.
+COLUMNS = {
+    "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path", "hq_name"),
+    "distorted": ("distorted", "dist", "dist_name", "distorted_name", "dist_img", "img_name", "dist_path"),
+    "score": ("score", "mos", "dmos", "mos_label", "elo_score"),
+    "distortion": ("distortion", "dist_type", "type"),
+    "std": ("std", "mos_std", "dmos_std", "score_std"),
+}
+
+_TID = (
+    "additive Gaussian noise, noise in colour components, spatially correlated noise, masked noise, high-frequency noise, "
+    "impulse noise, quantisation noise, Gaussian blur, denoising, JPEG, JPEG2000, JPEG transmission errors, "
+    "JPEG2000 transmission errors, non-eccentricity pattern noise, local blocks, mean shift, contrast change, saturation "
+    "change, multiplicative Gaussian noise, comfort noise, compression of noisy images, colour quantisation with dither, "
+    "chromatic aberrations, sparse sampling"
+)
+_KADID = (
+    "Gaussian blur, lens blur, motion blur, colour diffusion, colour shift, colour quantisation, colour saturation 1, "
+    "colour saturation 2, JPEG2000, JPEG, white noise, white noise in colour, impulse noise, multiplicative noise, denoising, "
+    "brighten, darken, mean shift, jitter, non-eccentricity patch, pixelate, quantisation, colour block, high sharpen, "
+    "contrast change"
+)
+_NUMBER = r"_(\d+)_\d+\.\w+$"
+
+#: Where pyiqa's data sets say the type of distortion in the name of the image, and the names of types that are numbered
+#: from one; PIPAL's stay numbers.
+_DISTORTION: dict[str, tuple[str, str]] = {
+    "live": (r"([a-z0-9]+)/[^/]+$", ""),
+    "livem": (r"(blurjpeg|blurnoise)/", ""),
+    "csiq": (r"\.([A-Za-z0-9]+)\.\d+\.\w+$", ""),
+    "tid2008": (_NUMBER, _TID),
+    "tid2013": (_NUMBER, _TID),
+    "kadid10k": (_NUMBER, _KADID),
+    "pipal": (_NUMBER, ""),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with opinion scores.
+
+    Attributes:
+        name: for tables.
+        table: one row per distorted image: ``reference`` and ``distorted`` (paths), ``score`` (float); ``distortion`` (str)
+            and ``std`` (float) where they are known.
+        lower_is_better: True for difference scores (DMOS).
+    """
+
+    name: str
+    table: pd.DataFrame
+    lower_is_better: bool
+
+
+def load_csv(
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    lower_is_better: bool = False,
+    name: str | None = None,
+) -> Dataset:
+    """A data set from a CSV file.
+
+    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the header, by position as in
+    pyiqa's meta-info files: reference, distorted, score. Other columns are ignored.
+
+    Args:
+        path: the CSV file, with a header.
+        root: folder the image names are relative to; None for the CSV's own folder.
+        lower_is_better: the scores are difference scores (DMOS).
+        name: for tables; None for the file's stem.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: fewer than three columns, a missing column, no rows, scores that are not finite numbers, a pair twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no CSV file at {path}")
+    raw = pd.read_csv(path, index_col=False)  # or a comma at the end of every line would shift the columns
+    lower = {str(column).strip().lower(): column for column in raw.columns}
+    found = {
+        key: next(lower[n] for n in names if n in lower) for key, names in COLUMNS.items() if any(n in lower for n in names)
+    }
+    needed = ("reference", "distorted", "score")
+    if not any(key in found for key in needed):
+        if raw.shape[1] < len(needed):
+            raise ValueError(f"{path} has {raw.shape[1]} columns: at least reference, distorted and score are needed")
+        found |= dict(zip(needed, raw.columns, strict=False))
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(map(str, raw.columns))}")
+    table = pd.DataFrame({key: raw[column] for key, column in found.items()})
+    base = path.parent if root is None else Path(root)
+    for key in ("reference", "distorted"):
+        table[key] = [str(base / str(value)) for value in table[key]]
+    for key in {"score", "std"} & set(table):
+        table[key] = pd.to_numeric(table[key], errors="coerce")
+    bad = table.index[table["score"].isna() | table["score"].abs().eq(float("inf"))]
+    if len(table) == 0 or len(bad):
+        rows = ", ".join(str(int(row) + 2) for row in bad[:5])
+        raise ValueError(f"{path} has no rows" if len(table) == 0 else f"{path} has no finite score in lines {rows}")
+    twice = table.index[table.duplicated(["reference", "distorted"])]
+    if len(twice):
+        raise ValueError(f"{path} lists the pair of line {int(twice[0]) + 2} twice: {table['distorted'][twice[0]]}")
+    return Dataset(name or path.stem, table, lower_is_better)
+
+
+def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
+    """A full-reference data set by pyiqa's name, through pyiqa's own loader and its table of data sets.
+
+    Standard deviations come from pyiqa's meta-info file where it has them, types of distortion from the images' names.
+
+    Args:
+        name: ``live``, ``tid2013``, ... of ``pyiqa.get_dataset_info()``.
+        root: the folder that holds pyiqa's data sets (its ``data_root``); what is missing there pyiqa downloads.
+
+    Raises:
+        MissingDependencyError: pyiqa is not installed.
+        ValueError: a name that pyiqa does not know, or a data set without references.
+        FileNotFoundError: it is not in ``root`` and cannot be downloaded.
+    """
+    try:
+        import pyiqa
+    except ImportError as error:
+        raise MissingDependencyError(f"data sets by name need pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    known: dict[str, dict[str, Any]] = pyiqa.get_dataset_info()
+    if name not in known:
+        raise ValueError(f"pyiqa knows no data set named {name!r}; it knows {', '.join(known)}")
+    info = known[name]
+    if info["type"] != "GeneralFRDataset":
+        raise ValueError(f"{name} has no reference images: a full-reference data set is needed")
+    try:
+        with redirect_stdout(sys.stderr):  # pyiqa says there what it loads
+            loaded = pyiqa.load_dataset(name, data_root=str(root))
+    except (OSError, AssertionError) as error:
+        raise FileNotFoundError(f"pyiqa cannot load {name} from {root}: {error}") from error
+    return from_pyiqa(loaded, name, bool(info.get("lower_better", False)))
+
+
+def from_pyiqa(dataset: Any, name: str, lower_is_better: bool) -> Dataset:
+    """The table of one of pyiqa's full-reference data set objects, its own split of it if it has one."""
+    rows = [(str(item[0]), str(item[1]), float(item[2])) for item in dataset.paths_mos if len(item) >= 3]
+    if not rows:
+        raise ValueError(f"{name} has no reference images: a full-reference data set is needed")
+    table = pd.DataFrame(rows, columns=["reference", "distorted", "score"])
+    std = _std_by_image(dataset)
+    if std:
+        table["std"] = [std.get(path, float("nan")) for path in table["distorted"]]
+    if name in _DISTORTION:
+        table["distortion"] = [_distortion(path, *_DISTORTION[name]) for path in table["distorted"]]
+    return Dataset(name, table, lower_is_better)
+
+
+def _std_by_image(dataset: Any) -> dict[str, float]:
+    meta: pd.DataFrame | None = getattr(dataset, "meta_info", None)
+    if meta is None:
+        return {}
+    column = next((name for name in meta if str(name).lower() in COLUMNS["std"]), None)
+    if column is None:
+        return {}
+    folder = dataset.opt["dataroot_target"]
+    return {os.path.join(folder, str(path)): float(std) for path, std in zip(meta.iloc[:, 1], meta[column], strict=True)}
+
+
+def _distortion(path: str, pattern: str, names: str) -> str | None:
+    found = re.search(pattern, Path(path).as_posix())
+    if found is None or not names:
+        return found and found[1]
+    return dict(enumerate(names.split(", "), 1)).get(int(found[1]), found[1])

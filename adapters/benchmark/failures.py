@@ -1,0 +1,155 @@
+"""Where a metric fails: the images it judges worst, and whether its error goes with their high frequencies."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import fft, signal
+from torch import Tensor
+
+from ..images.large import is_large
+from ..images.read import ImageFileError, read_image
+from . import statistics
+from .summary import Scores
+
+#: Cycles per pixel above which energy counts as high-frequency: half of what a row of pixels can carry.
+FREQUENCY = 0.25
+#: The share of the images, those with the largest errors, that are looked at as outliers.
+OUTLIERS = 0.1
+
+
+def high_frequency_share(image: Tensor, frequency: float = FREQUENCY) -> float:
+    r"""The share of an image's spectral energy above a frequency, whatever its direction.
+
+    .. math:: \sum_{|f| > f_0} P(f) \,/\, \sum_{f \ne 0} P(f)
+
+    with P the power spectrum of the luma (ITU-R BT.601) after its mean is taken away and a Hann window laid over it, so that
+    the borders do not count as edges.
+
+    Args:
+        image: (1, 3, H, W) or (3, H, W), in [0, 1].
+        frequency: f0 in cycles per pixel, between 0 and 0.707 (a diagonal pattern of single pixels); 0.5 is a pattern of
+            single rows or columns.
+
+    Returns:
+        In [0, 1]; NaN for an image of one colour.
+    """
+    rgb = image.reshape(3, *image.shape[-2:]).double().cpu().numpy()
+    luma = np.tensordot((0.299, 0.587, 0.114), rgb, 1)
+    height, width = luma.shape
+    window = np.outer(signal.windows.hann(height + 2)[1:-1], signal.windows.hann(width + 2)[1:-1])
+    centred = (luma - (luma * window).sum() / window.sum()) * window
+    if np.abs(centred).max() < 1e-9:
+        return math.nan
+    power = np.abs(fft.rfft2(centred)) ** 2
+    power[:, 1 : (width + 1) // 2] *= 2  # the half of the spectrum that rfft2 leaves out
+    power[0, 0] = 0
+    radius = np.hypot(fft.fftfreq(height)[:, None], fft.rfftfreq(width)[None, :])
+    return float(power[radius > frequency].sum() / power.sum())
+
+
+def energies(paths: Iterable[str], frequency: float = FREQUENCY, advance: Callable[[], None] | None = None) -> dict[str, float]:
+    """:func:`high_frequency_share` of image files; NaN for one that cannot be read, or not as a whole.
+
+    Args:
+        paths: may repeat; each file is read once.
+        frequency: in cycles per pixel.
+        advance: called after each file.
+    """
+    unique = list(dict.fromkeys(paths))
+    found: dict[str, float] = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for path, share in zip(unique, pool.map(partial(_share, frequency=frequency), unique), strict=True):
+            found[path] = share
+            if advance is not None:
+                advance()
+    return found
+
+
+def _share(path: str, frequency: float) -> float:
+    try:
+        return math.nan if is_large(path) else high_frequency_share(read_image(path), frequency)
+    except ImageFileError:
+        return math.nan
+
+
+def errors(scores: Scores, mappings: Mapping[tuple[str, str], statistics.Mapping]) -> pd.DataFrame:
+    """Every scored pair with its ``predicted`` opinion (the score after the mapping) and its ``error``, worst first.
+
+    The error is the distance of prediction and opinion, on the scale of the opinions.
+    """
+    scored = scores.table[scores.table["error"].isna()].drop(columns="error")
+    parts = []
+    for (dataset, metric), rows in scored.groupby(["dataset", "metric"], sort=False):
+        predicted = mappings[str(dataset), str(metric)](rows["score"])
+        distance = np.abs(predicted - rows["opinion"])
+        parts.append(rows.assign(predicted=predicted, error=distance).sort_values("error", ascending=False, kind="stable"))
+    return pd.concat(parts, ignore_index=True) if parts else scored.assign(predicted=0.0, error=0.0)
+
+
+def relations(
+    errors: pd.DataFrame,
+    energy: Mapping[str, float],
+    resamples: int = statistics.RESAMPLES,
+    seed: int = statistics.SEED,
+) -> pd.DataFrame:
+    """Whether each metric's errors go with the high-frequency energy of the images.
+
+    Args:
+        errors: from :func:`errors`.
+        energy: from :func:`energies`, by path, of references and distorted images.
+        resamples, seed: of the bootstrap over references.
+
+    Returns:
+        One row per data set, metric and image (``reference`` or ``distorted``): ``srcc`` of error and energy, its 95 %
+        interval ``low``, ``high``; ``outliers``, the tenth of the pairs with the largest errors (at least one), and how many
+        of them are ``above_median`` in energy; ``count``; ``verdict``: ``grows``, ``falls`` (the interval leaves out zero)
+        or ``not shown``.
+    """
+    rows = []
+    for (dataset, metric), part in errors.groupby(["dataset", "metric"], sort=False):
+        for image in ("reference", "distorted"):
+            share = part[image].map(energy)
+            known = part[share.notna()]
+            share = share[share.notna()]
+            worst = share.iloc[: math.ceil(OUTLIERS * len(share))]  # the errors come worst first
+            low, high = statistics.correlation_interval(known["error"], share, known["reference"], resamples, seed)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "metric": metric,
+                    "image": image,
+                    "srcc": statistics.srcc(known["error"], share),
+                    "low": low,
+                    "high": high,
+                    "outliers": len(worst),
+                    "above_median": int((worst > share.median()).sum()),
+                    "count": len(known),
+                    "verdict": "grows" if low > 0 else "falls" if high < 0 else "not shown",
+                }
+            )
+    columns = ["dataset", "metric", "image", "srcc", "low", "high", "outliers", "above_median", "count", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def claims(relations: pd.DataFrame) -> list[str]:
+    """What :func:`relations` shows, in sentences: one for each data set, kind of image and verdict, naming the metrics."""
+    said = {
+        "grows": "errors grow with",
+        "falls": "errors fall with",
+        "not shown": "no relation of errors is shown to",
+    }
+    sentences = []
+    for (dataset, image), part in relations.groupby(["dataset", "image"], sort=False):
+        for verdict, words in said.items():
+            rows = part[part["verdict"] == verdict].to_dict("records")
+            if rows:
+                metrics = ", ".join(f"{row['metric']} ({row['srcc']:+.2f})" for row in rows)
+                sentences.append(f"{dataset}: {words} the high-frequency energy of the {image} image for {metrics}.")
+    return sentences

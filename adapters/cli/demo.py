@@ -1,0 +1,51 @@
+"""``msds demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import clean_stdout, progress, say, setup, show_table
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to save (.png, .pdf, .svg, ...).")] = Path("demo.png"),
+) -> None:
+    """Distort photographs, score them, draw the outcome.
+
+    The photographs are those that scikit-image ships. Nothing is downloaded: the metrics use VGG16 if its weights are on this
+    machine, otherwise EfficientNet-Lite0.
+    """
+    import pandas as pd
+
+    from ... import registry
+    from ..demo.picture import check_picture, draw
+    from ..demo.run import choose_metrics, count, run
+    from ..scoring.scorers import create_scorer
+
+    with setup(), clean_stdout():
+        check_picture(output)
+        names, backbone = choose_metrics()
+        scorers = [create_scorer(name) for name in names]
+    titles = {**{name: registry.get(name).title for name in names}, "SSIM": "SSIM"}
+    say(f"{' and '.join(registry.get(name).title for name in names)} on {backbone}")
+
+    rows = []
+    with clean_stdout(), progress("scoring", count()) as advance:
+        for row in run(scorers):
+            rows.append(row)
+            advance()
+    table = pd.DataFrame(rows)
+    draw(table, output, titles)
+
+    means = table.groupby(["distortion", "level"], sort=False).mean(numeric_only=True).reset_index()
+    columns = [*titles, "PSNR"]
+    cells = [
+        [f"{row.distortion}", f"{row.strength:g}", *(f"{value:.3f}" for value in scores)]
+        for row, scores in zip(means.itertuples(), means[columns].to_numpy(), strict=True)
+    ]
+    show_table(["distortion", "strength", *(titles.get(name, name) for name in columns)], cells, numbers=len(columns))
+    say("Means over the photographs; crops were enlarged to the reference's size for SSIM and PSNR, and for them only")
+    say(f"Picture saved as {output}")

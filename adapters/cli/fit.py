@@ -1,0 +1,96 @@
+"""``msds fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .datasets import datasets_of
+from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
+
+if TYPE_CHECKING:
+    from ..benchmark.fit import FusionFit
+
+
+def fit(
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", "-m", help="msds, msds-fast, ms-lpips, ..., with options after commas (msds,backbone=alexnet)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
+    dataset: Annotated[str | None, typer.Option(help="Full-reference data set by pyiqa's name.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
+    ] = None,
+    csv: Annotated[str | None, typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
+    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
+    levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
+    results: Annotated[Path, typer.Option(help="Where the scores of each level are kept, and taken from.")] = Path(
+        "msds-fit.sqlite"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+    ] = None,
+) -> None:
+    """Learn the weights of a multiscale metric's levels from opinion scores, and say what they are worth.
+
+    Prints SRCC and PLCC of each level alone, of equal and of learned weights on references that the weights were not learned
+    from, and whether learned weights beat equal ones. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file
+    and msds score --fusion FILE. The scores of each level are kept, so that another seed or number of folds takes seconds.
+
+    Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start, 130
+    interrupted.
+    """
+    from ..benchmark.fit import fit_fusion
+
+    try:
+        with setup(), clean_stdout():
+            if not output.parent.is_dir():
+                raise FileNotFoundError(f"no folder {output.parent} to write {output.name} to: make it first")
+            names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
+            found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
+            if len(found) != 1:
+                raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
+            say(f"Scores are kept in {results}")
+            made = fit_fusion(
+                metric, found[0], levels, folds, results, device, batch_size, workers, seed=seed, progress=progress
+            )
+            made.file.save(output)
+    except KeyboardInterrupt:
+        say("Interrupted: start again to go on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    _show(made)
+    say_failures(made.failures)
+    say(made.verdict)
+    say(f"Weights {', '.join(f'{weight:g}' for weight in made.file.weights)}, from all references, are in {output}")
+    if len(made.failures):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _show(made: FusionFit) -> None:
+    srcc = made.folds.pivot(index="fusion", columns="fold", values="srcc")
+    plcc = made.folds.pivot(index="fusion", columns="fold", values="plcc")
+    rows = [
+        [
+            row["fusion"],
+            *(f"{row[k]:.3f} [{row[f'{k}_low']:.3f}, {row[f'{k}_high']:.3f}]" for k in ("srcc", "plcc")),
+            *(("", "") if row["fusion"] == "equal" else (f"{row['difference']:+.4f}", f"{row['p']:.2g}")),
+        ]
+        for row in made.held_out.to_dict("records")
+    ]
+    show_table(["fusion", "SRCC", "PLCC", "ΔSRCC", "p"], rows, 4, "held-out references, 95 % intervals, against equal weights")
+    print()
+    cells = [
+        [name, *(f"{s:.3f} / {p:.3f}" for s, p in zip(srcc.loc[name], plcc.loc[name], strict=True))]
+        for name in made.held_out["fusion"]
+    ]
+    show_table(["fusion", *(f"fold {fold}" for fold in srcc)], cells, len(srcc.columns), "SRCC / PLCC by fold")

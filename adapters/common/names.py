@@ -1,0 +1,48 @@
+"""What a metric's name says: options after commas, and whether it works on a pyramid."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from ... import registry
+
+#: Of the names of pyiqa's metrics on a pyramid.
+MULTISCALE_PREFIX = "ms-"
+
+
+def on_a_pyramid(name: str) -> bool:
+    """Whether the metric of this name takes ``levels`` and ``fusion``."""
+    return name.startswith(MULTISCALE_PREFIX) or (name in registry.names() and registry.get(name).multiscale)
+
+
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
+
+    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``.
+
+    Raises:
+        ValueError: a part that is not ``option=value``, or an option twice.
+    """
+    name, *parts = _split(text)
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or not option.isidentifier() or option in options:
+            raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value
+    return name, options
+
+
+def _split(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]

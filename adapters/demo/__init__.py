@@ -1,0 +1,1 @@
+"""``msds demo``: photographs distorted at rising strength, their scores, and the picture of both."""

@@ -1,0 +1,5 @@
+"""The registered metrics in pyiqa, ``pyiqa.create_metric("msds")``, and every full-reference metric on a pyramid."""
+
+from .metric import PyiqaMetric, attach
+
+__all__ = ["PyiqaMetric", "attach"]

@@ -1,0 +1,92 @@
+"""The registered metrics in pyiqa, ``pyiqa.create_metric("msds")``, and every full-reference metric on a pyramid."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import torch
+from pyiqa.default_model_configs import DEFAULT_CONFIGS
+from pyiqa.models.inference_model import InferenceModel
+from pyiqa.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ... import registry
+from ...errors import values_unchecked
+from ..common.borrow import is_toolkit_metric, vgg16_weights, with_borrowed_weights
+from . import multiscale as pyiqa_multiscale
+
+
+class PyiqaMetric(nn.Module):
+    """A metric by pyiqa's conventions: (target, reference) to (N, 1), grey images taken as RGB."""
+
+    def __init__(self, metric: nn.Module) -> None:
+        super().__init__()
+        self.metric = metric
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return getattr(self.metric, "smallest", 1)
+
+    def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        """Scores (N, 1) of distorted images ``x`` beside references ``y``, (N, 3 or 1, H, W) in [0, 1]."""
+        x, y = (image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image for image in (x, y))
+        # pyiqa has looked at the range, except for a loss (the only case with gradients enabled), where it may be left.
+        with values_unchecked() if torch.is_grad_enabled() else nullcontext():
+            return self.metric(x, y, **options).reshape(-1, 1)
+
+
+def attach() -> None:
+    """Register every metric of :mod:`msds_plugin.registry` in pyiqa, now and as they come, and the ``ms-`` forms.
+
+    Called again, it registers the ``ms-`` forms of metrics that have come straight into pyiqa's own table since.
+    """
+    registry.subscribe(_add)
+    pyiqa_multiscale.refresh()
+
+
+def _add(metric: registry.Metric) -> None:
+    arch = f"msds_plugin:{metric.name}"
+    taken = DEFAULT_CONFIGS.get(metric.name)
+    if taken is not None and taken["metric_opts"]["type"] != arch:
+        warnings.warn(
+            f"pyiqa has a metric named {metric.name!r} already: it is left alone, and msds_plugin's is not registered there",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return
+
+    def build(**options: Any) -> PyiqaMetric:
+        if is_toolkit_metric(options.get("backbone")):
+            options["backbone"] = _original(options["backbone"])
+        # By name, so that a metric registered again under its name is the one that is built.
+        return PyiqaMetric(registry.create(metric.name, **with_borrowed_weights(options)))
+
+    build.__name__ = arch  # what pyiqa's registry files it under
+    if taken is None:
+        ARCH_REGISTRY.register(build)
+    DEFAULT_CONFIGS[metric.name] = {
+        "metric_opts": {"type": arch},
+        "metric_mode": "FR",
+        "lower_better": metric.lower_is_better,
+        "score_range": ", ".join(f"{bound:g}" for bound in metric.score_range),
+    }
+    pyiqa_multiscale.refresh()
+
+
+def _original(copy: nn.Module) -> nn.Module:
+    """The live metric that ``copy`` was copied from: pyiqa deep-copies the options of a metric, its weights with them."""
+    if not isinstance(copy, InferenceModel):
+        return copy
+    weights = list(vgg16_weights(copy).values())
+    for other in gc.get_objects():
+        if other is copy or type(other) is not InferenceModel:
+            continue
+        with suppress(ValueError):  # a metric without a VGG16
+            theirs = vgg16_weights(other).values()
+            if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights, theirs, strict=True)):
+                return other
+    return copy
