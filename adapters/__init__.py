@@ -6,7 +6,11 @@ import warnings
 from importlib import import_module
 from importlib.util import find_spec
 
+from .moved import keep_old_names
+
 TOOLKITS = ("pyiqa", "piq")
+
+keep_old_names()
 
 
 def attach() -> None:
