@@ -1,33 +1,46 @@
-"""Where the metrics meet the toolkits and the terminal: the only part of the package that knows any of them."""
+"""Where the metrics meet the toolkits, files and the terminal: the only part of the package that knows any of them."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from importlib import import_module
-from importlib.util import find_spec
+from types import ModuleType
+
+from wrapt import register_post_import_hook
 
 from .moved import keep_old_names
 
 TOOLKITS = ("pyiqa", "piq")
 
+_awaited: set[str] = set()
 keep_old_names()
 
 
 def attach() -> None:
-    """Make every registered metric available in the toolkits that are installed; a second time does nothing.
+    """Make every registered metric available in the toolkits: at once in those that are imported, in the others on import.
+
+    No toolkit is imported for it. Called again, it registers the ``ms-`` forms of metrics that have been put straight into
+    pyiqa's own table since.
 
     Warns:
-        RuntimeWarning: a toolkit is installed but cannot be imported; names it and the cause. The rest works.
+        RuntimeWarning: the metrics cannot be registered in a toolkit; names it and the cause. The toolkit itself works.
     """
     for toolkit in TOOLKITS:
-        if find_spec(toolkit) is None:
-            continue
-        try:
-            import_module(f"{__name__}.{toolkit}").attach()
-        except Exception as error:  # whatever is wrong with a toolkit must not keep the others from working
-            warnings.warn(
-                f"{toolkit} is installed but cannot be imported ({type(error).__name__}: {error}); "
-                "the metrics of msds_plugin are not registered there",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        module = sys.modules.get(toolkit)
+        if module is not None:
+            _attach_to(module)
+        elif toolkit not in _awaited:
+            _awaited.add(toolkit)
+            register_post_import_hook(_attach_to, toolkit)
+
+
+def _attach_to(toolkit: ModuleType) -> None:
+    try:
+        import_module(f"{__name__}.{toolkit.__name__}").attach()
+    except Exception as error:  # whatever keeps our metrics out must not keep the toolkit from being imported
+        warnings.warn(
+            f"the metrics of msds_plugin cannot be registered in {toolkit.__name__} ({type(error).__name__}: {error})",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -3,37 +3,17 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
-from .backbones import BACKBONES, Backbone, build_backbone
-from .deepssim import DeepSSIM, DeepSSIMLite
-from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
-from .fusion_file import FusionFile, FusionFileError
-from .multiscale import MSDS, MultiScale
-from .representation import Representation
+import lazy_loader as _lazy
 
 try:
     __version__ = _version("msds-plugin")
 except _NotInstalled:
     __version__ = "0+unknown"
 
-__all__ = [
-    "BACKBONES",
-    "MSDS",
-    "Backbone",
-    "DeepSSIM",
-    "DeepSSIMLite",
-    "FusionFile",
-    "FusionFileError",
-    "MissingDependencyError",
-    "MultiScale",
-    "Representation",
-    "WeightsFileError",
-    "WeightsNotFoundError",
-    "adapters",
-    "build_backbone",
-    "registry",
-]
+# The names and where they live are in __init__.pyi. Each is imported when it is first used, torch with it.
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
 
-# Last, because they need all of the above: the one place where the mathematics knows that there are toolkits.
-from . import adapters, registry
+# The one place where the mathematics knows that there are toolkits: they get the metrics when they are imported.
+from . import adapters as _adapters  # noqa: E402
 
-adapters.attach()
+_adapters.attach()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, check_pair, check_source, saliency_maps
+from .deepssim import DeepSSIM, DeepSSIMLite, check_pair, check_source, saliency_maps
 from .errors import check_size, too_small, values_unchecked
 from .functional import fuse, normalise_fusion, pyramid
 from .fusion_file import FusionFile, FusionFileError
@@ -304,3 +304,15 @@ class MSDS(MultiScale):
             raise FusionFileError(f"{path} holds fusion weights for {file.metric} ({file.target}), not for MSDS")
         network = {} if "backbone" in options else {"backbone": file.target.backbone, "layers": file.target.layers}
         return cls(file.levels, path, **{**network, **options})
+
+
+def msds_lite(levels: int = 3, fusion: Fusion = None, learn_fusion: bool = False, **options: Any) -> MultiScale:
+    """DeepSSIM-Lite on a pyramid, a training loss; ``options`` are those of :class:`DeepSSIMLite`.
+
+    Example:
+        >>> loss = msds_lite(levels=2, backbone="alexnet", weights=None)
+        >>> x = torch.rand(1, 3, 96, 64)
+        >>> loss(x, x)
+        tensor([0.])
+    """
+    return MultiScale(DeepSSIMLite(**options), levels, fusion, learn_fusion)

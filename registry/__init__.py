@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from .entry import Metric
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Metric", "create", "get", "names", "register", "subscribe"]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-from torch import nn
-
-from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
-from msds_plugin.multiscale import MSDS, Fusion, MultiScale
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import register
 from .entry import Metric
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEEPSSIM = (
     "K. Zhang, W. Chen, T. Zhao, Z. Wang, Structural Similarity in Deep Features: Unified Image Quality Assessment Robust to "
@@ -23,16 +22,15 @@ MSDS_PAPER = (
 )
 
 
-def msds_lite(levels: int = 3, fusion: Fusion = None, learn_fusion: bool = False, **options: Any) -> MultiScale:
-    """DeepSSIM-Lite on a pyramid; ``options`` are those of :class:`DeepSSIMLite`."""
-    return MultiScale(DeepSSIMLite(**options), levels, fusion, learn_fusion)
+def _made_by(place: str, **fixed: Any) -> Callable[..., nn.Module]:
+    """The factory ``module:name`` of ``msds_plugin``, imported when it is first called; ``fixed`` are options the name implies."""
+    module, _, attribute = place.partition(":")
 
-
-def _fast(factory: Callable[..., nn.Module], name: str) -> Callable[..., nn.Module]:
     def build(**options: Any) -> nn.Module:
-        if "backbone" in options:
-            raise ValueError(f"{name}-fast is {name} on efficientnet_lite0 by name: for another backbone use {name}")
-        return factory(backbone="efficientnet_lite0", **options)
+        for name in fixed.keys() & options:
+            raise ValueError(f"the {name} of this metric is {fixed[name]} by name: for another one use msds or deepssim")
+        made: nn.Module = getattr(import_module(f"msds_plugin.{module}"), attribute)(**fixed, **options)
+        return made
 
     return build
 
@@ -41,7 +39,7 @@ for metric in (
     Metric(
         "deepssim",
         "DeepSSIM",
-        DeepSSIM,
+        _made_by("deepssim:DeepSSIM"),
         False,
         (-1, 1),
         "structural similarity of VGG16's Gram matrices",
@@ -51,7 +49,7 @@ for metric in (
     Metric(
         "deepssim-lite",
         "DeepSSIM-Lite",
-        DeepSSIMLite,
+        _made_by("deepssim:DeepSSIMLite"),
         True,
         (0, 2),
         "DeepSSIM as a light training loss",
@@ -61,7 +59,7 @@ for metric in (
     Metric(
         "deepssim-fast",
         "DeepSSIM-Fast",
-        _fast(DeepSSIM, "deepssim"),
+        _made_by("deepssim:DeepSSIM", backbone="efficientnet_lite0"),
         False,
         (-1, 1),
         "DeepSSIM on EfficientNet-Lite0",
@@ -70,7 +68,7 @@ for metric in (
     Metric(
         "msds",
         "MSDS",
-        MSDS,
+        _made_by("multiscale:MSDS"),
         False,
         (-1, 1),
         "DeepSSIM on three pyramid levels",
@@ -81,7 +79,7 @@ for metric in (
     Metric(
         "msds-lite",
         "MSDS-Lite",
-        msds_lite,
+        _made_by("multiscale:msds_lite"),
         True,
         (0, 2),
         "DeepSSIM-Lite on three pyramid levels, for training",
@@ -90,7 +88,14 @@ for metric in (
         multiscale=True,
     ),
     Metric(
-        "msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER, multiscale=True
+        "msds-fast",
+        "MSDS-Fast",
+        _made_by("multiscale:MSDS", backbone="efficientnet_lite0"),
+        False,
+        (-1, 1),
+        "MSDS on EfficientNet-Lite0",
+        MSDS_PAPER,
+        multiscale=True,
     ),
 ):
     register(metric)

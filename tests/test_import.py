@@ -31,24 +31,55 @@ assert "msds" in msds_plugin.registry.names()
 
 
 @pytest.mark.parametrize("toolkit", ["pyiqa", "piq"])
-def test_broken_toolkit_gives_one_warning(tmp_path, toolkit):
+def test_a_broken_toolkit_says_so_itself_and_costs_nothing_else(tmp_path, toolkit):
     other = {"pyiqa": "piq", "piq": "pyiqa"}[toolkit]
     pytest.importorskip(other)
     (tmp_path / toolkit).mkdir()
     (tmp_path / toolkit / "__init__.py").write_text("raise RuntimeError('half an upgrade')")
     code = f"""
 import warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    import msds_plugin
-ours = [str(w.message) for w in caught if w.category is RuntimeWarning]
-assert len(ours) == 1 and "{toolkit} is installed" in ours[0] and "half an upgrade" in ours[0], ours
-import torch, {other}
+warnings.simplefilter("error", RuntimeWarning)
+import msds_plugin, torch, {other}
 x = torch.rand(1, 3, 64, 64)
 assert msds_plugin.DeepSSIM("alexnet", weights=None)(x, x).item() == 1
 assert hasattr(piq, "msds") if "{other}" == "piq" else "msds" in pyiqa.list_models()
+try:
+    import {toolkit}
+except RuntimeError as error:
+    assert "half an upgrade" in str(error)
+else:
+    raise AssertionError
 """
     done = python(code, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("first", ["", "import {toolkit}\n"])
+@pytest.mark.parametrize("toolkit", ["pyiqa", "piq"])
+def test_a_toolkit_that_we_do_not_fit_works_and_gives_one_warning(tmp_path, toolkit, first):
+    (tmp_path / toolkit).mkdir()
+    (tmp_path / toolkit / "__init__.py").write_text("fine = True")  # none of what we need is there
+    code = f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    {first.format(toolkit=toolkit).strip()}
+    import msds_plugin, {toolkit}
+ours = [str(w.message) for w in caught if w.category is RuntimeWarning]
+assert len(ours) == 1 and "cannot be registered in {toolkit}" in ours[0], ours
+assert {toolkit}.fine
+"""
+    done = python(code, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_brings_neither_torch_nor_a_toolkit(tmp_path):
+    code = """
+import msds_plugin
+assert not {"torch", "numpy", "pyiqa", "piq", "pandas", "scipy"} & sys.modules.keys()
+assert {"DeepSSIM", "MSDS", "registry", "adapters", "build_backbone"} <= set(dir(msds_plugin))
+"""
+    done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

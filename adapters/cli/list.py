@@ -13,7 +13,7 @@ def list_metrics(
     all: Annotated[bool, typer.Option("--all", help="Also list pyiqa's and piq's metrics.")] = False,
 ) -> None:
     """List the metrics by name, direction and range."""
-    from ..scoring.scorers import describe_metrics
+    from ..scoring.listing import describe_metrics
 
     with setup(), clean_stdout():
         rows = describe_metrics(with_toolkits=all)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from ... import registry
-from ...errors import MissingDependencyError
 from ...fusion_file import FusionFile
 from ..common.names import parse_metric
 from ..common.scorer import MetricUnavailableError, Scorer, choose_device
 
-__all__ = ["MetricUnavailableError", "create_scorer", "create_scorers", "describe_metrics"]
+__all__ = ["MetricUnavailableError", "create_scorer", "create_scorers"]
 
 
 def create_scorer(metric: str, device: str | torch.device | None = None, **options: Any) -> Scorer:
@@ -96,28 +93,3 @@ def create_scorers(
             network = {"backbone": file.target.backbone} if file.metric in takers else {}
             chosen[file.metric] |= {**network, "layers": file.target.layers}
     return [create_scorer(metric, device, **chosen[name]) for metric, name in wanted.items()]
-
-
-def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, str, str]]:
-    """Every metric that :func:`create_scorer` knows, as (name, title, better direction, range, summary).
-
-    Args:
-        with_toolkits: pyiqa's and piq's too, of those that are installed.
-
-    Raises:
-        MissingDependencyError: theirs are asked for, but neither is installed.
-    """
-    rows = []
-    for name in registry.names():
-        metric = registry.get(name)
-        low, high = metric.score_range
-        direction = "lower" if metric.lower_is_better else "higher"
-        rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
-    if not with_toolkits:
-        return rows
-    theirs = [
-        import_module(f"..{toolkit}.scorers", __package__).describe() for toolkit in ("pyiqa", "piq") if find_spec(toolkit)
-    ]
-    if not theirs:
-        raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    return sum(theirs, rows)
