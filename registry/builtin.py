@@ -23,7 +23,7 @@ MSDS_PAPER = (
 
 
 def _made_by(place: str, **fixed: Any) -> Callable[..., nn.Module]:
-    """The factory ``module:name`` of ``msds_plugin``, imported when it is first called; ``fixed`` are options the name implies."""
+    """The factory ``module:name`` of ``msds_plugin``, imported at its first call; ``fixed``: options that the name implies."""
     module, _, attribute = place.partition(":")
 
     def build(**options: Any) -> nn.Module:
