@@ -9,10 +9,15 @@ from typing import Any
 
 MOVED = {
     "datasets": "benchmark.datasets",
+    "failures": "benchmark.failures",
+    "figures": "report.figures",
     "fit": "benchmark.fit",
     "large_images": "images.large",
+    "pairs": "images.pairs",
+    "scorers": "scoring.scorers",
     "statistics": "benchmark.statistics",
     "summary": "benchmark.summary",
+    "tables": "results.tables",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import MissingDependencyError
+from .labels import read_columns
 
 #: What a column may be called, by what it holds; the first three are needed.
 COLUMNS = {
@@ -73,13 +74,14 @@ def load_csv(
     lower_is_better: bool = False,
     name: str | None = None,
 ) -> Dataset:
-    """A data set from a CSV file.
+    """A data set from a CSV file, separated by commas, semicolons or tabs.
 
-    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the header, by position as in
-    pyiqa's meta-info files: reference, distorted, score. Other columns are ignored.
+    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the first line, by position as in
+    pyiqa's meta-info files: reference, distorted, score. Other columns are ignored. A first line that holds a score is no
+    header.
 
     Args:
-        path: the CSV file, with a header.
+        path: the CSV file.
         root: folder the image names are relative to; None for the CSV's own folder.
         lower_is_better: the scores are difference scores (DMOS).
         name: for tables; None for the file's stem.
@@ -91,33 +93,14 @@ def load_csv(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no CSV file at {path}")
-    raw = pd.read_csv(path, index_col=False)  # or a comma at the end of every line would shift the columns
-    lower = {str(column).strip().lower(): column for column in raw.columns}
-    found = {
-        key: next(lower[n] for n in names if n in lower) for key, names in COLUMNS.items() if any(n in lower for n in names)
-    }
-    needed = ("reference", "distorted", "score")
-    if not any(key in found for key in needed):
-        if raw.shape[1] < len(needed):
-            raise ValueError(f"{path} has {raw.shape[1]} columns: at least reference, distorted and score are needed")
-        found |= dict(zip(needed, raw.columns, strict=False))
-    missing = [key for key in needed if key not in found]
-    if missing:
-        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(map(str, raw.columns))}")
-    table = pd.DataFrame({key: raw[column] for key, column in found.items()})
+    table = read_columns(path, COLUMNS, ("reference", "distorted", "score"), ("score", "std"))
     base = path.parent if root is None else Path(root)
     for key in ("reference", "distorted"):
-        table[key] = [str(base / str(value)) for value in table[key]]
-    for key in {"score", "std"} & set(table):
-        table[key] = pd.to_numeric(table[key], errors="coerce")
-    bad = table.index[table["score"].isna() | table["score"].abs().eq(float("inf"))]
-    if len(table) == 0 or len(bad):
-        rows = ", ".join(str(int(row) + 2) for row in bad[:5])
-        raise ValueError(f"{path} has no rows" if len(table) == 0 else f"{path} has no finite score in lines {rows}")
+        table[key] = [str(base / value) for value in table[key]]
     twice = table.index[table.duplicated(["reference", "distorted"])]
     if len(twice):
-        raise ValueError(f"{path} lists the pair of line {int(twice[0]) + 2} twice: {table['distorted'][twice[0]]}")
-    return Dataset(name or path.stem, table, lower_is_better)
+        raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
+    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better)
 
 
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
