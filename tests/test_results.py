@@ -5,7 +5,8 @@ import sqlite3
 import time
 
 import pytest
-from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError, pair_key
+from msds_plugin.adapters.results.keys import pair_key
+from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError
 
 
 def outcome(metric, number, score=0.5, error=None):

@@ -147,9 +147,7 @@ class _Precision:
         self.half = torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device)
 
-    def score(
-        self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int
-    ) -> list[Result]:
+    def score(self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int) -> list[Result]:
         with torch.autocast(self.device, self.dtype, self.half):
             return score_batch(batch, scorers, claims, beside)
 
