@@ -6,7 +6,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -112,9 +112,10 @@ def run(
         steps = sum(len(numbers) * len(keys) for numbers, keys in work.items())
         with torch.autocast(chosen.type, enabled=amp), progress("scoring", steps) as advance:
             try:
-                for outcome in score_and_keep(kept, scorers, pairs, work, batch_size, workers):
-                    computed.append(outcome)
-                    advance()
+                with closing(score_and_keep(kept, scorers, pairs, work, batch_size, workers)) as outcomes:
+                    for outcome in outcomes:
+                        computed.append(outcome)
+                        advance()
             except ResultsWriteError as error:
                 raise NotKeptError(str(error), _computed(computed, entries, numbers)) from error
         tables = [

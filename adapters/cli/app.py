@@ -1,9 +1,6 @@
-"""The command line: ``msds``. A command imports what it needs when it runs."""
+"""The commands. Each imports what it needs when it runs."""
 
 from __future__ import annotations
-
-import io
-import sys
 
 import typer
 
@@ -25,10 +22,3 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
-
-
-def main() -> None:
-    """The console script ``msds``."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that stdout cannot show must not cost the results
-    app()

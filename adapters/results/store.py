@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from .salvage import is_results_file, salvage
 
 _APPLICATION = 0x4D534453  # "MSDS", in the header of the file
 _FORMAT = 1
+_Path: TypeAlias = str | os.PathLike[str]
 _PATIENCE = 120.0  # seconds to wait for another run that is writing
 
 _TABLES = """
@@ -74,6 +75,7 @@ class Results:
     Args:
         path: the file, made if there is none; None to keep everything in memory.
         alone: no other run may have it at the same time.
+        what: the user's name for what it is about, where that is not the file itself.
 
     Raises:
         ResultsFileError: the file is something else, damaged, or of another version.
@@ -81,8 +83,9 @@ class Results:
         OSError: it cannot be made or opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, alone: bool = False) -> None:
+    def __init__(self, path: _Path | None = None, alone: bool = False, what: _Path | None = None) -> None:
         self.path = None if path is None else Path(path)
+        self._what = what or path
         self._begin = "BEGIN EXCLUSIVE" if alone else "BEGIN IMMEDIATE"
         if self.path is not None and not self.path.parent.is_dir():
             raise FileNotFoundError(f"no folder {self.path.parent} for the results file {self.path.name}")
@@ -109,7 +112,7 @@ class Results:
                 self._check_or_make()
         except sqlite3.OperationalError as error:
             if _is_locked(error):
-                raise ResultsInUseError(f"another run has {self.path}: wait for it, or choose another name") from error
+                raise ResultsInUseError(f"another run is writing {self._what}: wait for it, or choose another name") from error
             raise OSError(f"cannot open the results file {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
@@ -208,7 +211,7 @@ class Results:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise ResultsWriteError(f"cannot write {self.path}: {error}") from error
+            raise ResultsWriteError(f"cannot write {self._what}: {error}") from error
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 
 from ..common.scorer import Scorer
@@ -35,7 +35,7 @@ def score_and_keep(
     batch_size: int,
     workers: int | None,
     warm_up: bool = True,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Compute what is lacking, and give each outcome as it is kept, which takes half a second at most.
 
     Args:
