@@ -9,8 +9,11 @@ from typing import Any
 
 MOVED = {
     "datasets": "benchmark.datasets",
+    "failures": "benchmark.failures",
     "fit": "benchmark.fit",
     "large_images": "images.large",
+    "pairs": "images.pairs",
+    "scorers": "scoring.scorers",
     "statistics": "benchmark.statistics",
     "summary": "benchmark.summary",
 }

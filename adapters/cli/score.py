@@ -121,8 +121,7 @@ def _write(scored: Scored, output: Path, kept: Results) -> OSError | None:
         note = scored.write(output)
     except OSError as error:
         return error
-    if note:
-        say(note)
+    say(note or f"Scores are in {output}")
     if scored.is_whole or not scored.ready:
         kept.remove()
     return None
@@ -142,6 +141,8 @@ def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | No
         say(f"Interrupted: {len(scored.rows())} of {len(scored.pairs)} pairs were scored{onwards}")
         raise typer.Exit(exit_code(stopped))
     if scored.failures:
+        if output is not None and scored.ready:
+            say("The same command tries only these again")
         raise typer.Exit(INCOMPLETE)
 
 

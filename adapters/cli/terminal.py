@@ -107,6 +107,7 @@ def show_table(
     if is_closed(sys.stdout):
         if needed:
             raise _unshown("it is closed")
+        say("stdout is closed: nothing is shown there")
         return
     lines = [[one_line(cell) for cell in row] for row in (columns, *rows)]
     try:
