@@ -323,7 +323,7 @@ def test_a_finished_table_outlives_a_run_that_is_cut_short(
 def test_a_file_of_the_same_size_and_time_is_scored_again(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for index, path in enumerate(sorted(folders[1].iterdir())):
+    for path in sorted(folders[1].iterdir()):
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
     changed = folders[1] / "photo1.bmp"
@@ -396,22 +396,20 @@ def test_text_in_tables_cannot_become_a_formula(tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open(newline="") as file:
         heading, *rows = csv.reader(file)
     assert heading == ["'=head", "error", "number"]
-    assert [row[1] for row in rows] == [f"'{text}" for text in bad]
+    assert [row[1] for row in rows] == [f"'{text}".replace("\r", "\\r") for text in bad]
     assert rows[0][2] == "-1.5"
     write_table(pd.DataFrame({"error": bad}), tmp_path / "t.json")
     assert read_table(tmp_path / "t.json")["error"].tolist() == bad
 
 
-@pytest.mark.parametrize(
-    "name", ["o" * 246 + ".csv", "\u56fe" * 83 + ".json", "o" * 252 + ".csv", "nul\0.csv", "x" * 300 + "/o.csv"]
-)
+@pytest.mark.parametrize("name", ["o" * 246 + ".csv", "\u56fe" * 83 + ".json", "o" * 252 + ".csv", "x" * 300 + "/o.csv"])
 def test_a_name_that_the_file_system_refuses_is_found_at_the_start(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(folders[0].parent)
     pair = ("-r", folders[0] / "photo0.png", "-d", folders[1] / "photo0.png")
     result = run("score", *FAST, *pair, "-o", name)
-    if len(os.fsencode(name)) <= 255 and "\0" not in name:  # as long as a name may be
+    if len(os.fsencode(name)) <= 255:  # as long as a name may be
         assert result.exit_code == 0, result.output
         assert len(read_table(Path(name))) == 1
         return

@@ -154,7 +154,7 @@ class Results:
         """
         text = json.dumps(identity, sort_keys=True)
         with self._told(), self._writing():
-            self._db.execute("INSERT OR IGNORE INTO metric (name, identity) VALUES (?, ?)", (name, text))
+            self._db.execute("INSERT OR IGNORE INTO metric (name, identity) VALUES (?, ?)", (_text(name), text))
         return int(self._db.execute("SELECT id FROM metric WHERE identity = ?", (text,)).fetchone()[0])
 
     def scored(self, metric: int) -> set[str]:
@@ -173,13 +173,13 @@ class Results:
         with self._told(), self._writing():
             self._db.executemany(
                 "INSERT OR IGNORE INTO pair (key, reference, distorted) VALUES (?, ?, ?)",
-                [(row.key, row.reference, row.distorted) for row in rows],
+                [(row.key, _text(row.reference), _text(row.distorted)) for row in rows],
             )
             self._db.executemany(
                 "INSERT INTO score SELECT ?, id, ?, ?, ?, ? FROM pair WHERE key = ? "
                 "ON CONFLICT DO UPDATE SET score = excluded.score, seconds = excluded.seconds, error = excluded.error, "
                 "time = excluded.time WHERE score.score IS NULL",
-                [(row.metric, row.score, row.seconds, row.error, time.time(), row.key) for row in rows],
+                [(row.metric, row.score, row.seconds, row.error and _text(row.error), time.time(), row.key) for row in rows],
             )
 
     def frame(self, metric: int) -> pd.DataFrame:
@@ -232,3 +232,8 @@ class Results:
 
 def _is_locked(error: sqlite3.Error) -> bool:
     return "locked" in str(error)
+
+
+def _text(text: str) -> str:
+    # A file's name need not be text, and SQLite keeps nothing else.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -66,7 +66,10 @@ def _harmless(column: pd.Series[Any], name: str) -> pd.Series[Any]:
 
 
 def _safe(cell: Any, sign: str) -> Any:
-    return sign + cell if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    # A lone carriage return would end the row for most readers, as the csv writer does not quote it.
+    return (sign + cell if cell.startswith(_FORMULA) else cell).replace("\r", "\\r")
 
 
 def read_table(path: Path) -> pd.DataFrame:
