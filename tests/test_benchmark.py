@@ -18,7 +18,9 @@ from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.common.names import parse_metric
 from msds_plugin.adapters.common.scorer import Scorer
-from msds_plugin.adapters.results.store import Results
+from msds_plugin.adapters.results.store import Outcome, Results
+from msds_plugin.adapters.scoring import keeping
+from msds_plugin.adapters.scoring.identity import identity
 from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
 from torch import nn
@@ -149,7 +151,7 @@ def test_versions_of_every_package_that_computes_tell_scores_apart():
     pytest.importorskip("pyiqa")
     made = create_scorer("ms-ssim", "cpu", levels=2)
     wrapped = nn.Sequential(made.module)  # as msds fit wraps it
-    assert {"pyiqa", "msds-plugin"} <= benchmark._identity(replace(made, module=wrapped), "ms-ssim", False)["versions"].keys()
+    assert {"pyiqa", "msds-plugin"} <= identity(replace(made, module=wrapped), "ms-ssim", False)["versions"].keys()
 
 
 def test_a_changed_image_is_scored_again(data, tmp_path):
@@ -283,11 +285,12 @@ import torch
 from msds_plugin.adapters.benchmark import runner as benchmark, summary
 from msds_plugin.adapters.benchmark.datasets import load_csv
 from msds_plugin.adapters.results.store import Results
+from msds_plugin.adapters.scoring import keeping
 from msds_plugin.adapters.common.scorer import Scorer
 
 torch.set_num_threads(1)
 folder, results, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-benchmark.WRITE_EVERY = 0.03
+keeping.WRITE_EVERY = 0.03
 
 
 class Slow(torch.nn.Module):
@@ -445,9 +448,10 @@ def test_a_metric_that_fails_is_not_ranked_first_for_it():
 def test_scores_of_a_slow_batch_are_kept_at_once(tmp_path):
     with Results(tmp_path / "results.sqlite") as kept:
         number = kept.metric("psnr", {})
-        writer = benchmark._Writer(kept)
+        writer = keeping._Writer(kept)
         for key in range(8):  # a batch of a minute, whose scores come together
-            writer.add(benchmark.Outcome(number, str(key), "r", "d", 1.0, 7.5, None))
+            writer.take(Outcome(number, str(key), "r", "d", 1.0, 7.5, None))
+            writer.write_if_due()
         assert len(kept.scored(number)) == 8
 
 
@@ -599,7 +603,7 @@ def test_a_report_that_fails_costs_no_statistics(data, tmp_path, monkeypatch):
 
 
 def test_command_interrupted(data, tmp_path, monkeypatch):
-    original = benchmark.score_pairs
+    original = keeping.score_pairs
 
     def interrupted(pairs, *arguments, **options):
         for place, result in enumerate(original(pairs, *arguments, **options)):
@@ -608,13 +612,13 @@ def test_command_interrupted(data, tmp_path, monkeypatch):
             yield result
 
     command = ["-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", tmp_path / "results.sqlite"]
-    monkeypatch.setattr(benchmark, "score_pairs", interrupted)
+    monkeypatch.setattr(keeping, "score_pairs", interrupted)
     said = invoke(*command)
     assert said.exit_code == 130, said.output
     assert "start again to go on from here" in said.stderr
     with Results(tmp_path / "results.sqlite") as kept:
         assert len(kept.scored(1)) == 5
-    monkeypatch.setattr(benchmark, "score_pairs", original)
+    monkeypatch.setattr(keeping, "score_pairs", original)
     assert invoke(*command).exit_code == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 from msds_plugin.adapters.benchmark import runner as benchmark
 from msds_plugin.adapters.benchmark import summary
 from msds_plugin.adapters.report import page as report
+from msds_plugin.adapters.report.pictures import Pictures
 from PIL import Image
 
 METRICS = {"good": False, "fair(alexnet)": True, "poor": False, "piq:odd|name": False}
@@ -101,7 +102,7 @@ def test_page_says_what_was_found(written):
 
 
 def test_pictures_of_names_that_look_alike_are_kept_apart(tmp_path):
-    pictures = report._Pictures(tmp_path)
+    pictures = Pictures(tmp_path)
     names = ("ms-ssim", "ms_ssim", "ms ssim", "猫.png", "狗.png", "ms_ssim")
     paths = [tmp_path / pictures.keep(name.encode(), name, "svg", "")["path"] for name in names]
     assert [path.read_bytes().decode() for path in paths] == list(names)
@@ -245,3 +246,30 @@ def test_every_picture_is_drawn_and_nothing_is_wider_than_the_page(page):
 def test_prints(page):
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
     assert pdf.startswith(b"%PDF")
+
+
+def test_names_cannot_become_markup_in_the_markdown(tmp_path):
+    bad = "<img src=x onerror=alert(1)> [a](javascript:alert(1)) `|\n# head"
+    made = made_up(tmp_path)
+    table = made.scores.table
+    table["error"] = table["error"].where(table["error"].isna(), bad)
+    summed = summary.summarise(made.scores, resamples=0)
+    text = (report.write_report(made, summed, tmp_path / "out").parent / "report.md").read_text()
+    for sign in ("<img", "[a](javascript", "\n# head"):
+        assert sign not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+
+
+def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+    made = made_up(tmp_path)
+    summed = summary.summarise(made.scores, resamples=0)
+    path = report.write_report(made, summed, tmp_path / "out")
+    before = {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Pictures, "keep", full)
+    with pytest.raises(OSError, match=r"cannot write the report to .*out: No space left"):
+        report.write_report(made, summed, tmp_path / "out")
+    assert {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()} == before

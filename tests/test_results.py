@@ -5,7 +5,8 @@ import sqlite3
 import time
 
 import pytest
-from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError, pair_key
+from msds_plugin.adapters.results.keys import pair_key
+from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError
 
 
 def outcome(metric, number, score=0.5, error=None):
@@ -90,7 +91,14 @@ def test_key_follows_the_files(tmp_path):
     there = pair_key(reference, distorted)
     assert there != before
     os.utime(distorted, ns=(1, 1))
+    assert pair_key(reference, distorted) == there  # content counts, not the time
+    stat = distorted.stat()
+    distorted.write_bytes(b"3")
+    os.utime(distorted, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert pair_key(reference, distorted) not in (before, there)
+    (tmp_path / "moved.png").write_bytes(b"3")
+    assert pair_key(reference, tmp_path / "moved.png") == pair_key(reference, distorted)
+    assert pair_key(reference, tmp_path / "absent.png") != pair_key(reference, tmp_path / "absent2.png")
     assert pair_key(distorted, reference) != pair_key(reference, distorted)
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,14 @@ from ...backbones import BACKBONES, Backbone
 from ..common.names import parse_metric
 from ..common.scorer import Scorer, choose_device
 from ..images.pairs import Pair
-from ..results.store import Outcome, Results, pair_key
-from ..scoring.engine import Result, score_pairs
+from ..results.keys import pair_keys
+from ..results.store import Outcome, Results, ResultsWriteError
+from ..scoring.identity import identity, toolkit_of, versions_of
+from ..scoring.keeping import lacking, score_and_keep
 from ..scoring.scorers import create_scorer
 from .datasets import Dataset
 from .summary import Scores
 
-#: Seconds after which scores go to the results file, of waiting or of computing what waits (a batch comes all at once).
-WRITE_EVERY = 0.5
 PACKAGES = ("msds-plugin", "pyiqa", "piq", "torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 
 #: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
@@ -81,7 +78,7 @@ def run(
     """Score every pair of every data set with every metric, or take the score from the results file if it is there.
 
     A score in the file is used only if it was made by the same metric with the same options, values of the weights, version,
-    kind of device and precision, from the same two files, unchanged since. Failures are tried again.
+    kind of device and precision, from files of the same content. Failures are tried again.
 
     Args:
         metrics: ``msds``, ``lpips``, ``piq:fsim``, with options after commas: ``msds,backbone=alexnet,levels=4``; or scorers.
@@ -95,20 +92,32 @@ def run(
 
     Raises:
         ValueError: no metric or data set, two of one name, an unknown metric or device.
-        ResultsFileError: the results file is something else.
+        ResultsFileError: the results file is something else, or damaged.
+        NotKeptError: the disk is full; what was kept before is safe, and the error holds what was computed.
         MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: a metric cannot be made.
     """
     chosen = choose_device(device)
     _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
     entries = [_entry(metric, chosen, amp) for metric in metrics]
     _check_names("metric", [entry.scorer.name for entry in entries], "give each once")
-    keys = {data.name: [pair_key(*pair) for pair in _paths(data)] for data in datasets}
+    keys = {data.name: pair_keys(_paths(data)) for data in datasets}
     with Results(results) as kept:
         numbers = [kept.metric(entry.scorer.name, entry.identity) for entry in entries]
         scorers = {number: entry.scorer for number, entry in zip(numbers, entries, strict=True)}
-        pairs = {key: pair for data in datasets for key, pair in zip(keys[data.name], _paths(data), strict=True)}
-        with torch.autocast(chosen.type, enabled=amp):
-            _fill(kept, scorers, pairs, batch_size, workers, progress)
+        pairs = {
+            key: Pair(*map(Path, pair)) for data in datasets for key, pair in zip(keys[data.name], _paths(data), strict=True)
+        }
+        work = lacking(kept, scorers, pairs)
+        computed: list[Outcome] = []
+        steps = sum(len(numbers) * len(keys) for numbers, keys in work.items())
+        with torch.autocast(chosen.type, enabled=amp), progress("scoring", steps) as advance:
+            try:
+                with closing(score_and_keep(kept, scorers, pairs, work, batch_size, workers)) as outcomes:
+                    for outcome in outcomes:
+                        computed.append(outcome)
+                        advance()
+            except ResultsWriteError as error:
+                raise NotKeptError(str(error), _computed(computed, entries, numbers)) from error
         tables = [
             _table(data, keys[data.name], entry.scorer.name, kept.frame(number))
             for data in datasets
@@ -120,6 +129,20 @@ def run(
         {data.name: data.lower_is_better for data in datasets},
     )
     return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp))
+
+
+class NotKeptError(OSError):
+    """Scores cannot be kept any more; ``computed`` holds those of this run: metric, reference, distorted and score."""
+
+    def __init__(self, reason: str, computed: pd.DataFrame) -> None:
+        super().__init__(reason)
+        self.computed = computed
+
+
+def _computed(outcomes: Sequence[Outcome], entries: Sequence[_Entry], numbers: Sequence[int]) -> pd.DataFrame:
+    names = {number: entry.scorer.name for number, entry in zip(numbers, entries, strict=True)}
+    rows = [(names[outcome.metric], outcome.reference, outcome.distorted, outcome.score) for outcome in outcomes]
+    return pd.DataFrame(rows, columns=["metric", "reference", "distorted", "score"])
 
 
 def _check_names(kind: str, names: Sequence[str], advice: str) -> None:
@@ -135,120 +158,9 @@ def _paths(data: Dataset) -> list[tuple[str, str]]:
 
 def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
     if isinstance(metric, Scorer):
-        return _Entry(metric, _identity(metric, metric.name, amp))
+        return _Entry(metric, identity(metric, metric.name, amp))
     scorer = create_scorer(metric, device)
-    return _Entry(scorer, _identity(scorer, parse_metric(metric)[0], amp))
-
-
-def _identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
-    """All that scores depend on, as plain values."""
-    return {
-        "metric": name,
-        "options": {key: str(value) for key, value in (scorer.options or {}).items()},
-        "source": str(getattr(scorer.module, "source", type(scorer.module).__qualname__)),
-        "parameters_sha256": _parameters_hash(scorer.module),
-        "versions": _versions({"msds-plugin", _toolkit(scorer)} | _packages(scorer.module)),
-        "device": scorer.device.type,
-        "amp": amp,
-    }
-
-
-def _toolkit(scorer: Scorer) -> str:
-    package = type(scorer.module).__module__.partition(".")[0]
-    return "piq" if scorer.name.startswith("piq:") else "msds-plugin" if package == "msds_plugin" else package
-
-
-def _packages(module: nn.Module) -> set[str]:
-    """Whose code computes the metric, besides ours and torch's."""
-    found = {type(part).__module__.partition(".")[0] for part in module.modules()}
-    return found - {"msds_plugin", "torch", "torchvision"}
-
-
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for package in sorted(packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _parameters_hash(module: nn.Module) -> str | None:
-    state = module.state_dict()
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest() if any(tensor.numel() for tensor in state.values()) else None
-
-
-def _fill(
-    kept: Results,
-    scorers: Mapping[int, Scorer],
-    pairs: Mapping[str, tuple[str, str]],
-    batch_size: int,
-    workers: int | None,
-    progress: Progress,
-) -> None:
-    """Compute what is missing, and keep it as it comes."""
-    lacking: dict[tuple[int, ...], list[str]] = defaultdict(list)  # the pairs by the metrics that have no score for them
-    there = {number: kept.scored(number) for number in scorers}
-    for key in pairs:
-        lacking[tuple(number for number in scorers if key not in there[number])].append(key)
-    lacking.pop((), None)
-    with progress("scoring", sum(len(numbers) * len(keys) for numbers, keys in lacking.items())) as advance:
-        for numbers, keys in lacking.items():
-            # By number in place of name, so that an outcome knows where it belongs.
-            chosen = [replace(scorers[number], name=str(number)) for number in numbers]
-            files = {Pair(*map(Path, pairs[key])): key for key in keys}
-            _warm_up(next(iter(files)), chosen)
-            with _Writer(kept) as writer:
-                for result in score_pairs(files, chosen, batch_size, workers):
-                    writer.add(_outcome(result, files[result.pair]))
-                    advance()
-
-
-def _warm_up(pair: Pair, scorers: Sequence[Scorer]) -> None:
-    """What is only slow the first time is not to count as a metric's time."""
-    for _ in score_pairs([pair], scorers, workers=0):
-        pass
-
-
-def _outcome(result: Result, key: str) -> Outcome:
-    error = result.error
-    if error is None and not math.isfinite(result.score):
-        error = f"the score is {result.score}"
-    score = None if error else result.score
-    return Outcome(
-        int(result.metric), key, str(result.pair.reference), str(result.pair.distorted), score, result.seconds, error
-    )
-
-
-class _Writer:
-    """Gathers outcomes for a moment, since to be on disk for certain takes some milliseconds each time."""
-
-    def __init__(self, kept: Results) -> None:
-        self.kept = kept
-        self.waiting: list[Outcome] = []
-        self.since, self.computed = time.monotonic(), 0.0
-
-    def add(self, outcome: Outcome) -> None:
-        self.waiting.append(outcome)
-        self.computed += outcome.seconds or 0.0
-        if max(time.monotonic() - self.since, self.computed) >= WRITE_EVERY:
-            self.write()
-
-    def write(self) -> None:
-        self.kept.add(self.waiting)
-        self.waiting.clear()
-        self.since, self.computed = time.monotonic(), 0.0
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.write()
+    return _Entry(scorer, identity(scorer, parse_metric(metric)[0], amp))
 
 
 def _table(data: Dataset, keys: Sequence[str], metric: str, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +177,7 @@ def _table(data: Dataset, keys: Sequence[str], metric: str, outcomes: pd.DataFra
 
 def _described(entry: _Entry) -> dict[str, Any]:
     scorer, versions = entry.scorer, entry.identity["versions"]
-    toolkit = _toolkit(scorer)
+    toolkit = toolkit_of(scorer)
     backbone = next((module for module in scorer.module.modules() if isinstance(module, Backbone)), None)
     path = None if backbone is None or scorer.options is None else _weights_file(backbone, scorer.options)
     return {
@@ -306,6 +218,6 @@ def _made(device: torch.device, amp: bool) -> dict[str, str]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "device": f"{device} ({name})",
         "precision": "autocast" if amp else "float32",
-        "versions": ", ".join(f"{package} {number}" for package, number in _versions(PACKAGES).items()),
+        "versions": ", ".join(f"{package} {number}" for package, number in versions_of(PACKAGES).items()),
         "system": f"Python {platform.python_version()}, {platform.system()}",
     }

@@ -1,5 +1,5 @@
 """The command line ``msds``: one module per command, and what they share in ``terminal`` and ``datasets``."""
 
-from .app import app, main
+from .main import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -1,10 +1,6 @@
-"""The command line: ``msds``. A command imports what it needs when it runs."""
+"""The commands. Each imports what it needs when it runs."""
 
 from __future__ import annotations
-
-import io
-import os
-import sys
 
 import typer
 
@@ -26,13 +22,3 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
-
-
-def main() -> None:
-    """The console script ``msds``."""
-    if sys.platform == "linux":
-        # Huge pages for torch's large maps: page faults are a third of the time of a large image. Read when torch is loaded.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that stdout cannot show must not cost the results
-    app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .datasets import datasets_of
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
+from .stop import exit_code
+from .terminal import INCOMPLETE, USAGE, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
+    from ..benchmark.runner import NotKeptError
     from ..benchmark.summary import Summary
 
 
@@ -60,7 +63,7 @@ def benchmark(
     amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
 ) -> None:
     """Compare metrics on opinion-scored data sets: statistics, and with --report a page with pictures.
@@ -68,9 +71,10 @@ def benchmark(
     Every score is kept in the results file as it comes. Start again after a stop or a crash, and only what is missing is
     computed; a score is used again only if metric, options, weights, versions and both images are unchanged.
 
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
+    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
+    130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..benchmark.runner import run
+    from ..benchmark.runner import NotKeptError, run
     from ..benchmark.summary import summarise
     from ..results.tables import check_output, write_table
 
@@ -78,27 +82,51 @@ def benchmark(
         with setup(), clean_stdout():
             if output is not None:
                 check_output(output)
-            if report is not None and report.exists() and not report.is_dir():
-                raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
+            if report is not None:
+                _check_report(report)
             shares = _shares(factors)
             datasets = datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
             say(f"Scores are kept in {results}")
-            made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
+        try:
+            with setup(NotKeptError), clean_stdout():
+                made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
+        except NotKeptError as error:
+            raise _show_unkept(error) from None
+        with setup(), clean_stdout():
             summed = summarise(made.scores, shares, resamples, seed)
-            if output is not None:
-                write_table(summed.table, output)
         _show(summed)
         say_failures(made.scores.failures)
+        if output is not None:
+            with setup(), clean_stdout():
+                write_table(summed.table, output)
         if report is not None:
             from ..report.page import write_report
 
             with setup(), clean_stdout():
                 say(f"The report is {write_report(made, summed, report, frequency, progress=progress)}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
     if len(made.scores.failures):
         raise typer.Exit(INCOMPLETE)
+
+
+def _check_report(folder: Path) -> None:
+    from ..results.files import check_file
+
+    if not os.path.lexists(folder):
+        folder.mkdir(parents=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"the report goes to a folder, and {folder} is a file")
+    check_file(folder / "report.html")
+
+
+def _show_unkept(error: NotKeptError) -> typer.Exit:
+    """Show what was computed and could not be kept."""
+    say(f"Error: {error}. stdout has what this run computed; the same command goes on from what was kept")
+    rows = [[*map(str, row[:3]), "nan" if row[3] is None else f"{row[3]:.7g}"] for row in error.computed.to_numpy().tolist()]
+    show_table(list(error.computed), rows, 1, "scores of this run")
+    return typer.Exit(USAGE)
 
 
 def _shares(text: str | None) -> dict[str, float]:

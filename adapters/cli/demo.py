@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .stop import exit_code
 from .terminal import clean_stdout, progress, say, setup, show_table
 
 
@@ -33,10 +34,14 @@ def demo(
     say(f"{' and '.join(registry.get(name).title for name in names)} on {backbone}")
 
     rows = []
-    with clean_stdout(), progress("scoring", count()) as advance:
-        for row in run(scorers):
-            rows.append(row)
-            advance()
+    try:
+        with clean_stdout(), progress("scoring", count()) as advance:
+            for row in run(scorers):
+                rows.append(row)
+                advance()
+    except KeyboardInterrupt as error:
+        say("Interrupted")
+        raise typer.Exit(exit_code(error)) from None
     table = pd.DataFrame(rows)
     draw(table, output, titles)
 

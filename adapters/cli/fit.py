@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .datasets import datasets_of
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
+from .stop import exit_code
+from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
     from ..benchmark.fit import FusionFit
@@ -38,7 +39,7 @@ def fit(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
 ) -> None:
     """Learn the weights of a multiscale metric's levels from opinion scores, and say what they are worth.
@@ -47,15 +48,15 @@ def fit(
     from, and whether learned weights beat equal ones. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file
     and msds score --fusion FILE. The scores of each level are kept, so that another seed or number of folds takes seconds.
 
-    Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start, 130
-    interrupted.
+    Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start or could not
+    write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from ..benchmark.fit import fit_fusion
+    from ..results.files import check_file
 
     try:
         with setup(), clean_stdout():
-            if not output.parent.is_dir():
-                raise FileNotFoundError(f"no folder {output.parent} to write {output.name} to: make it first")
+            check_file(output)
             names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
             found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
             if len(found) != 1:
@@ -65,9 +66,9 @@ def fit(
                 metric, found[0], levels, folds, results, device, batch_size, workers, seed=seed, progress=progress
             )
             made.file.save(output)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
     _show(made)
     say_failures(made.failures)
     say(made.verdict)

@@ -6,17 +6,23 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
-from ..common.scorer import Scorer
-from ..images.pairs import Matching, Pair, match
-from ..scoring.engine import BATCH_SIZE, Result, score_pairs
-from ..scoring.scorers import create_scorers
-from .terminal import INCOMPLETE, INTERRUPTED, arrow, clean_stdout, progress, say, setup, show_table
+from .stop import exit_code, stoppable
+from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
+
+if TYPE_CHECKING:
+    from ..common.scorer import Scorer
+    from ..images.pairs import Matching
+    from ..results.store import Results
+    from ..scoring.scored import Scored
+
+#: Pairs per batch at most.
+BATCH_SIZE = 32
 
 
 def score(
@@ -49,17 +55,25 @@ def score(
         int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
     ] = BATCH_SIZE,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
 ) -> None:
     """Score distorted images beside their references.
 
     Two files; two folders, matched by file name or, if no names agree, by sorted order; or one reference file with a folder of
-    distorted images. A csv file grows row by row; json and parquet files are written at the end, also if you press Ctrl-C.
+    distorted images. The output file is replaced in one step at the end, also if you press Ctrl-C. Until every score is there
+    they are kept in a hidden file beside it, so that the same command goes on where it stopped.
 
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
+    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
+    130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..results.tables import TableFile, check_output
+    import torch
+
+    from ..images.pairs import match
+    from ..results.store import Results, ResultsWriteError
+    from ..results.tables import check_output
+    from ..scoring.scored import Scored, store_beside
+    from ..scoring.scorers import create_scorers
 
     with setup(), clean_stdout():
         if output is not None:
@@ -68,38 +82,68 @@ def score(
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
+        kept = Results(None if output is None else store_beside(output), alone=True, what=output)
+    with kept:
+        with setup(), clean_stdout():
+            scored = Scored(matching.pairs, scorers, kept, amp)
+        if scored.ready:
+            say(f"Scores of an earlier run that are used again: {scored.ready}")
+        unkept: OSError | None = None
+        stopped: KeyboardInterrupt | None = None
+        try:
+            half = torch.autocast(scorers[0].device.type, enabled=amp)
+            with (
+                clean_stdout(),
+                half,
+                progress("scoring", len(scored.pairs)) as advance,
+                closing(scored.run(batch_size, workers)) as pairs,
+            ):
+                for _ in pairs:
+                    advance()
+        except KeyboardInterrupt as error:
+            stopped = error
+        except ResultsWriteError as error:
+            unkept = error
+        except BaseException:
+            _show(scored, output is None)  # whatever went wrong must not cost what is there
+            raise
+        try:
+            with stoppable(), clean_stdout():
+                unkept = unkept or (None if output is None else _write(scored, output, kept))
+        except KeyboardInterrupt as error:
+            stopped = error
+        _finish(scored, output, stopped, unkept)
 
-    places = {pair: place for place, pair in enumerate(matching.pairs)}
-    table = TableFile(output, ["reference", "distorted", *(scorer.name for scorer in scorers)])
-    failures: list[Result] = []
-    interrupted = False
+
+def _write(scored: Scored, output: Path, kept: Results) -> OSError | None:
+    """Put the table in its place; why that failed."""
     try:
-        results = score_pairs(matching.pairs, scorers, batch_size, workers)
-        half = torch.autocast(scorers[0].device.type, enabled=amp)
-        with clean_stdout(), table, half, progress("scoring", len(places)) as advance:
-            for row in zip(*[results] * len(scorers), strict=True):  # those of one pair come one after the other
-                pair = row[0].pair
-                table.add(places[pair], [_text(pair.reference), _text(pair.distorted), *(result.score for result in row)])
-                failures += [result for result in row if result.error is not None]
-                advance()
-    except KeyboardInterrupt:
-        interrupted = True
-    except Exception:
-        _show(table.rows, scorers)  # whatever went wrong must not cost what is there
-        raise
+        note = scored.write(output)
+    except OSError as error:
+        return error
+    say(note or f"Scores are in {output}")
+    if scored.is_whole or not scored.ready:
+        kept.remove()
+    return None
 
-    _show(table.rows, scorers)
-    _say_failures(failures, len(scorers))
-    if interrupted:
-        say(f"Interrupted: {len(table.rows)} of {len(places)} pairs were scored")
-        raise typer.Exit(INTERRUPTED)
-    if failures:
+
+def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | None, unkept: OSError | None) -> None:
+    """Show what there is, say what is missing and why, and leave with the code for it."""
+    if unkept is not None:
+        # First, since stdout may be on the disk that is full.
+        say(f"Error: {unkept}. stdout has all that was computed; the same command goes on from what was kept")
+    _show(scored, output is None or unkept is not None)
+    _say_failures(scored)
+    if unkept is not None:
+        raise typer.Exit(USAGE)
+    if stopped is not None:
+        onwards = "" if output is None else "; the same command goes on from here"
+        say(f"Interrupted: {len(scored.rows())} of {len(scored.pairs)} pairs were scored{onwards}")
+        raise typer.Exit(exit_code(stopped))
+    if scored.failures:
+        if output is not None and scored.ready:
+            say("The same command tries only these again")
         raise typer.Exit(INCOMPLETE)
-
-
-def _text(path: Path) -> str:
-    # A name need not be text: bytes that are none stay visible, and can be written to any file.
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _say_matching(matching: Matching) -> None:
@@ -115,15 +159,19 @@ def _say_matching(matching: Matching) -> None:
             say(f"  {path}")
 
 
-def _show(rows: Sequence[Sequence[Any]], scorers: Sequence[Scorer]) -> None:
+def _show(scored: Scored, needed: bool) -> None:
     drawn = sys.stdout.isatty()
-    headings = [f"{scorer.name} {arrow(scorer.lower_is_better)}" for scorer in scorers]
+    headings = [_heading(scorer) for scorer in scored.scorers]
     # On a terminal the names are enough; elsewhere whole paths serve other programs.
     cells = [
         [*(Path(path).name if drawn else path for path in paths), *(_number(value, drawn) for value in scores)]
-        for paths, scores in ((row[:2], row[2:]) for row in rows)
+        for paths, scores in ((row[:2], row[2:]) for row in scored.rows())
     ]
-    show_table(["reference", "distorted", *headings], cells, numbers=len(scorers))
+    show_table(["reference", "distorted", *headings], cells, numbers=len(headings), needed=needed)
+
+
+def _heading(scorer: Scorer) -> str:
+    return f"{scorer.name} {arrow(scorer.lower_is_better)}"
 
 
 def _number(value: float, drawn: bool) -> str:
@@ -132,13 +180,14 @@ def _number(value: float, drawn: bool) -> str:
     return f"{value:.4f}" if drawn else f"{value:.7g}"
 
 
-def _say_failures(failures: Sequence[Result], metrics: int) -> None:
+def _say_failures(scored: Scored) -> None:
+    failures: Sequence[tuple[Path, str, str]] = scored.failures
     if not failures:
         return
-    by_reason: dict[tuple[Pair, str | None], list[str]] = defaultdict(list)
-    for failure in failures:
-        by_reason[failure.pair, failure.error].append(failure.metric)
+    by_reason: dict[tuple[Path, str], list[str]] = defaultdict(list)
+    for path, metric, reason in failures:
+        by_reason[path, reason].append(metric)
     say(f"Missing scores: {len(failures)}")
-    for (pair, reason), names in by_reason.items():
-        which = "" if len(names) == metrics else f" ({', '.join(names)})"
-        say(f"  {pair.distorted}{which}: {reason}")
+    for (path, reason), names in by_reason.items():
+        which = "" if len(names) == len(scored.scorers) else f" ({', '.join(names)})"
+        say(f"  {path}{which}: {reason}")

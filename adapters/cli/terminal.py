@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
@@ -13,11 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .stop import stoppable
+from .streams import NO_READER, drop_stdout, is_closed
+
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Exit codes: a result is missing; the command could not start; the user stopped it (as shells count SIGINT).
-INCOMPLETE, USAGE, INTERRUPTED = 1, 2, 130
+#: Exit codes: a result is missing; the command could not start, or what it found could not be written.
+INCOMPLETE, USAGE = 1, 2
 
 #: Images without a score that are named.
 _NAMED = 20
@@ -25,14 +29,27 @@ _NAMED = 20
 
 def say(message: str) -> None:
     """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(one_line(message), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Text in which what would break a line or a table, as names of files may hold it, is written out: ``\\t``, ``\\n``."""
+    return "".join(_written_out(sign) for sign in text)
+
+
+def _written_out(sign: str) -> str:
+    if unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs"):
+        return sign.encode("unicode_escape").decode()
+    return sign
 
 
 @contextmanager
-def setup() -> Iterator[None]:
-    """What goes wrong in here is the user's to mend: one line on stderr and exit code 2, no traceback."""
+def setup(*others: type[Exception]) -> Iterator[None]:
+    """What goes wrong in here, but for ``others``, is the user's to mend: one line on stderr and exit code 2, no traceback."""
     try:
         yield
+    except others:
+        raise
     except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         say(f"Error: {' '.join(text.split())}")
@@ -48,7 +65,10 @@ def clean_stdout() -> Iterator[None]:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left, on stderr if that is a terminal; what it gives is to be called after each step."""
+    """A progress bar with the time left, on stderr if that is a terminal; what it gives is to be called after each step.
+
+    Within it a signal raises :class:`stop.Stopped`.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,7 +77,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with stoppable(), Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
 
@@ -72,7 +92,9 @@ def arrow(lower_is_better: bool) -> str:
     return sign
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0, title: str | None = None) -> None:
+def show_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0, title: str | None = None, needed: bool = True
+) -> None:
     """Print a table on stdout: drawn on a terminal, tab-separated lines with a heading elsewhere.
 
     Args:
@@ -80,11 +102,34 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: i
         rows: their cells.
         numbers: how many of the last columns are numbers, to be aligned to the right.
         title: for a terminal only.
+        needed: what it says is nowhere else, so that a closed stdout is an error.
     """
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(row))
+    if is_closed(sys.stdout):
+        if needed:
+            raise _unshown("it is closed")
+        say("stdout is closed: nothing is shown there")
         return
+    lines = [[one_line(cell) for cell in row] for row in (columns, *rows)]
+    try:
+        if sys.stdout.isatty():
+            _draw(lines[0], lines[1:], numbers, title)
+        else:
+            print("\n".join("\t".join(line) for line in lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+        raise typer.Exit(NO_READER) from None
+    except OSError as error:
+        drop_stdout()
+        raise _unshown(error.strerror or str(error)) from None
+
+
+def _unshown(reason: str) -> typer.Exit:
+    say(f"Error: cannot write to stdout: {reason}")
+    return typer.Exit(USAGE)
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, title: str | None) -> None:
     table = Table(title=title)
     for index, column in enumerate(columns):
         is_number = index >= len(columns) - numbers

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
-import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from ..benchmark import failures, statistics, summary
 from ..benchmark.runner import Benchmark, Progress, no_progress
 from ..benchmark.summary import Summary
+from ..results.tables import to_csv
 from . import figures
+from .pictures import SIDES, Pictures, draw
+from .text import environment, figure, interval, markdown, raw
 
 #: Images per metric in the gallery.
 WORST = 3
-#: Longest side of an image in the gallery, in pixels.
-THUMBNAIL = 360
 #: Images without a score that the page itself lists.
 LISTED = 50
 
@@ -53,28 +51,7 @@ _COLUMNS = (
     _Column("seconds", "s / image", "seconds per image, without reading files", "low"),
 )
 
-_SIDES = ("reference", "distorted")
 _SAID = {"grows": "grow", "falls": "fall", "not shown": "no relation shown"}
-
-
-class _Pictures:
-    """Pictures kept as files for the Markdown and as text for the page."""
-
-    def __init__(self, directory: Path) -> None:
-        self.folder = directory / "figures"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.names: dict[str, str] = {}
-
-    def keep(self, content: bytes, name: str, suffix: str, alt: str) -> dict[str, str]:
-        slug = _slug(name)[-120:]
-        if self.names.setdefault(slug, name) != name:  # ms-ssim and ms_ssim are two metrics
-            slug = f"{slug}-{len(self.names)}"
-            self.names[slug] = name
-        path = self.folder / f"{slug}.{suffix}"
-        path.write_bytes(content)
-        kind = {"svg": "svg+xml", "jpg": "jpeg"}[suffix]
-        uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-        return {"uri": uri, "path": f"figures/{path.name}", "alt": alt}
 
 
 def write_report(
@@ -101,17 +78,16 @@ def write_report(
         The path of the page.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; what is in it stays as it was.
     """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     scores = benchmark.scores
     errors = failures.errors(scores, summed.mappings)
     images = {*errors["reference"], *errors["distorted"]}
     with progress("spectra", len(images)) as advance:
         energy = failures.energies(images, frequency, advance)
     relations = failures.relations(errors, energy, summed.resamples, summed.seed)
-    for name, table in {
+    tables = {
         "agreement": summed.table,
         "by_distortion": summed.by_distortion,
         "significance": summed.significance,
@@ -120,12 +96,32 @@ def write_report(
         "failures": scores.failures,
         "scores": scores.table,
         "metrics": benchmark.metrics,
-    }.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-    content = _content(benchmark, summed, errors, relations, _Pictures(folder), frequency, worst, title)
-    for name, escape in (("report.html", True), ("report.md", False)):
-        (folder / name).write_text(_environment(escape).get_template(name).render(content), encoding="utf-8")
+    }
+    with _in_one_step(folder) as new:
+        for name, table in tables.items():
+            to_csv(table, new / f"{name}.csv")
+        content = _content(benchmark, summed, errors, relations, Pictures(new), frequency, worst, title)
+        for name, escape in (("report.html", True), ("report.md", False)):
+            (new / name).write_text(environment(escape).get_template(name).render(content), encoding="utf-8")
     return folder / "report.html"
+
+
+@contextmanager
+def _in_one_step(folder: Path) -> Iterator[Path]:
+    """A folder to write to, beside the one that takes all its files at the end, or none if something fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".msds-", dir=folder) as beside:
+            new = Path(beside)
+            yield new
+            for path in sorted(new.rglob("*"), key=lambda path: path.suffix in (".html", ".md")):  # what shows the rest last
+                target = folder / path.relative_to(new)
+                if path.is_dir():
+                    target.mkdir(exist_ok=True)
+                else:
+                    path.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write the report to {folder}: {error.strerror or error}") from error
 
 
 def main_table(summed: Summary, intervals: Container[str]) -> tuple[list[str], list[list[str]]]:
@@ -162,44 +158,6 @@ def _shares(summed: Summary) -> dict[str, float]:
     return {name: round(share / total, 4) for name, share in summed.factors.items()}
 
 
-def _environment(escape: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=escape,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"figure": figure, "interval": interval, "raw": _raw}
-    return environment
-
-
-def figure(value: float, digits: int = 3, signed: bool = False) -> str:
-    """A number as text; a dash where it is not known."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:{'+' if signed else ''}.{digits}f}"
-
-
-def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False) -> str:
-    """An interval as text; nothing where it is not known."""
-    if not all(map(math.isfinite, bounds)):
-        return ""
-    return f"[{figure(bounds[0], digits, signed)}, {figure(bounds[1], digits, signed)}]"
-
-
-def _raw(value: float) -> str:
-    return repr(float(value)) if math.isfinite(value) else ""
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
-
-
-def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(headings), ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def _rows(summed: Summary) -> list[dict[str, Any]]:
     """The main table: the best of each data set is marked."""
     rows = []
@@ -215,7 +173,7 @@ def _rows(summed: Summary) -> list[dict[str, Any]]:
                 text = f"{value:.3g}" if column.name == "seconds" and math.isfinite(value) else figure(value, digits)
                 cells.append(
                     {
-                        "value": _raw(value),
+                        "value": raw(value),
                         "text": text,
                         "interval": interval(bounds, digits),
                         "best": value == best[column.name],
@@ -230,7 +188,7 @@ def _content(
     summed: Summary,
     errors: pd.DataFrame,
     relations: pd.DataFrame,
-    pictures: _Pictures,
+    pictures: Pictures,
     frequency: float,
     worst: int,
     title: str,
@@ -248,20 +206,20 @@ def _content(
         "several": several,
         "columns": _COLUMNS,
         "rows": _rows(summed),
-        "main_table": _markdown(*main_table(summed, [column.name for column in _COLUMNS])),
+        "main_table": markdown(*main_table(summed, [column.name for column in _COLUMNS])),
         "overall": summed.overall.to_dict("records"),
-        "overall_table": _markdown(*overall_table(summed)),
+        "overall_table": markdown(*overall_table(summed)),
         "factors": _shares(summed),
-        "datasets": [_drawn(benchmark, summed, errors, dataset, pictures, worst) for dataset in scores.datasets],
+        "datasets": [draw(scores, summed, errors, dataset, pictures, worst) for dataset in scores.datasets],
         "kinds": summed.by_distortion.groupby("dataset")["distortion"].nunique().gt(1).any(),
         "relations": related,
-        "relations_table": _markdown(
-            ["data set", "metric", *(f"{side}: {what}" for side in _SIDES for what in ("SRCC", "errors", "worst"))],
+        "relations_table": markdown(
+            ["data set", "metric", *(f"{side}: {what}" for side in SIDES for what in ("SRCC", "errors", "worst"))],
             [
                 [
                     row["dataset"],
                     row["metric"],
-                    *(cell for side in _SIDES for cell in (row[side]["text"], row[side]["said"], row[side]["worst"])),
+                    *(cell for side in SIDES for cell in (row[side]["text"], row[side]["said"], row[side]["worst"])),
                 ]
                 for row in related
             ],
@@ -269,13 +227,13 @@ def _content(
         "claims": failures.claims(relations),
         "failures": listed,
         "failure_count": len(unscored),
-        "failures_table": _markdown(
+        "failures_table": markdown(
             ["data set", "metric", "distorted image", "reason"],
             [[row["dataset"], row["metric"], row["distorted"], row["error"]] for row in listed],
         ),
         "made": _made(benchmark, summed, frequency),
         "metrics": benchmark.metrics.astype(object).where(benchmark.metrics.notna(), None).to_dict("records"),
-        "sources_table": _markdown(
+        "sources_table": markdown(
             [str(name).replace("_", " ") for name in benchmark.metrics],
             benchmark.metrics.fillna("–").to_numpy().tolist(),
         ),
@@ -289,7 +247,7 @@ def _related(relations: pd.DataFrame) -> list[dict[str, Any]]:
     for row in relations.to_dict("records"):
         related = rows.setdefault((row["dataset"], row["metric"]), {"dataset": row["dataset"], "metric": row["metric"]})
         related[row["image"]] = {
-            "value": _raw(row["srcc"]),
+            "value": raw(row["srcc"]),
             "text": f"{figure(row['srcc'], 2, True)} {interval((row['low'], row['high']), 2, True)}".strip(),
             "said": _SAID[row["verdict"]],
             "worst": f"{row['above_median']} of {row['outliers']}",
@@ -319,76 +277,6 @@ def _finding(scores: summary.Scores, summed: Summary, dataset: str) -> str:
     return f"{size} {found}; " + (
         f"not shown to differ from it: {', '.join(rivals)}." if rivals else "every other metric is shown to be lower."
     )
-
-
-def _drawn(
-    benchmark: Benchmark, summed: Summary, errors: pd.DataFrame, dataset: str, pictures: _Pictures, worst: int
-) -> dict[str, Any]:
-    scores = benchmark.scores
-    table = summed.table[summed.table["dataset"] == dataset]
-    pairs = summed.significance[summed.significance["dataset"] == dataset]
-    by_srcc = table.sort_values("srcc", ascending=False, na_position="last")["metric"].tolist()
-    scatters = []
-    for row in table.to_dict("records"):
-        metric = row["metric"]
-        rows = scores.of(dataset, metric)
-        caption = f"SRCC {figure(row['srcc'])}, PLCC {figure(row['plcc'])}, RMSE {figure(row['rmse'])}"
-        drawn = figures.scatter(rows[rows["score"].notna()], summed.mappings[dataset, metric], metric, caption)
-        alt = f"opinions of {dataset} over the scores of {metric}, with the fitted curve: {caption}"
-        scatters.append(pictures.keep(figures.to_svg(drawn), f"{dataset}-scatter-{metric}", "svg", alt))
-    kinds = summed.by_distortion[summed.by_distortion["dataset"] == dataset]
-    heat = None
-    if kinds["distortion"].nunique() > 1:
-        order = list(dict.fromkeys(kinds["distortion"]))
-        wide = kinds.pivot(index="metric", columns="distortion", values="srcc").loc[by_srcc, order]
-        heat = pictures.keep(
-            figures.to_svg(figures.heat_map(wide)), f"{dataset}-distortions", "svg", f"SRCC by metric and type on {dataset}"
-        )
-    matrix = None
-    if len(pairs):
-        drawn = figures.significance_matrix(pairs, by_srcc)
-        matrix = pictures.keep(
-            figures.to_svg(drawn), f"{dataset}-significance", "svg", f"differences in SRCC between metrics on {dataset}"
-        )
-    speed = figures.to_svg(figures.speed_against_accuracy(table))
-    own = errors[errors["dataset"] == dataset]
-    return {
-        "name": dataset,
-        "scatter": scatters,
-        "heat": heat,
-        "matrix": matrix,
-        "speed": pictures.keep(speed, f"{dataset}-speed", "svg", f"SRCC over seconds per image on {dataset}"),
-        "gallery": [
-            {"metric": metric, "cases": [_case(row, pictures, dataset) for row in part.head(worst).to_dict("records")]}
-            for metric, part in own.groupby("metric", sort=False)
-        ],
-    }
-
-
-def _case(row: Mapping[str, Any], pictures: _Pictures, dataset: str) -> dict[str, Any]:
-    names = {side: Path(row[side]).name for side in _SIDES}
-    kind = f", {row['distortion']}" if isinstance(row["distortion"], str) else ""
-    caption = (
-        f"{names['distorted']} beside {names['reference']}{kind}: opinion {row['opinion']:.4g}, predicted "
-        f"{row['predicted']:.4g} from a score of {row['score']:.4g}, error {row['error']:.4g}"
-    )
-    found: dict[str, Any] = {"caption": caption}
-    for side, name in names.items():
-        found[side] = pictures.keep(_thumbnail(row[side]), f"{dataset}-{side}-{row[side]}", "jpg", side)
-        found[f"{side}_name"] = name
-    return found
-
-
-def _thumbnail(path: str) -> bytes:
-    try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except Exception:  # too large for Pillow, 16 bits per colour, gone since: no reason to lose the report
-        small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
 
 
 def _made(benchmark: Benchmark, summed: Summary, frequency: float) -> dict[str, str]:

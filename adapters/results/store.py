@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -11,12 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
+from .salvage import is_results_file, salvage
+
 _APPLICATION = 0x4D534453  # "MSDS", in the header of the file
 _FORMAT = 1
+_Path: TypeAlias = str | os.PathLike[str]
 _PATIENCE = 120.0  # seconds to wait for another run that is writing
 
 _TABLES = """
@@ -32,6 +34,14 @@ CREATE TABLE score (
 
 class ResultsFileError(ValueError):
     """A results file that is something else, damaged, or of another version."""
+
+
+class ResultsInUseError(OSError):
+    """A results file that another run has for itself."""
+
+
+class ResultsWriteError(OSError):
+    """What was computed cannot be kept: the disk is full, for example. What was kept before is safe."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,6 @@ class Outcome:
     error: str | None = None
 
 
-def pair_key(reference: str | os.PathLike[str], distorted: str | os.PathLike[str]) -> str:
-    """What tells two files from any others: their places, sizes and times of change. A file that changes gets another key."""
-    return hashlib.sha256("\0".join(_place(path) for path in (reference, distorted)).encode()).hexdigest()[:32]
-
-
-def _place(path: str | os.PathLike[str]) -> str:
-    resolved = os.path.realpath(path)
-    try:
-        stat = os.stat(resolved)
-    except OSError:
-        return resolved
-    return f"{resolved}\0{stat.st_size}\0{stat.st_mtime_ns}"
-
-
 class Results:
     """Scores by metric and pair, each kept from the moment it is added.
 
@@ -78,40 +74,76 @@ class Results:
 
     Args:
         path: the file, made if there is none; None to keep everything in memory.
+        alone: no other run may have it at the same time.
+        what: the user's name for what it is about, where that is not the file itself.
 
     Raises:
-        ResultsFileError: the file is something else, or of another version.
+        ResultsFileError: the file is something else, damaged, or of another version.
+        ResultsInUseError: another run has it, and one of the two wants it alone.
         OSError: it cannot be made or opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, path: _Path | None = None, alone: bool = False, what: _Path | None = None) -> None:
         self.path = None if path is None else Path(path)
+        self._what = what or path
+        self._begin = "BEGIN EXCLUSIVE" if alone else "BEGIN IMMEDIATE"
         if self.path is not None and not self.path.parent.is_dir():
             raise FileNotFoundError(f"no folder {self.path.parent} for the results file {self.path.name}")
+        self._db = self._connect(0.0 if alone else _PATIENCE)
         try:
-            self._db = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=_PATIENCE, isolation_level=None)
+            if alone:
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until the end, also that by a signal
             self._prepare()
-        except sqlite3.OperationalError as error:
-            raise OSError(f"cannot open the results file {path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ResultsFileError(f"{path} is not a results file, or damaged ({error}): choose another name") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(":memory:" if self.path is None else self.path, timeout=patience, isolation_level=None)
+        except sqlite3.Error as error:
+            raise OSError(f"cannot open the results file {self.path}: {error}") from error
 
     def _prepare(self) -> None:
-        # A commit is on disk before it returns: what was reported is kept, also when the machine goes down.
-        self._db.execute("PRAGMA synchronous = FULL")
-        with self._writing():
-            (application,) = self._db.execute("PRAGMA application_id").fetchone()
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                self._db.execute(f"PRAGMA user_version = {_FORMAT}")
-            elif application != _APPLICATION:
-                raise ResultsFileError(f"{self.path} is a database of another program: choose another name")
-            elif version != _FORMAT:
-                raise ResultsFileError(f"{self.path} has format {version}, this version writes {_FORMAT}: choose another name")
+        try:
+            # A commit is on disk before it returns: what was reported is kept, also when the machine goes down.
+            self._db.execute("PRAGMA synchronous = FULL")
+            with self._writing():
+                self._check_or_make()
+        except sqlite3.OperationalError as error:
+            if _is_locked(error):
+                raise ResultsInUseError(f"another run is writing {self._what}: wait for it, or choose another name") from error
+            raise OSError(f"cannot open the results file {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def _check_or_make(self) -> None:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables == 0:
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+            self._db.execute(f"PRAGMA user_version = {_FORMAT}")
+        elif application != _APPLICATION:
+            raise ResultsFileError(f"{self.path} is a database of another program: choose another name")
+        elif version != _FORMAT:
+            raise ResultsFileError(f"{self.path} has format {version}, this version writes {_FORMAT}: choose another name")
+        else:
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+
+    def _damaged(self, error: sqlite3.Error) -> ResultsFileError:
+        reason = " ".join(str(error).split())
+        if self.path is None or not is_results_file(self.path):
+            return ResultsFileError(f"{self.path} is not a results file, or damaged ({reason}): choose another name")
+        readable = len(salvage(self.path))
+        return ResultsFileError(
+            f"{self.path} is damaged ({reason}). {readable} of its scores can still be read; to save them in a new file: "
+            f"python -m msds_plugin.adapters.results.salvage {self.path} NEW. Or choose another name to start afresh"
+        )
 
     def metric(self, name: str, identity: Mapping[str, Any]) -> int:
         """The number of the metric of this identity, new or known.
@@ -121,40 +153,52 @@ class Results:
             identity: all that its scores depend on; plain values.
         """
         text = json.dumps(identity, sort_keys=True)
-        with self._writing():
-            self._db.execute("INSERT OR IGNORE INTO metric (name, identity) VALUES (?, ?)", (name, text))
+        with self._told(), self._writing():
+            self._db.execute("INSERT OR IGNORE INTO metric (name, identity) VALUES (?, ?)", (_text(name), text))
         return int(self._db.execute("SELECT id FROM metric WHERE identity = ?", (text,)).fetchone()[0])
 
     def scored(self, metric: int) -> set[str]:
         """Keys of the pairs that this metric has a score for; failures do not count, so that they are tried again."""
         query = "SELECT key FROM score JOIN pair ON pair.id = pair WHERE metric = ? AND score IS NOT NULL"
-        return {key for (key,) in self._db.execute(query, (metric,))}
+        with self._told():
+            return {key for (key,) in self._db.execute(query, (metric,))}
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Keep outcomes, all or none of them; a score that is there already stays, a failure gives way."""
+        """Keep outcomes, all or none of them; a score that is there already stays, a failure gives way.
+
+        Raises:
+            ResultsWriteError: the disk is full, for example.
+        """
         rows = list(outcomes)
-        with self._writing():
+        with self._told(), self._writing():
             self._db.executemany(
                 "INSERT OR IGNORE INTO pair (key, reference, distorted) VALUES (?, ?, ?)",
-                [(row.key, row.reference, row.distorted) for row in rows],
+                [(row.key, _text(row.reference), _text(row.distorted)) for row in rows],
             )
             self._db.executemany(
                 "INSERT INTO score SELECT ?, id, ?, ?, ?, ? FROM pair WHERE key = ? "
                 "ON CONFLICT DO UPDATE SET score = excluded.score, seconds = excluded.seconds, error = excluded.error, "
                 "time = excluded.time WHERE score.score IS NULL",
-                [(row.metric, row.score, row.seconds, row.error, time.time(), row.key) for row in rows],
+                [(row.metric, row.score, row.seconds, row.error and _text(row.error), time.time(), row.key) for row in rows],
             )
 
     def frame(self, metric: int) -> pd.DataFrame:
         """All outcomes of a metric: ``score``, ``seconds``, ``error`` by ``key``."""
         query = "SELECT key, score, seconds, error FROM score JOIN pair ON pair.id = pair WHERE metric = ?"
-        rows = self._db.execute(query, (metric,)).fetchall()
+        with self._told():
+            rows = self._db.execute(query, (metric,)).fetchall()
         table = pd.DataFrame(rows, columns=["key", "score", "seconds", "error"]).set_index("key")
         return table.astype({"score": float, "seconds": float, "error": object})
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def remove(self) -> None:
+        """Close the file and delete it."""
+        self._db.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Results:
         return self
@@ -163,12 +207,33 @@ class Results:
         self.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        # The lock is taken at once: a transaction that first reads and then writes could be refused half-way.
-        self._db.execute("BEGIN IMMEDIATE")
+    def _told(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise ResultsWriteError(f"cannot write {self._what}: {error}") from error
+        except sqlite3.IntegrityError:
             raise
-        self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        # The lock is taken at once: a transaction that first reads and then writes could be refused half-way.
+        self._db.execute(self._begin)
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # after some errors SQLite has rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return "locked" in str(error)
+
+
+def _text(text: str) -> str:
+    # A file's name need not be text, and SQLite keeps nothing else.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,54 +4,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from ...deepssim import fit_together, pixels_at_once
-from ...representation import Representation
-from ...windows import Windows
-from ..common.scorer import Representing, Scorer
-from ..images.large import LARGE, LargeImage, open_large
+from ...deepssim import pixels_at_once
+from ..common.scorer import Scorer
+from ..images.large import open_large
 from ..images.pairs import Pair
-from ..images.read import decode, to_tensor
+from ..images.read import decode
+from .compute import Claims, Job, Pixels, Reference, Result, claim, score_batch, size
 
 __all__ = ["Pair", "Result", "score_pairs"]
 
-Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
+_Read: TypeAlias = Job | tuple[Pair, str]
 
 #: Images of one batch at most.
 BATCH_SIZE = 32
-#: Below this many images, starting workers takes longer than they save.
-FEW_IMAGES = 16
-MOST_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one metric says of one pair.
-
-    Attributes:
-        pair: the pair.
-        metric: the scorer's name.
-        score: NaN where there is none.
-        seconds: time spent on this score, without reading the files; images of one batch share its time equally.
-        error: why there is no score.
-    """
-
-    pair: Pair
-    metric: str
-    score: float
-    seconds: float
-    error: str | None = None
+MOST_WORKERS = 16
+#: Pixels of one batch where batches are scored beside each other: on a processor more bring nothing.
+PIXELS_BESIDE = 2**18
 
 
 def score_pairs(
@@ -63,11 +41,15 @@ def score_pairs(
     reference is represented once by every metric that can. Only pairs of equal image sizes share a batch. An image that
     cannot be read, and a pair that a metric cannot score, give a result that says why, and cost no other.
 
+    All happens in this process. Threads decode images; on a processor, where every metric is one of ours, they score too, each
+    its own pairs on its share of the cores, which no other thread can hold up. Metrics of toolkits, which may not bear that,
+    images too large for it, and GPUs are given one batch after the other.
+
     Args:
         pairs: what to score.
         scorers: what to score it with.
         batch_size: pairs per batch at most; large images go in smaller batches.
-        workers: processes that decode images; 0 to do it here, None for one per core (at most eight; none for few images).
+        workers: threads; 0 to do everything in the calling one, None for one per core (at most 16, and one per pair).
 
     Raises:
         ValueError: a batch size below one, a negative number of workers, or no metric.
@@ -78,167 +60,151 @@ def score_pairs(
         raise ValueError(f"workers must not be negative, got {workers}")
     if not scorers:
         raise ValueError("no metric to score with")
-    return _results(_read(pairs, workers), scorers, batch_size)
-
-
-@dataclass(eq=False)
-class _Reference:
-    """An image and what metrics keep of it; it lives as long as a pair that waits for it."""
-
-    pixels: Pixels
-    representations: dict[int, Representation] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _Job:
-    """A pair whose images have been read."""
-
-    pair: Pair
-    distorted: Pixels
-    reference: _Reference
-
-    @property
-    def sizes(self) -> tuple[tuple[int, ...], ...]:
-        return _size(self.distorted), _size(self.reference.pixels)
-
-
-def _size(image: Pixels) -> tuple[int, ...]:
-    return image.shape[-2:] if isinstance(image, LargeImage) else image.shape[:2]
-
-
-def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer], batch_size: int) -> Iterator[Result]:
-    waiting: dict[Any, list[_Job]] = defaultdict(list)
-    pixels = min(pixels_at_once(scorer.device) for scorer in scorers)
-    for job in jobs:
-        if isinstance(job, tuple):
-            pair, reason = job
-            yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
-            continue
-        waiting[job.sizes].append(job)
-        if len(waiting[job.sizes]) >= min(batch_size, pixels // max(map(math.prod, job.sizes))):
-            yield from _score(waiting.pop(job.sizes), scorers)
-        elif _too_many(waiting, 4 * batch_size, 4 * pixels):
-            yield from _score(waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes]))), scorers)
-    for batch in waiting.values():
-        yield from _score(batch, scorers)
-
-
-class _Images(Dataset[Any]):
-    """Decoded files; in place of one that cannot be read, the reason."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Pixels | str:
-        try:
-            return open_large(self.paths[index]) or decode(self.paths[index])
-        except Exception as error:  # whatever is wrong with one file must not cost the others
-            return str(error) or type(error).__name__
-
-
-def _as_it_is(image: Any) -> Any:
-    # An array travels through a pipe. As a tensor it would take shared memory, of which containers often have 64 MB.
-    return image
-
-
-def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[Pair, str]]:
-    """The pairs by reference, with their images or the reason why they cannot be read; workers start at once."""
     groups: dict[Path, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.reference].append(pair)
-    paths = [path for reference, group in groups.items() for path in (reference, *(pair.distorted for pair in group))]
+    count = sum(map(len, groups.values()))
     if workers is None:
-        workers = 0 if len(paths) < FEW_IMAGES else min(_cores(), MOST_WORKERS)
-    loader = DataLoader(
-        _Images(paths),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # or it draws from the caller's random numbers
-    )
-    return _jobs(groups.values(), iter(loader))
+        workers = min(_cores(), MOST_WORKERS, count)
+        workers = 0 if workers < 2 else workers
+    return _results(list(groups.values()), scorers, _plan(scorers, batch_size, workers, count), workers)
 
 
-def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Job | tuple[Pair, str]]:
+@dataclass(frozen=True)
+class _Plan:
+    """How large batches are, and how many are scored beside each other."""
+
+    batch_size: int
+    pixels: int
+    beside: int = 1
+    threads: int = 0  # of each of them
+
+    def takes(self, job: Job) -> bool:
+        """Whether pairs of this size are scored beside others."""
+        return self.beside > 1 and max(map(math.prod, job.sizes)) <= self.pixels_beside
+
+    @property
+    def pixels_beside(self) -> int:
+        """Of one image at most, so that all together take no more memory than one batch may."""
+        return self.pixels // self.beside
+
+    def is_full(self, batch: Sequence[Job]) -> bool:
+        pixels = min(PIXELS_BESIDE, self.pixels_beside) if self.takes(batch[0]) else self.pixels
+        return len(batch) >= min(self.batch_size, pixels // max(map(math.prod, batch[0].sizes)))
+
+
+def _plan(scorers: Sequence[Scorer], batch_size: int, workers: int, count: int) -> _Plan:
+    pixels = min(pixels_at_once(scorer.device) for scorer in scorers)
+    can = all(scorer.device.type == "cpu" and scorer.representing is not None for scorer in scorers)
+    if not can or workers < 2:
+        return _Plan(batch_size, pixels)
+    # Small enough that every thread has several to do, or some would be idle at the end.
+    return _Plan(max(1, min(batch_size, count // (4 * workers))), pixels, workers, max(1, torch.get_num_threads() // workers))
+
+
+@contextmanager
+def _threads(workers: int, each: int) -> Iterator[ThreadPoolExecutor | None]:
+    """So many threads, whose own operations run on ``each`` threads of torch's (0: as many as here)."""
+    if not workers:
+        yield None
+        return
+    ours = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "msds", torch.set_num_threads, (each or ours,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(ours)  # or threads that are yet to come would get the number of the pool's
+
+
+def _results(groups: Sequence[Sequence[Pair]], scorers: Sequence[Scorer], plan: _Plan, workers: int) -> Iterator[Result]:
+    with _threads(workers, plan.threads) as pool:
+        paths = [path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group))]
+        running: deque[Future[list[Result]]] = deque()
+        precision = _Precision(scorers[0].device.type)
+        for batch in _batches(_jobs(groups, _images(paths, pool, 2 * workers)), plan):
+            if isinstance(batch, tuple):
+                pair, reason = batch
+                yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
+                continue
+            if pool is not None and plan.takes(batch[0]):
+                running.append(pool.submit(precision.score, batch, scorers, claim(batch, scorers), plan.beside))
+                while running and (running[0].done() or len(running) > 2 * plan.beside):
+                    yield from running.popleft().result()
+                continue
+            while running:
+                yield from running.popleft().result()
+            yield from score_batch(batch, scorers, claim(batch, scorers))
+        while running:
+            yield from running.popleft().result()
+
+
+class _Precision:
+    """The autocast of the caller, which torch keeps by thread."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.half = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device)
+
+    def score(self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int) -> list[Result]:
+        with torch.autocast(self.device, self.dtype, self.half):
+            return score_batch(batch, scorers, claims, beside)
+
+
+def _batches(jobs: Iterator[_Read], plan: _Plan) -> Iterator[list[Job] | tuple[Pair, str]]:
+    """Pairs of equal sizes together, as soon as a batch is full or too many wait; what cannot be read by itself."""
+    waiting: dict[Any, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if isinstance(job, tuple):
+            yield job
+            continue
+        waiting[job.sizes].append(job)
+        if plan.is_full(waiting[job.sizes]):
+            yield waiting.pop(job.sizes)
+        elif _too_many(waiting, 4 * plan.batch_size, 4 * plan.pixels):
+            yield waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes])))
+    yield from waiting.values()
+
+
+def _too_many(waiting: Mapping[Any, Sequence[Job]], most: int, most_pixels: int) -> bool:
+    jobs = [job for batch in waiting.values() for job in batch]
+    return len(jobs) >= most or sum(math.prod(size(job.distorted)) for job in jobs) >= most_pixels
+
+
+def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Read]:
+    """The pairs by reference, with their images or the reason why they cannot be read."""
     for group in groups:
         image = next(images)
         if isinstance(image, str):
             yield from ((pair, image) for pair, _ in zip(group, images, strict=False))
             continue
-        reference = _Reference(image)
+        reference = Reference(image)
         for pair, distorted in zip(group, images, strict=False):
-            yield (pair, distorted) if isinstance(distorted, str) else _Job(pair, distorted, reference)
+            yield (pair, distorted) if isinstance(distorted, str) else Job(pair, distorted, reference)
+
+
+def _images(paths: Iterable[Path], pool: ThreadPoolExecutor | None, ahead: int) -> Iterator[Pixels | str]:
+    """Decoded files, a few of them ahead of need."""
+    if pool is None:
+        yield from map(_load, paths)
+        return
+    waiting: deque[Future[Pixels | str]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(_load, path))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _load(path: Path) -> Pixels | str:
+    """A decoded file; in place of one that cannot be read, the reason."""
+    try:
+        return open_large(path) or decode(path)
+    except Exception as error:  # whatever is wrong with one file must not cost the others
+        return str(error) or type(error).__name__
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _too_many(waiting: Mapping[Any, Sequence[_Job]], most: int, most_pixels: int) -> bool:
-    jobs = [job for batch in waiting.values() for job in batch]
-    return len(jobs) >= most or sum(math.prod(_size(job.distorted)) for job in jobs) >= most_pixels
-
-
-def _score(batch: Sequence[_Job], scorers: Sequence[Scorer]) -> Iterator[Result]:
-    by_metric = [_score_with(scorer, key, batch) for key, scorer in enumerate(scorers)]
-    for results in zip(*by_metric, strict=True):
-        yield from results
-
-
-def _score_with(scorer: Scorer, key: int, batch: Sequence[_Job]) -> list[Result]:
-    start = perf_counter()
-    try:
-        with torch.inference_mode():
-            scores = _scores(scorer, key, batch).tolist()
-    except Exception as error:  # whatever a metric cannot do with one pair must not cost the others
-        if len(batch) > 1:
-            return [result for job in batch for result in _score_with(scorer, key, [job])]
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return [Result(batch[0].pair, scorer.name, math.nan, perf_counter() - start, reason)]
-    seconds = (perf_counter() - start) / len(batch)
-    return [
-        Result(job.pair, scorer.name, score, seconds, "the score is not a number" if math.isnan(score) else None)
-        for job, score in zip(batch, scores, strict=True)
-    ]
-
-
-def _scores(scorer: Scorer, key: int, batch: Sequence[_Job]) -> Tensor:
-    x = _stack([job.distorted for job in batch], scorer.device)
-    metric = scorer.representing
-    if metric is None:
-        y = _stack([job.reference.pixels for job in batch], scorer.device)
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
-        return scorer.score(x, y)
-    references = list(dict.fromkeys(job.reference for job in batch))
-    new = [reference for reference in references if key not in reference.representations]
-    distorted = _represent(metric, x, key, new, scorer)
-    kept = [job.reference.representations[key] for job in batch]
-    return metric.compare(distorted, kept[0] if len(references) == 1 else Representation.cat(kept))
-
-
-def _represent(
-    metric: Representing, x: Tensor | Windows, key: int, references: Sequence[_Reference], scorer: Scorer
-) -> Representation:
-    """The representation of ``x``; those of ``references``, all of one size, are stored in them."""
-    if not references:
-        return metric.represent(x)
-    y = _stack([reference.pixels for reference in references], scorer.device)
-    if fit_together(x, y):
-        both = metric.represent(torch.cat([x, y]))  # type: ignore[list-item]
-        distorted, represented = both[: x.shape[0]], both[x.shape[0] :]
-    else:
-        distorted, represented = metric.represent(x), metric.represent(y)
-    for index, reference in enumerate(references):
-        # A copy, since a slice would keep the whole batch in memory.
-        reference.representations[key] = represented[index].to(scorer.device, copy=True)
-    return distorted
-
-
-def _stack(images: Sequence[Pixels], device: torch.device) -> Tensor | Windows:
-    if isinstance(images[0], LargeImage):  # never in a batch with others
-        return images[0]
-    return torch.cat([to_tensor(image, device) for image in images if not isinstance(image, LargeImage)])

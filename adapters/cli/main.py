@@ -1,0 +1,57 @@
+"""The console script: a frame around the commands that bears closed streams and signals, from before they are imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from .stop import catch_signals, exit_code
+from .streams import NO_READER, drop_stdout, mend_streams
+
+
+def main() -> NoReturn:
+    """The console script ``msds``."""
+    catch_signals()
+    mend_streams()
+    if sys.platform == "linux":
+        # Huge pages for torch's large maps: page faults are a third of the time of a large image. Read when torch is loaded.
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        from .app import app
+
+        app()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else bool(end.code)
+    except KeyboardInterrupt as error:
+        code = exit_code(error)
+    except OSError as error:
+        if not _is_about_stdout(error):
+            raise
+        code = _unshown(error)
+    _leave(code)
+
+
+def _is_about_stdout(error: OSError) -> bool:
+    # What a file could not take names the file.
+    return error.errno is not None and error.filename is None
+
+
+def _unshown(error: OSError) -> int:
+    drop_stdout()
+    if isinstance(error, BrokenPipeError):
+        return NO_READER
+    print(f"Error: cannot write to stdout: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = _unshown(error)
+    sys.stderr.flush()
+    if code > 128:
+        os._exit(code)  # without waiting for threads that are in the middle of an image
+    sys.exit(code)

