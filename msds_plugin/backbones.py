@@ -163,7 +163,7 @@ class Backbone(nn.Module):
         if self.mean is None or self.std is None:
             return image  # somebody else's module, which takes it as it is
         image = (image - self.mean) / self.std
-        if image.device.type == "cpu":
+        if image.device.type == "cpu" and not torch._C._are_functorch_transforms_active():  # vmap has no channels_last
             # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
             image = image.clone(memory_format=torch.channels_last)
         return image
