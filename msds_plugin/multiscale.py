@@ -189,7 +189,10 @@ class MultiScale(nn.Module):
         return score.reshape(-1) if score.dim() else score
 
     def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
-        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing."""
+        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing.
+
+        Necessary because foreign metrics fail on small images with errors that do not say so; asked only after a failure.
+        """
         if x.shape[-2:] != y.shape[-2:] or min(x.shape[-2:]) >= _LARGE:
             return False
         first = [image[:1].detach() for image in (x, y)]
@@ -228,7 +231,10 @@ class MultiScale(nn.Module):
 
 
 def _checked_already(*images: Tensor | Windows) -> AbstractContextManager[None]:
-    """Averages of values in range are in range; windows are looked at as they are read."""
+    """Averages of values in range are in range; windows are looked at as they are read.
+
+    A context, since the check is made by the wrapped metric, of any kind, and may not be an option of all of them.
+    """
     known = all(isinstance(image, Tensor) for image in images) and not torch.compiler.is_compiling()
     return values_unchecked() if known else nullcontext()
 
