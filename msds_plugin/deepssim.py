@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Weights, build_backbone
-from .errors import check_image
+from .errors import check_has_values, check_image, looks_at_values
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .tiling import Tile, check_tile, gram_sums
@@ -46,24 +46,23 @@ def check_source(image: Tensor | Windows, name: str = "image") -> None:
 
 def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
     """Raise a clear error unless two batches can be compared image by image; their sizes may differ."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.device != y.device:
+        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
     check_source(x, "the distorted image x")
     check_source(y, "the reference image y")
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-        return
-    if x.device != y.device:
-        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
-    if x.dtype != y.dtype:
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype != y.dtype:
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
-def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:
+def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows, threshold: float = 0.0) -> Tensor | Windows:
     """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
 
     Raises:
         TypeError: neither a tensor nor read in windows.
-        ValueError: another shape than that of the images (N, C, H, W).
+        ValueError: another shape than that of the images (N, C, H, W), or, of a tensor, values that are not finite or a map
+            that is nowhere above ``threshold``.
     """
     if not isinstance(saliency, Tensor) and not isinstance(saliency, Windows):
         raise TypeError(f"the saliency map must be a torch.Tensor (N, 1, H, W) or (N, H, W), got {type(saliency).__name__}")
@@ -75,22 +74,46 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor
         )
     if not isinstance(maps, Tensor):
         return maps
+    check_has_values(maps, "the saliency map")
+    if looks_at_values():
+        _check_finite(maps)
+        _check_salient((maps > threshold).flatten(1).any(1), threshold)
     return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
 
 
-@dataclass(frozen=True)
+def _check_finite(maps: Tensor) -> None:
+    if maps.is_floating_point() and not maps.isfinite().all():
+        raise ValueError("the saliency map has values that are not finite (NaN or infinity)")
+
+
+def _check_salient(salient: Tensor, threshold: float) -> None:
+    if not salient.all():
+        image = int((~salient).nonzero()[0])
+        raise ValueError(
+            f"the saliency map of image {image} is nowhere above the threshold {threshold:g}, so that nothing of it would "
+            "count: give a map with salient pixels, or none"
+        )
+
+
+@dataclass
 class _Mask:
     """Ones where a saliency map is above the threshold, zeros elsewhere."""
 
     maps: Windows
     threshold: float
+    salient: Tensor | None = None  # which images had a salient pixel so far
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.maps.shape
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        return self.maps.read(top, left, height, width) > self.threshold
+        values = self.maps.read(top, left, height, width)
+        _check_finite(values)
+        mask = values > self.threshold
+        found = mask.flatten(1).any(1)
+        self.salient = found if self.salient is None else self.salient | found
+        return mask
 
 
 class _GramMetric(nn.Module):
@@ -130,19 +153,24 @@ class _GramMetric(nn.Module):
                 ``tile="auto"`` unless the metric has another.
             saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
                 threshold.
+
+        Raises:
+            ValueError: as the metric itself; a map with values that are not finite, or that is nowhere above the threshold.
         """
         check_source(image)
-        return self._represent(image, saliency)
+        return Representation((self._grams(image, saliency),), self.source)
 
-    def _represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
-        maps = None if saliency is None else saliency_maps(saliency, image)
+    def _grams(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> tuple[Tensor, ...]:
+        maps = None if saliency is None else saliency_maps(saliency, image, self.saliency_threshold)
         if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
             mask = None if maps is None else (maps > self.saliency_threshold).to(image)
             sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
         else:
             kept = None if maps is None else _Mask(as_windows(maps), self.saliency_threshold)
             sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
-        return Representation((tuple(self._gram(*each) for each in sums),), self.source)
+            if kept is not None and kept.salient is not None:
+                _check_salient(kept.salient, self.saliency_threshold)
+        return tuple(self._gram(*each) for each in sums)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
@@ -159,9 +187,9 @@ class _GramMetric(nn.Module):
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
         check_pair(x, y)
         if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
-            both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
-            return self.compare(both[: x.shape[0]], both[x.shape[0] :])
-        return self.compare(self._represent(x, saliency_x), self._represent(y, saliency_y))
+            both = self._grams(torch.cat([x, y]))  # type: ignore[list-item]
+            return self._score([gram[: len(x)] for gram in both], [gram[len(x) :] for gram in both])
+        return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y))
 
     @abstractmethod
     def _gram(self, gram: Tensor, positions: int) -> Tensor:

@@ -40,15 +40,26 @@ def values_unchecked() -> Iterator[None]:
         _values_checked.reset(token)
 
 
+def looks_at_values() -> bool:
+    """Whether a check may read values now: under ``torch.compile`` and ``torch.func`` (``vmap``, ``grad``) they are not there."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
+def check_has_values(tensor: Tensor, name: str = "image") -> None:
+    """Raise a ValueError for a tensor on ``meta``."""
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on the device meta and so has no values: make it on a device such as cpu or cuda")
+
+
 def check_image(image: Tensor, name: str = "image") -> None:
     """Raise a clear error unless ``image`` is a float RGB batch (N, 3, H, W) with values in [0, 1].
 
     The values are not looked at where gradients flow into the image (an image that is being optimised may leave [0, 1] for
-    a while) nor under ``torch.compile`` (reading them would break the graph).
+    a while) nor under ``torch.compile`` and ``torch.func`` (reading them would break the graph).
 
     Raises:
         TypeError: not a tensor, or not of a floating-point type.
-        ValueError: another shape, no image at all, or values that are not finite or not in [0, 1].
+        ValueError: another shape, no image at all, on ``meta``, or values that are not finite or not in [0, 1].
     """
     if not isinstance(image, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape (N, 3, H, W), got {type(image).__name__}")
@@ -61,8 +72,9 @@ def check_image(image: Tensor, name: str = "image") -> None:
         raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
     if image.shape[0] == 0:
         raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
-    if torch.compiler.is_compiling() or not _values_checked.get() or image.requires_grad or image.numel() == 0:
+    if not looks_at_values() or not _values_checked.get() or image.requires_grad or image.numel() == 0:
         return
+    check_has_values(image, name)
     low, high = (value.item() for value in image.detach().aminmax())
     # Written so that NaN fails too.
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):

@@ -10,6 +10,7 @@ are nearly equal, where a training loss spends its time.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -112,6 +113,24 @@ def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
     return _dissimilarity(a, b, (-2, -1), c)
 
 
+def check_levels(levels: int) -> int:
+    """The number of pyramid levels as an int.
+
+    Raises:
+        TypeError: not a whole number (``True`` is none).
+        ValueError: below 1.
+    """
+    try:
+        number = operator.index(levels)
+    except TypeError:
+        number = None
+    if number is None or isinstance(levels, bool):
+        raise TypeError(f"levels must be a whole number of at least 1, got {levels!r}")
+    if number < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    return number
+
+
 def pyramid(image: Tensor, levels: int) -> list[Tensor]:
     """Image pyramid: level 0 is the image, each next one its 2 x 2 averages, an odd last row or column dropped.
 
@@ -123,14 +142,14 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
         ``levels`` tensors; level l has H >> l rows and W >> l columns.
 
     Raises:
+        TypeError: ``levels`` is not a whole number.
         ValueError: ``levels`` is below 1, or the image is too small to be halved so often.
 
     Example:
         >>> [tuple(level.shape) for level in pyramid(torch.rand(1, 3, 65, 96), 3)]
         [(1, 3, 65, 96), (1, 3, 32, 48), (1, 3, 16, 24)]
     """
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
+    levels = check_levels(levels)
     height, width = image.shape[-2:]
     if min(height, width) >> (levels - 1) == 0:
         raise ValueError(f"an image of {height} x {width} pixels cannot be halved {levels - 1} times")
@@ -180,10 +199,10 @@ def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Te
     """The weights of ``levels`` levels as a float64 tensor that sums to one; None stands for equal weights.
 
     Raises:
-        ValueError: another number of weights, a negative or non-finite one, or none above zero.
+        TypeError: ``levels`` is not a whole number.
+        ValueError: ``levels`` is below 1, another number of weights, a negative or non-finite one, or none above zero.
     """
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
+    levels = check_levels(levels)
     if fusion is None:
         return torch.full((levels,), 1 / levels, dtype=torch.float64, device="cpu")
     given = fusion.detach().cpu() if isinstance(fusion, Tensor) else fusion

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from .backbones import Weights
 from .deepssim import DeepSSIM, DeepSSIMLite, check_pair, check_source, saliency_maps
-from .errors import check_size, too_small, values_unchecked
-from .functional import fuse, normalise_fusion, pyramid
+from .errors import check_has_values, check_size, too_small, values_unchecked
+from .functional import check_levels, fuse, normalise_fusion, pyramid
 from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable
 from .tiling import Tile
@@ -71,6 +71,7 @@ class MultiScale(nn.Module):
         learn_fusion: bool = False,
     ) -> None:
         super().__init__()
+        levels = check_levels(levels)
         if isinstance(fusion, str | os.PathLike):
             fusion = FusionFile.load(fusion).weights_for(metric, levels, fusion)
         self.metric = metric
@@ -188,7 +189,10 @@ class MultiScale(nn.Module):
         return score.reshape(-1) if score.dim() else score
 
     def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
-        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing."""
+        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing.
+
+        Necessary because foreign metrics fail on small images with errors that do not say so; asked only after a failure.
+        """
         if x.shape[-2:] != y.shape[-2:] or min(x.shape[-2:]) >= _LARGE:
             return False
         first = [image[:1].detach() for image in (x, y)]
@@ -227,7 +231,10 @@ class MultiScale(nn.Module):
 
 
 def _checked_already(*images: Tensor | Windows) -> AbstractContextManager[None]:
-    """Averages of values in range are in range; windows are looked at as they are read."""
+    """Averages of values in range are in range; windows are looked at as they are read.
+
+    A context, since the check is made by the wrapped metric, of any kind, and may not be an option of all of them.
+    """
     known = all(isinstance(image, Tensor) for image in images) and not torch.compiler.is_compiling()
     return values_unchecked() if known else nullcontext()
 
@@ -237,8 +244,11 @@ def _check_batches(x: Tensor, y: Tensor) -> None:
         if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
             shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
             raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+        check_has_values(image, name)
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} images and y has {len(y)}: one reference per distorted image is needed")
+    if x.device != y.device:
+        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
 
 
 class MSDS(MultiScale):

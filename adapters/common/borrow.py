@@ -52,10 +52,38 @@ def is_toolkit_metric(module: object) -> TypeGuard[nn.Module]:
     return isinstance(module, nn.Module) and type(module).__module__.partition(".")[0] in ("pyiqa", "piq")
 
 
+class Lent:
+    """A live metric that lends its weights. Copies of this handle lend those of the very same metric."""
+
+    def __init__(self, metric: nn.Module) -> None:
+        self.metric = metric
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lent:
+        return self
+
+
+def lend(metric: nn.Module) -> Lent:
+    """The backbone that takes the memory of a live metric's VGG16: ``pyiqa.create_metric("msds", backbone=lend(lpips))``.
+
+    pyiqa deep-copies what it is given as an option. ``backbone=lpips`` itself therefore has the same values, but memory of
+    its own; piq copies nothing. On a CPU the memory is in common until either metric is changed, which the other never sees.
+
+    Args:
+        metric: pyiqa's ``lpips-vgg`` or ``dists``, piq's ``LPIPS`` or ``DISTS``, or any module with VGG16's convolutions.
+
+    Raises:
+        ValueError: there is no VGG16 in it.
+    """
+    vgg16_weights(metric)
+    return Lent(metric)
+
+
 def with_borrowed_weights(options: dict[str, Any]) -> dict[str, Any]:
     """Options in which ``backbone=<live toolkit metric>`` has become VGG16 with that metric's weights."""
     donor = options.get("backbone")
-    if not is_toolkit_metric(donor):
+    if isinstance(donor, Lent):
+        donor = donor.metric
+    elif not is_toolkit_metric(donor):
         return options
     if options.get("weights", "imagenet") != "imagenet":
         raise ValueError("backbone=<a live metric> brings its own weights: do not pass weights as well")

@@ -19,7 +19,8 @@ def on_a_pyramid(name: str) -> bool:
 def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
     """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
 
-    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``.
+    A comma inside brackets does not separate: ``msds,fusion=(0.5,0.3,0.2)``; nor do names in them need quotes:
+    ``msds-fast,layers=[stage1,stage2]``.
 
     Raises:
         ValueError: a part that is not ``option=value``, or an option twice.
@@ -30,11 +31,19 @@ def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
         option, equals, value = part.partition("=")
         if not equals or not option.isidentifier() or option in options:
             raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
-        try:
-            options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[option] = value
+        options[option] = _value(value.strip())
     return name, options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    if len(text) > 1 and text[0] + text[-1] in ("[]", "()"):  # a list of names without quotes
+        values = [_value(part) for part in _split(text[1:-1]) if part]
+        return values if text[0] == "[" else tuple(values)
+    return text
 
 
 def _split(text: str) -> list[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +18,11 @@ import numpy as np
 import piq
 import torch
 from piq.utils import _reduce, _validate_input
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from ... import registry
+from ...errors import check_has_values
 from ...weights import file_identity
 from ..common.borrow import with_borrowed_weights
 from .multiscale import REDUCTIONS, MultiScale
@@ -37,7 +40,8 @@ class MetricLoss(_Loss):
         data_range: largest value an image can have: 1.0 or 255.
         reduction: ``'none'`` (N,), ``'mean'`` or ``'sum'``.
         options: those of the metric: levels, fusion, backbone, weights, layers, ... ``backbone`` may also be a live metric
-            of piq or pyiqa that holds a VGG16 (``piq.LPIPS()``); its weights are then used, without a copy.
+            of piq or pyiqa that holds a VGG16 (``piq.LPIPS()``); its weights are then used, on a CPU without a copy until
+            either metric is changed.
 
     Shape:
         x, y: (N, 3, H, W) or (N, 1, H, W), values in [0, data_range]; the sizes of x and y may differ.
@@ -58,8 +62,6 @@ class MetricLoss(_Loss):
         self.data_range = data_range
         self.reduction = reduction
         self.metric = registry.create(self.metric_name, **with_borrowed_weights(options))
-        # Not a submodule: its weights are in self.metric already. A list hides it from nn.Module.
-        self._donor = [options["backbone"]] if isinstance(options.get("backbone"), piq.perceptual.ContentLoss) else []
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of distorted images ``x`` beside references ``y``, reduced over the batch."""
@@ -70,15 +72,32 @@ class MetricLoss(_Loss):
 
     def score(self, x: Tensor, y: Tensor) -> Tensor:
         """The metric's own scores (N,)."""
+        for name, image in (("x", x), ("y", y)):
+            check_has_values(image, name)
+        if x.device != y.device:
+            raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
         _validate_input([x, y], dim_range=(4, 4), data_range=(0, self.data_range), size_range=(0, 2))
         for image in (x, y):
             if image.shape[1] not in (1, 3):
                 raise AssertionError(f"Expected RGB or grey images (N, 3 or 1, H, W), got {tuple(image.shape)}")
         x, y = (image.float() if image.dtype in (torch.float16, torch.bfloat16) else image for image in (x, y))
         x, y = (image.expand(-1, 3, -1, -1) / self.data_range for image in (x, y))
-        for donor in self._donor:
-            donor.model.to(x)  # as piq does, so that the weights in common move together
-        return self.metric.to(x)(x, y)
+        return self._metric_like(x)(x, y)
+
+    def _metric_like(self, x: Tensor) -> nn.Module:
+        """The metric on the device and in the type of ``x``.
+
+        Another thread, or a backward pass that is still to come, may need the weights as they are: they are replaced, not
+        converted in place. What is trained stays the same parameter, as its optimiser knows it.
+        """
+        metric = self.metric
+        place = next(chain(metric.parameters(), metric.buffers()), x)
+        if (place.device, place.dtype) == (x.device, x.dtype):
+            return metric
+        trained: dict[int, Any] = {id(parameter): parameter for parameter in metric.parameters() if parameter.requires_grad}
+        moved = deepcopy(metric, trained).to(x)
+        self.metric = moved
+        return moved
 
 
 class DeepSSIMLoss(MetricLoss):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
-from pyiqa.models.inference_model import InferenceModel
 from pyiqa.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ... import registry
 from ...errors import values_unchecked
-from ..common.borrow import is_toolkit_metric, vgg16_weights, with_borrowed_weights
+from ..common.borrow import with_borrowed_weights
 from . import multiscale as pyiqa_multiscale
 
 
@@ -60,12 +58,10 @@ def _add(metric: registry.Metric) -> None:
         return
 
     def build(**options: Any) -> PyiqaMetric:
-        if is_toolkit_metric(options.get("backbone")):
-            options["backbone"] = _original(options["backbone"])
         # By name, so that a metric registered again under its name is the one that is built.
         return PyiqaMetric(registry.create(metric.name, **with_borrowed_weights(options)))
 
-    build.__name__ = arch  # what pyiqa's registry files it under
+    build.__name__ = arch  # pyiqa's registry files it under this; before 0.1.16 it takes no other name
     if taken is None:
         ARCH_REGISTRY.register(build)
     DEFAULT_CONFIGS[metric.name] = {
@@ -76,17 +72,3 @@ def _add(metric: registry.Metric) -> None:
     }
     pyiqa_multiscale.refresh()
 
-
-def _original(copy: nn.Module) -> nn.Module:
-    """The live metric that ``copy`` was copied from: pyiqa deep-copies the options of a metric, its weights with them."""
-    if not isinstance(copy, InferenceModel):
-        return copy
-    weights = list(vgg16_weights(copy).values())
-    for other in gc.get_objects():
-        if other is copy or type(other) is not InferenceModel:
-            continue
-        with suppress(ValueError):  # a metric without a VGG16
-            theirs = vgg16_weights(other).values()
-            if all(a.device == b.device and torch.equal(a, b) for a, b in zip(weights, theirs, strict=True)):
-                return other
-    return copy

@@ -69,5 +69,5 @@ def _build(**options: Any) -> PyiqaMultiScale:
     return PyiqaMultiScale(**options)
 
 
-_build.__name__ = ARCH  # what pyiqa's registry files it under
+_build.__name__ = ARCH  # pyiqa's registry files it under this; before 0.1.16 it takes no other name
 ARCH_REGISTRY.register(_build)
