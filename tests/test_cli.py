@@ -235,13 +235,10 @@ def test_half_precision_changes_scores_a_little(folders: tuple[Path, Path]) -> N
     assert half == pytest.approx(exact, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["ms-lpips", "ms-ssim"])
-def test_a_metric_of_pyiqa_on_a_pyramid(
-    folders: tuple[Path, Path], shared: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+@pytest.mark.usefixtures("cached_weights")
+@pytest.mark.parametrize("name", [pytest.param("ms-lpips", marks=pytest.mark.shared), "ms-ssim"])
+def test_a_metric_of_pyiqa_on_a_pyramid(folders: tuple[Path, Path], name: str) -> None:
     pyiqa = pytest.importorskip("pyiqa")
-    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
-    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(shared / "torch_home" / "hub" / "pyiqa"))
     files = (folders[1] / "photo0.png", folders[0] / "photo0.png")
     result = run("score", "-m", f"{name},levels=2", "-r", files[1], "-d", files[0])
     assert result.exit_code == 0, result.output

