@@ -1,6 +1,6 @@
 """The package as it is installed, without installing it: tools that read sources do not see through the folder mapping.
 
-    python .ci/layout.py FOLDER     puts msds_plugin, with registry and adapters inside, into FOLDER
+python .ci/layout.py FOLDER     puts msds_plugin, with registry and adapters inside, into FOLDER
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
-from layout import ROOT, lay_out  # noqa: E402
+from layout import ROOT, lay_out
 
 #: Pages written for readers of the repository, and what they are called here.
 FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}

@@ -269,7 +269,9 @@ class TestState:
         with pytest.raises(ValueError, match="same metric, backbone, layers and weights"):
             changed.compare(changed.represent(pair[0]), untouched.represent(pair[1]))
 
-    @pytest.mark.parametrize("backbone", [ALEXNET, pytest.param("squeezenet1_1", marks=pytest.mark.shared), "efficientnet_lite0"])
+    @pytest.mark.parametrize(
+        "backbone", [ALEXNET, pytest.param("squeezenet1_1", marks=pytest.mark.shared), "efficientnet_lite0"]
+    )
     def test_building_a_pretrained_metric_leaves_torch_as_it_was(self, backbone, cached_weights):
         def state():
             return (
