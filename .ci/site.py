@@ -45,7 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         if _is_public(parts) and '"""' in path.read_text():
             parts = parts[:-1] if parts[-1] == "__init__" else parts
             name = ".".join(parts)
-            content = f"# {name}\n\n::: {name}\n"
+            short = name.removeprefix("msds_plugin.").removeprefix("adapters.")
+            content = f"---\ntitle: {short}\n---\n\n# {name}\n\n::: {name}\n"
             files.append(File.generated(config, f"reference/{name}.md", content=content))
 
 
