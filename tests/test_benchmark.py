@@ -335,6 +335,7 @@ print(json.dumps({"undisturbed": undisturbed, "after": run(results), "on_the_way
 """
 
 
+@pytest.mark.slow
 def test_ten_kills_and_two_runs_at_once_end_with_the_same_table(tmp_path):
     make_images(tmp_path / "images", references=10, strengths=10, size=(16, 16))
     results = tmp_path / "results.sqlite"
@@ -351,6 +352,7 @@ def test_ten_kills_and_two_runs_at_once_end_with_the_same_table(tmp_path):
         assert kept._db.execute("SELECT count(*) FROM metric").fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     if not STATM.exists():
         pytest.skip(f"no {STATM} to read the memory in use from")

@@ -298,12 +298,13 @@ def test_a_crash_costs_none_of_the_scores_that_are_there(folders: tuple[Path, Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
-def test_a_name_that_is_no_text(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_name_that_is_no_text(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     odd = os.fsdecode(b"caf\xe9.png")
     for folder in folders:
         (folder / "photo0.png").rename(folder / odd)
-    done = script("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.json")
+    assert done.exit_code == 0, done.output
     assert "dist/caf\\udce9.png" in done.stdout
     assert "dist/caf\\udce9.png" in read_table(tmp_path / "scores.json")["distorted"].tolist()
 
