@@ -32,16 +32,7 @@ def read_image(path: Path, mode: str = "RGB") -> Tensor:
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture(params=["cpu", needs_cuda])
-def device(request) -> str:
-    return request.param
-
-
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the fixture ``shared`` is marked ``shared``, and what is marked so is skipped where the material is absent."""
     for item in items:
@@ -52,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("shared") and not SHARED.is_dir():
         pytest.skip("needs the material beside the checkout, ../shared")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", needs_cuda])
+def device(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +161,7 @@ def kodak(shared: Path) -> list[Tensor]:
     return [read_image(file)[..., -256:, -256:] for file in sorted((shared / "data/kodak").glob("*.png"))]
 
 
-@pytest.fixture(params=["photographs", pytest.param("kodak", marks=pytest.mark.shared)])
+@pytest.fixture(params=["photographs", pytest.param("kodak", marks=[pytest.mark.shared, pytest.mark.slow])])
 def several_photographs(request) -> list[Tensor]:
     """Photographs of one size: those of the checkout, and larger ones beside it."""
     return request.getfixturevalue(request.param)

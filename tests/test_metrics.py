@@ -356,8 +356,9 @@ class TestCompile:
     def msds(self) -> MSDS:
         return MSDS(2, (0.3, 0.7), backbone="alexnet", weights=None, layers=("relu1", "relu2"))
 
-    def test_represent_and_compare_without_a_graph_break(self, msds, pair):
-        represent, compare = (torch.compile(part, fullgraph=True) for part in (msds.represent, msds.compare))
+    @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+    def test_represent_and_compare_without_a_graph_break(self, msds, pair, backend):
+        represent, compare = (torch.compile(part, fullgraph=True, backend=backend) for part in (msds.represent, msds.compare))
         with torch.no_grad():
             scores = compare(*map(represent, pair))
             torch.testing.assert_close(scores, msds(*pair), rtol=0, atol=1e-5)
