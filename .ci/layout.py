@@ -16,7 +16,7 @@ def lay_out(folder: Path) -> None:
     """Copy the sources into ``folder`` under the names that they are installed as."""
     package = folder / "msds_plugin"
     for source, target in (("msds_plugin", package), ("registry", package / "registry"), ("adapters", package / "adapters")):
-        shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
