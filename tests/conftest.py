@@ -1,4 +1,4 @@
-"""What the tests of the mathematics share: images, real weights, and the material beside the checkout."""
+"""What the tests share: images, real weights, the material beside the checkout, and toolkits that are put back."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import models
 
 from msds_plugin import DeepSSIM, registry
 
@@ -31,6 +32,19 @@ def read_image(path: Path, mode: str = "RGB") -> Tensor:
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the fixture ``shared`` is marked ``shared``, and what is marked so is skipped where the material is absent."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("shared") and not SHARED.is_dir():
+        pytest.skip("needs the material beside the checkout, ../shared")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
@@ -43,8 +57,7 @@ def device(request) -> str:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the shared material is not beside the checkout")
+    """The folder ``../shared``."""
     return SHARED
 
 
@@ -64,8 +77,10 @@ def toolkits_as_before() -> Iterator[None]:
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
+        # What pyiqa itself has loaded meanwhile is registered by the import, which happens only once.
+        loaded = {key: value for key, value in table.items() if getattr(value, "__module__", "").startswith("pyiqa.")}
         table.clear()
-        table.update(content)
+        table.update(loaded | content)
 
 
 @pytest.fixture
@@ -94,15 +109,34 @@ def kept_for_backward() -> Callable[[Callable[[], object]], int]:
 
 
 @pytest.fixture
-def torch_home(shared, monkeypatch) -> Path:
-    """torch.hub's cache with the real weights of AlexNet and SqueezeNet."""
-    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
-    return shared / "torch_home"
+def cached_weights(monkeypatch) -> Path:
+    """torch.hub's cache with the real weights of AlexNet, SqueezeNet and LPIPS, for pyiqa too; empty where they are absent."""
+    folder = SHARED / "torch_home"
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    if "pyiqa" in sys.modules:
+        monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(folder / "hub" / "pyiqa"))
+    return folder
+
+
+@pytest.fixture
+def torch_home(shared: Path, cached_weights: Path) -> Path:
+    """The same, for tests that cannot do without it."""
+    return cached_weights
 
 
 @pytest.fixture(scope="session")
 def alexnet_file(shared) -> Path:
     return shared / "torch_home/hub/checkpoints/alexnet-owt-7be5be79.pth"
+
+
+@pytest.fixture(scope="session")
+def random_alexnet_file(tmp_path_factory) -> Path:
+    """A file of random weights for AlexNet, for tests to which the values do not matter."""
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.manual_seed(0)
+    state = models.alexnet(weights=None).features.state_dict()
+    torch.save({f"features.{key}": value for key, value in state.items()}, path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +151,20 @@ def golden() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def photographs() -> list[Tensor]:
-    """Kodak photographs, a corner of 256 x 256 pixels of each; without the shared material, the golden images."""
-    kodak = sorted((SHARED / "data/kodak").glob("*.png"))
-    files = kodak or [GOLDEN / name for name in ("hats.png", "parrots.png", "shutters.png")]
-    return [read_image(file)[..., -256:, -256:] for file in files]
+    """Three photographs, (1, 3, 176, 176) each."""
+    return [read_image(GOLDEN / name)[..., -176:, -176:] for name in ("hats.png", "parrots.png", "shutters.png")]
+
+
+@pytest.fixture(scope="session")
+def kodak(shared: Path) -> list[Tensor]:
+    """Six photographs of Kodak, a corner of 256 x 256 pixels of each."""
+    return [read_image(file)[..., -256:, -256:] for file in sorted((shared / "data/kodak").glob("*.png"))]
+
+
+@pytest.fixture(params=["photographs", pytest.param("kodak", marks=[pytest.mark.shared, pytest.mark.slow])])
+def several_photographs(request) -> list[Tensor]:
+    """Photographs of one size: those of the checkout, and larger ones beside it."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ from typer.testing import CliRunner
 from msds_plugin import build_backbone
 
 STATM = Path("/proc/self/statm")
-TORCH_HOME = Path(__file__).parents[1].parent / "shared" / "torch_home"
 
 
 class MeanError(nn.Module):
@@ -265,14 +264,12 @@ def test_unknown_metrics_of_piq():
         create_scorer("piq:ssim", "cpu", wrong=1)
 
 
-def test_published_calibration_of_lpips(monkeypatch):
+def test_published_calibration_of_lpips(torch_home):
     """The five pairs and values that pyiqa's wheel and repository bring, through the same path as any data set."""
     pytest.importorskip("pyiqa")
     images = {path.parent.name + path.stem: path.locate() for path in files("pyiqa") or [] if path.suffix == ".bmp"}
-    if len(images) != 10 or not TORCH_HOME.is_dir():
-        pytest.skip("needs the calibration images in pyiqa's wheel and the weights in the folder of shared material")
-    monkeypatch.setenv("TORCH_HOME", str(TORCH_HOME))
-    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(TORCH_HOME / "hub" / "pyiqa"))
+    if len(images) != 10:
+        pytest.skip("needs the calibration images in pyiqa's wheel")
     published = {"I03": 0.7237, "I04": 0.2572, "I06": 0.05079, "I08": 0.05205, "I19": 0.4253}
     table = pd.DataFrame(
         [(str(images[f"ref_dir{name}"]), str(images[f"dist_dir{name}"]), value) for name, value in published.items()],
@@ -348,6 +345,7 @@ print(json.dumps({"undisturbed": undisturbed, "after": run(results), "on_the_way
 """
 
 
+@pytest.mark.slow
 def test_ten_kills_and_two_runs_at_once_end_with_the_same_table(tmp_path):
     make_images(tmp_path / "images", references=10, strengths=10, size=(16, 16))
     results = tmp_path / "results.sqlite"
@@ -364,6 +362,7 @@ def test_ten_kills_and_two_runs_at_once_end_with_the_same_table(tmp_path):
         assert kept._db.execute("SELECT count(*) FROM metric").fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
     if not STATM.exists():
         pytest.skip(f"no {STATM} to read the memory in use from")

@@ -240,13 +240,10 @@ def test_half_precision_changes_scores_a_little(folders: tuple[Path, Path]) -> N
     assert half == pytest.approx(exact, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["ms-lpips", "ms-ssim"])
-def test_a_metric_of_pyiqa_on_a_pyramid(
-    folders: tuple[Path, Path], shared: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+@pytest.mark.usefixtures("cached_weights")
+@pytest.mark.parametrize("name", [pytest.param("ms-lpips", marks=pytest.mark.shared), "ms-ssim"])
+def test_a_metric_of_pyiqa_on_a_pyramid(folders: tuple[Path, Path], name: str) -> None:
     pyiqa = pytest.importorskip("pyiqa")
-    monkeypatch.setenv("TORCH_HOME", str(shared / "torch_home"))
-    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(shared / "torch_home" / "hub" / "pyiqa"))
     files = (folders[1] / "photo0.png", folders[0] / "photo0.png")
     result = run("score", "-m", f"{name},levels=2", "-r", files[1], "-d", files[0])
     assert result.exit_code == 0, result.output
@@ -446,12 +443,13 @@ def test_a_full_disk_costs_nothing_that_was_computed(folders: tuple[Path, Path],
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
-def test_a_name_that_is_no_text(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_name_that_is_no_text(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     odd = os.fsdecode(b"caf\xe9.png")
     for folder in folders:
         (folder / "photo0.png").rename(folder / odd)
-    done = script("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run("score", *FAST, "-r", "ref", "-d", "dist", "-o", "scores.json")
+    assert done.exit_code == 0, done.output
     assert "dist/caf\\udce9.png" in done.stdout
     assert "dist/caf\\udce9.png" in read_table(tmp_path / "scores.json")["distorted"].tolist()
 

@@ -2,18 +2,38 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
+from msds_plugin.adapters.cli.app import app
 from PIL import Image, ImageFilter
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def printed(page: Path) -> tuple[str, list[str]]:
+    """The Python of a page, in one piece, and its commands."""
+    blocks = BLOCK.findall(page.read_text())
+    python = "\n".join(code for language, code in blocks if language == "python")
+    lines = [line for language, code in blocks if language == "sh" for line in code.replace("\\\n", "").splitlines()]
+    return python, [line for line in lines if line.startswith("msds ")]
+
+
+RUNNABLE = [page for page in PAGES if any(printed(page))]
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +75,85 @@ def workplace(tmp_path, home, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page_runs_as_printed(page, workplace):
-    blocks = BLOCK.findall(page.read_text())
-    python = "\n".join(code for language, code in blocks if language == "python")
-    commands = [line for language, code in blocks if language == "sh" for line in code.splitlines() if line.startswith("msds ")]
-    if not python and not commands:
-        pytest.skip("nothing to run on this page")
+@pytest.mark.usefixtures("toolkits_as_before", "workplace")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("page", RUNNABLE, ids=name)
+def test_page_runs_as_printed(page):
+    """In this process, which has imported what is slow to import; ``msds demo`` is left to the tests of the command line."""
+    python, commands = printed(page)
+    exec(compile(python, name(page), "exec"), {"__name__": "__main__"})
+    for command in commands:
+        if command == "msds demo":
+            continue
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", RUNNABLE, ids=name)
+def test_page_runs_as_printed_by_a_user(page, tmp_path):
+    """Python in a new interpreter, commands in a shell."""
+    python, commands = printed(page)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     runs = [[sys.executable, "-c", python]] if python else []
     for run in [*runs, *(["sh", "-c", command] for command in commands)]:
         # The demo as on a new machine, without VGG16, which is quicker too.
-        home = {"TORCH_HOME": str(workplace)} if run[-1] == "msds demo" else {}
+        home = {"TORCH_HOME": str(tmp_path)} if run[-1] == "msds demo" else {}
         done = subprocess.run(run, env=environment | home, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, f"{run[-1]}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_front_door_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 100
+
+
+class _Requests(HTMLParser):
+    """What a page makes a browser load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        loads = tag in ("script", "img", "iframe", "source") or (tag == "link" and attributes.get("rel") != "canonical")
+        if loads:
+            self.addresses += [value for key in ("src", "href") if (value := attributes.get(key))]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The documentation as pages, built with warnings as errors."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site):
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        found = _Requests()
+        found.feed(page.read_text())
+        assert found.addresses
+        assert not [address for address in found.addresses if urlsplit(address).scheme not in ("", "data")], page
+
+
+@pytest.mark.slow
+def test_the_site_shows_formulas_and_translates_roles(site):
+    page = (site / "reference" / "msds_plugin.deepssim.html").read_text()
+    assert page.count("<math ") >= 4
+    for path in (site / "reference").glob("*.html"):
+        assert not re.search(r":(math|class|func|meth|mod|attr|exc|data):|\.\. math::|arithmatex", path.read_text()), path

@@ -300,8 +300,8 @@ class TestCommands:
         assert done.exit_code == 2
         assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
 
-    def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights, alexnet_file):
-        command = ["score", "-m", "msds", "--fusion", str(weights), "--weights", str(alexnet_file), "--device", "cpu"]
+    def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights, random_alexnet_file):
+        command = ["score", "-m", "msds", "--fusion", str(weights), "--weights", str(random_alexnet_file), "--device", "cpu"]
         pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
         done = RUNNER.invoke(app, [*command, *pair])
         assert done.exit_code == 0, done.output
@@ -309,9 +309,9 @@ class TestCommands:
         done = RUNNER.invoke(app, [*command, *pair, "--backbone", "squeezenet1_1"])
         assert done.exit_code == 2
 
-    def test_pyiqa_takes_the_file(self, weights, alexnet_file):
+    def test_pyiqa_takes_the_file(self, weights, random_alexnet_file):
         pyiqa = pytest.importorskip("pyiqa")
-        options = {"backbone": "alexnet", "weights": str(alexnet_file), "levels": 2, "device": torch.device("cpu")}
+        options = {"backbone": "alexnet", "weights": str(random_alexnet_file), "levels": 2, "device": torch.device("cpu")}
         x, y = torch.rand(2, 1, 3, 80, 80)
         found = pyiqa.create_metric("msds", fusion=str(weights), **options)(x, y)
         expected = pyiqa.create_metric("msds", fusion=(0.25, 0.75), **options)(x, y)

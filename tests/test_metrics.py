@@ -18,6 +18,7 @@ KINDS = {
     "msds-lite": lambda backbone: MultiScale(DeepSSIMLite(backbone), 3, FUSION),
 }
 LOWER_IS_BETTER = {"lite", "msds-lite"}
+ALEXNET = pytest.param("alexnet", marks=pytest.mark.shared)
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +44,8 @@ def cuda(*values: object):
 
 
 class TestInvariants:
-    def test_identical_images_get_the_best_score_to_the_last_bit(self, metric, kind, device, photographs):
-        y = torch.cat(photographs[:3]).to(device)
+    def test_identical_images_get_the_best_score_to_the_last_bit(self, metric, kind, device, several_photographs):
+        y = torch.cat(several_photographs[:3]).to(device)
         best = 0.0 if kind in LOWER_IS_BETTER else 1.0
         assert metric.to(device)(y, y.clone()).tolist() == [best] * 3
 
@@ -117,14 +118,12 @@ DISTORTIONS = {
 
 
 @pytest.mark.parametrize("distortion", DISTORTIONS)
-@pytest.mark.parametrize("backbone", ["alexnet", "efficientnet_lite0"])
-def test_monotone_in_the_strength_of_a_distortion(backbone, distortion, photographs, request):
-    if backbone == "alexnet":
-        request.getfixturevalue("torch_home")
+@pytest.mark.parametrize("backbone", [ALEXNET, "efficientnet_lite0"])
+def test_monotone_in_the_strength_of_a_distortion(backbone, distortion, several_photographs, cached_weights):
     metrics = [kind(build_backbone(backbone)) for kind in (DeepSSIM, DeepSSIMLite, KINDS["msds"])]
     distort, strengths = DISTORTIONS[distortion]
-    y = torch.cat(photographs)
-    images = [y] + [torch.cat([distort(photograph, strength) for photograph in photographs]) for strength in strengths]
+    y = torch.cat(several_photographs)
+    images = [y] + [torch.cat([distort(photograph, strength) for photograph in several_photographs]) for strength in strengths]
     for metric in metrics:
         with torch.no_grad():
             reference, *distorted = [metric.represent(image) for image in images]
@@ -271,8 +270,10 @@ class TestState:
         with pytest.raises(ValueError, match="same metric, backbone, layers and weights"):
             changed.compare(changed.represent(pair[0]), untouched.represent(pair[1]))
 
-    @pytest.mark.parametrize("backbone", ["alexnet", "squeezenet1_1", "efficientnet_lite0"])
-    def test_building_a_pretrained_metric_leaves_torch_as_it_was(self, backbone, torch_home):
+    @pytest.mark.parametrize(
+        "backbone", [ALEXNET, pytest.param("squeezenet1_1", marks=pytest.mark.shared), "efficientnet_lite0"]
+    )
+    def test_building_a_pretrained_metric_leaves_torch_as_it_was(self, backbone, cached_weights):
         def state():
             return (
                 torch.get_default_dtype(),
@@ -356,8 +357,9 @@ class TestCompile:
     def msds(self) -> MSDS:
         return MSDS(2, (0.3, 0.7), backbone="alexnet", weights=None, layers=("relu1", "relu2"))
 
-    def test_represent_and_compare_without_a_graph_break(self, msds, pair):
-        represent, compare = (torch.compile(part, fullgraph=True) for part in (msds.represent, msds.compare))
+    @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+    def test_represent_and_compare_without_a_graph_break(self, msds, pair, backend):
+        represent, compare = (torch.compile(part, fullgraph=True, backend=backend) for part in (msds.represent, msds.compare))
         with torch.no_grad():
             scores = compare(*map(represent, pair))
             torch.testing.assert_close(scores, msds(*pair), rtol=0, atol=1e-5)

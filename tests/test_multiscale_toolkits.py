@@ -25,13 +25,13 @@ from pyiqa.default_model_configs import DEFAULT_CONFIGS  # noqa: E402
 from pyiqa.utils.registry import ARCH_REGISTRY  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-TORCH_HOME = ROOT.parent / "shared" / "torch_home"
 CPU = torch.device("cpu")
 FUSION = (0.3, 0.7)
 NETWORKS = [
     "ahiq", "ckdn", "lpips", "lpips-vgg", "lpips+", "lpips-vgg+", "stlpips", "stlpips-vgg", "dists", "deepdc", "pieapp",
     "topiq_fr", "topiq_fr-pipal", "wadiqam_fr", "msswd", "dmm", "afine_fr", "afine_all_scale", "afine_all",
 ]  # fmt: skip
+LARGE = {"ahiq"}  # two networks on crops of their own size
 WEIGHTLESS = ["psnr", "psnry", "ssim", "ssimc", "ms_ssim", "fsim", "vif", "gmsd", "nlpd", "vsi", "cw_ssim", "mad"]
 PIQ_FUNCTIONS = [
     "ssim", "psnr", "multi_scale_ssim", "information_weighted_ssim", "vif_p", "fsim", "gmsd", "multi_scale_gmsd", "vsi", "dss",
@@ -52,14 +52,6 @@ def script() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def torch_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not TORCH_HOME.is_dir():
-        pytest.skip("needs the pretrained weights in ../shared/torch_home")
-    monkeypatch.setenv("TORCH_HOME", str(TORCH_HOME))
-    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(TORCH_HOME / "hub" / "pyiqa"))
 
 
 @pytest.fixture
@@ -163,7 +155,7 @@ def test_as_loss_gradients_flow_into_images_that_leave_the_range(name: str) -> N
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NETWORKS])
 def test_metrics_without_weights_at_hand_work_with_random_ones(name: str, script: ModuleType) -> None:
     with script.random_weights():
         options = {"device": CPU, **script.OPTIONS.get(name, {})}

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +5,6 @@ from msds_plugin.adapters.benchmark import statistics as S
 from PIL import Image
 from scipy import stats
 from scipy.optimize import OptimizeResult
-
-LIVE = Path(__file__).parents[1].parent / "shared" / "data" / "live_gblur"
 
 
 def random_data(seed, n=120, noise=0.15):
@@ -18,14 +14,13 @@ def random_data(seed, n=120, noise=0.15):
 
 
 @pytest.fixture(scope="module")
-def live():
+def live(shared):
     """PSNR of LIVE's blurred images, with the table of opinions (DMOS: PSNR rises where they fall)."""
-    if not LIVE.is_dir():
-        pytest.skip(f"no {LIVE}")
-    table = pd.read_csv(LIVE / "labels.csv")
+    folder = shared / "data" / "live_gblur"
+    table = pd.read_csv(folder / "labels.csv")
 
     def pixels(name):
-        return np.asarray(Image.open(LIVE / "images" / name), dtype=np.float64)
+        return np.asarray(Image.open(folder / "images" / name), dtype=np.float64)
 
     errors = [np.mean((pixels(d) - pixels(r)) ** 2) for r, d in zip(table["ref_name"], table["dist_name"], strict=True)]
     return 10 * np.log10(255**2 / np.array(errors)), table["dmos"].to_numpy(), table
