@@ -7,9 +7,12 @@ too narrow; with one there is none (NaN).
 
 from .agreements import Agreement, agreement, agreement_by_group
 from .bootstrap import RESAMPLES, SEED, UNKNOWN, Interval, correlation_interval, resample
+from .choices import agreeing, choice_agreement, choice_significance
 from .correlation import OUTLIER_DEVIATIONS, Array, krcc, outlier_ratio, pearson, rmse, srcc
 from .differences import holm, significance
 from .mapping import RISE_BOUNDS, Mapping, fit_mapping, plcc, rise
+from .power import Needed, needed, needed_for_all
+from .within import Within, by_reference, mean_interval, within_references
 
 __all__ = [
     "OUTLIER_DEVIATIONS",
@@ -21,12 +24,21 @@ __all__ = [
     "Array",
     "Interval",
     "Mapping",
+    "Needed",
+    "Within",
+    "agreeing",
     "agreement",
     "agreement_by_group",
+    "by_reference",
+    "choice_agreement",
+    "choice_significance",
     "correlation_interval",
     "fit_mapping",
     "holm",
     "krcc",
+    "mean_interval",
+    "needed",
+    "needed_for_all",
     "outlier_ratio",
     "pearson",
     "plcc",
@@ -35,4 +47,5 @@ __all__ = [
     "rmse",
     "significance",
     "srcc",
+    "within_references",
 ]
