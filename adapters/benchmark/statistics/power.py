@@ -149,4 +149,6 @@ def _power(difference: float, spread: float, references: int, level: float) -> f
         return 1.0
     freedom, centre = references - 1, difference / spread
     bound = stats.t.isf(level / 2, freedom)
-    return float(stats.nct.sf(bound, freedom, centre) + stats.nct.cdf(-bound, freedom, centre))
+    power = float(stats.nct.sf(bound, freedom, centre))
+    # scipy gives up on large noncentralities, where the power is one; the other tail is nothing wherever the power is of use.
+    return 1.0 if math.isnan(power) and centre > bound else power
