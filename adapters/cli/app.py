@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .demo import demo
 from .fit import fit
 from .list import list_metrics
+from .robustness import robustness
 from .score import score
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
+app.command("robustness")(robustness)
 
 
 def main() -> None:
