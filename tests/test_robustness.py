@@ -40,7 +40,7 @@ def taker(name):
     return DEFORMATIONS[name]
 
 
-class Error(nn.Module):
+class Distance(nn.Module):
     """A distance that counts what it is asked."""
 
     def __init__(self):
@@ -53,7 +53,7 @@ class Error(nn.Module):
 
 
 def scorer(module=None, name="error"):
-    module = module or Error()
+    module = module or Distance()
     return Scorer(name, True, module, torch.device("cpu"), module)
 
 
@@ -150,7 +150,7 @@ def test_images_are_made_once(folder, tmp_path):
 
 def test_a_run_goes_on_where_it_stopped(folder, tmp_path):
     options = {"images": tmp_path / "made", "results": tmp_path / "r.sqlite", "workers": 0}
-    module = Error()
+    module = Distance()
     first = run_robustness([scorer(module)], folder, {"shift": [4]}, {"blur": [1, 2, 4]}, **options)
     assert module.asked >= 16
     module.asked = 0
@@ -249,7 +249,7 @@ def test_report_and_command(folder, tmp_path, monkeypatch):
 
 
 def test_report_of_a_metric_without_scores(folder, tmp_path):
-    class Silent(Error):
+    class Silent(Distance):
         def forward(self, x, y):
             raise RuntimeError("never")
 

@@ -16,6 +16,7 @@ from ..common.scorer import Scorer
 from ..scoring.scorers import create_scorer
 from .datasets import Dataset
 from .runner import Benchmark, run
+from .summary import Summary
 
 #: How a distorted image may be brought to the size of its reference.
 Resampling = Literal["nearest", "bilinear", "bicubic"]
@@ -142,3 +143,10 @@ def resample(image: Tensor, size: Sequence[int], method: str) -> Tensor:
     if method == "nearest":
         return F.interpolate(image, tuple(size), mode="nearest-exact")
     return F.interpolate(image, tuple(size), mode=method, antialias=True).clamp(0, 1)
+
+
+def noted(summed: Summary, sizes: Sizes) -> Summary:
+    """A summary that says which metrics saw resampled images: in its notes, and in ``resampled`` of its table."""
+    pairs = zip(summed.table["dataset"], summed.table["metric"], strict=True)
+    table = summed.table.assign(resampled=[sizes.resampled(dataset, metric) for dataset, metric in pairs])
+    return replace(summed, table=table, notes=[*sizes.notes, *summed.notes])

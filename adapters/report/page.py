@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,6 +20,9 @@ from ..benchmark import failures, statistics, summary
 from ..benchmark.runner import Benchmark, Progress, no_progress
 from ..benchmark.summary import Summary
 from . import figures
+
+if TYPE_CHECKING:
+    from .sections import Section
 
 #: Images per metric in the gallery.
 WORST = 3
@@ -85,6 +88,7 @@ def write_report(
     worst: int = WORST,
     title: str = "Image quality metrics beside human opinions",
     progress: Progress = no_progress,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write ``report.html``, ``report.md`` with its ``figures``, and every table as CSV.
 
@@ -96,6 +100,7 @@ def write_report(
         worst: images per metric and data set in the gallery of outliers.
         title: the heading.
         progress: shows how far it is, for example :func:`terminal.progress`.
+        sections: further tables, from :mod:`report.sections`.
 
     Returns:
         The path of the page.
@@ -123,6 +128,10 @@ def write_report(
     }.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     content = _content(benchmark, summed, errors, relations, _Pictures(folder), frequency, worst, title)
+    content["sections"] = [
+        vars(each) | {"table": _markdown(each.headings, each.rows), "texts": len(each.headings) - each.numbers}
+        for each in sections
+    ]
     for name, escape in (("report.html", True), ("report.md", False)):
         (folder / name).write_text(_environment(escape).get_template(name).render(content), encoding="utf-8")
     return folder / "report.html"
