@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..common.scorer import Scorer
@@ -104,7 +105,7 @@ def _check(table: pd.DataFrame, path: Path) -> None:
     }
     for what, rows in wrong.items():
         if rows.any():
-            raise ValueError(f"{path} has {what} in line {int(rows.idxmax()) + 2}")
+            raise ValueError(f"{path} has {what} in line {int(np.argmax(rows)) + 2}")
 
 
 def run_choices(
@@ -127,7 +128,8 @@ def run_choices(
         ValueError: as :func:`run_any_size`.
     """
     made, sizes = run_any_size(metrics, [each.images for each in sets], *args, **options)
-    tables, tests = [], []
+    tables: list[pd.DataFrame] = []
+    tests: list[pd.DataFrame] = []
     falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
     for each in sets:
         by_metric = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}

@@ -13,6 +13,7 @@ from .fit import fit
 from .list import list_metrics
 from .robustness import robustness
 from .score import score
+from .study import study
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
@@ -27,6 +28,7 @@ app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
 app.command("robustness")(robustness)
+app.command("study")(study)
 
 
 def main() -> None:

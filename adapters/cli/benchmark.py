@@ -113,7 +113,7 @@ def benchmark(
             if output is not None:
                 write_table(summed.table if summed is not None else chosen.table, output)  # type: ignore[union-attr]
         _show(summed, chosen)
-        failures = [one.failures for one in (made and made.scores, chosen) if one is not None]
+        failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
         for missing in failures:
             say_failures(missing)
         if report is not None:

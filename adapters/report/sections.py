@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ class Section:
     numbers: int
 
 
-def _with_interval(row: dict[str, float], name: str, digits: int = 3) -> str:
+def _with_interval(row: Mapping[Any, Any], name: str, digits: int = 3) -> str:
     return f"{figure(row[name], digits)} {interval((row[f'{name}_low'], row[f'{name}_high']), digits)}".strip()
 
 
@@ -94,8 +95,8 @@ def choices(table: pd.DataFrame) -> Section:
     ]
     text = (
         "Share of people's answers that a metric agrees with; 0.5 is chance. The ceiling is what always siding with the "
-        "majority of these answers would reach; of ceiling: agreement beyond chance over that of the ceiling. In brackets: 95 % "
-        "intervals over references. Resampled: images that a metric saw at another size."
+        "majority of these answers would reach; of ceiling: agreement beyond chance over that of the ceiling. In brackets: "
+        "95 % intervals over references. Resampled: images that a metric saw at another size."
     )
     headings = ["set", "metric", "agreement", "ceiling", "of ceiling", "comparisons", "references", "resampled"]
     return Section("Forced choices", text, headings, rows, 6)
