@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .demo import demo
 from .fit import fit
 from .list import list_metrics
+from .reproduce import reproduce
 from .robustness import robustness
 from .score import score
 from .study import study
@@ -29,6 +30,7 @@ app.command("fit")(fit)
 app.command("demo")(demo)
 app.command("robustness")(robustness)
 app.command("study")(study)
+app.command("reproduce")(reproduce)
 
 
 def main() -> None:
