@@ -37,7 +37,7 @@ def deepssim(x: Described, y: Described) -> Tensor:
 
 def lite(x: Described, y: Described) -> Tensor:
     """DeepSSIM-Lite: Gram matrices divided by C h w, compared as a whole."""
-    return global_dissimilarity(*(each.gram / each.features[0].numel() for each in (x, y)))
+    return global_dissimilarity(x.gram / x.features[0].numel(), y.gram / y.features[0].numel())
 
 
 def squared(x: Described, y: Described) -> Tensor:

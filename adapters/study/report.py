@@ -64,7 +64,7 @@ def write_report(study: Study, summed: StudySummary, directory: str | os.PathLik
     page.heading("Does a better classifier make a better similarity?")
     page.text("Parameters are those of what computes the features; by comparison the SRCC of equal weights.")
     networks = summed.networks
-    comparisons = [name for name in networks if name not in ("backbone", "parameters", "accuracy", "source")]
+    comparisons = [str(name) for name in networks if name not in ("backbone", "parameters", "accuracy", "source")]
     page.table(
         ["backbone", "source of the accuracy", "parameters", "top-1, %", *comparisons],
         [

@@ -17,6 +17,9 @@ from .grid import Study
 #: In place of a layer or a level: the mean over all of them, with equal weights.
 MEAN = "mean"
 
+#: Backbone, layer, level, comparison.
+Cell = tuple[str, str, str, str]
+
 
 @dataclass(frozen=True)
 class StudySummary:
@@ -54,7 +57,8 @@ def summarise(
     wide, seconds, pairs = _wide(study)
     opposite = not study.opinion_lower_is_better  # scores are distances
     rows, kinds = [], []
-    for cell in wide:
+    cells_of: list[Cell] = list(seconds)
+    for cell in cells_of:
         own = dict(zip(("backbone", "layer", "level", "comparison"), cell, strict=True))
         options: dict[str, Any] = {"reference": pairs["reference"], "opposite": opposite, "seed": seed}
         found = statistics.agreement(wide[cell], pairs["opinion"], resamples=resamples, **options).as_row()
@@ -64,18 +68,18 @@ def summarise(
     cells = pd.DataFrame(rows)
     by_distortion = pd.DataFrame(kinds, columns=["dataset", "metric", "distortion", "srcc", "count"])
     cells = cells.merge(overall(cells, by_distortion)[["metric", "overall"]], on="metric")
-    relations = _relations(study, wide, pairs, opposite, resamples, seed) if frequencies else pd.DataFrame()
-    nested = _nested(wide, pairs, opposite, resamples, seed)
+    relations = _relations(study, wide, cells_of, pairs, opposite, resamples, seed) if frequencies else pd.DataFrame()
+    nested = _nested(wide, cells_of, pairs, opposite, resamples, seed)
     networks = _networks(study, nested)
     return StudySummary(cells.drop(columns=["metric", "dataset"]), nested, networks, _accuracy(networks), relations)
 
 
-def _wide(study: Study) -> tuple[pd.DataFrame, dict[Any, float], pd.DataFrame]:
+def _wide(study: Study) -> tuple[pd.DataFrame, dict[Cell, float], pd.DataFrame]:
     """Scores (pairs, cells) with the means over layers and levels, seconds of each cell, and the pairs."""
     table = study.table.assign(pair=study.table["reference"] + "\0" + study.table["distorted"])
     pairs = table.drop_duplicates("pair").set_index("pair")[["reference", "distorted", "opinion", "distortion"]]
-    scores: dict[Any, pd.Series[float]] = {}
-    seconds: dict[Any, float] = {}
+    scores: dict[Cell, pd.Series[float]] = {}
+    seconds: dict[Cell, float] = {}
     for (backbone, comparison), part in table.groupby(["backbone", "comparison"], sort=False):
         layers, levels = list(dict.fromkeys(part["layer"])), list(dict.fromkeys(part["level"]))
         by_cell = part.pivot(index="pair", columns=["layer", "level"], values="score").loc[pairs.index]
@@ -84,7 +88,7 @@ def _wide(study: Study) -> tuple[pd.DataFrame, dict[Any, float], pd.DataFrame]:
         for chosen, layer in choices:
             of_levels = [([level], str(level)) for level in levels] + ([(levels, MEAN)] if len(levels) > 1 else [])
             for those, level in of_levels:
-                cell = (backbone, layer, level, comparison)
+                cell = (str(backbone), layer, level, str(comparison))
                 columns = [(one, other) for one in chosen for other in those]
                 scores[cell] = by_cell[columns].mean(axis=1, skipna=False)
                 # The layers of a level come out of one pass.
@@ -94,9 +98,11 @@ def _wide(study: Study) -> tuple[pd.DataFrame, dict[Any, float], pd.DataFrame]:
     return wide, seconds, pairs
 
 
-def _nested(wide: pd.DataFrame, pairs: pd.DataFrame, opposite: bool, resamples: int, seed: int) -> pd.DataFrame:
-    groups: dict[tuple[Any, Any], list[Any]] = {}
-    for cell in wide:
+def _nested(
+    wide: pd.DataFrame, cells_of: list[Cell], pairs: pd.DataFrame, opposite: bool, resamples: int, seed: int
+) -> pd.DataFrame:
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells_of:
         groups.setdefault((cell[0], cell[3]), []).append(cell)
     rows = []
     opinion, reference = pairs["opinion"].to_numpy(float), pairs["reference"].to_numpy(object)
@@ -108,7 +114,7 @@ def _nested(wide: pd.DataFrame, pairs: pd.DataFrame, opposite: bool, resamples: 
         row: dict[str, Any] = {"backbone": backbone, "comparison": comparison, "best": np.nanmax(whole, initial=-1.0)}
         row["best_cell"] = _shown(cells[int(np.nanargmax(whole))]) if np.isfinite(whole).any() else ""
         for name, values, turned in (("nested", predicted, False), ("equal", wide[equal].to_numpy(float), opposite)):
-            found = statistics.agreement(values, opinion, reference, None, turned, resamples, seed)
+            found = statistics.agreement(values, opinion, pairs["reference"], None, turned, resamples, seed)
             row |= {name: found.srcc, f"{name}_low": found.srcc_interval[0], f"{name}_high": found.srcc_interval[1]}
         counts = pd.Series([_shown(cells[place]) for place in chosen]).value_counts()
         row["chosen"] = ", ".join(f"{name} x {times}" for name, times in counts.items())
@@ -176,10 +182,10 @@ def _accuracy(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _relations(
-    study: Study, wide: pd.DataFrame, pairs: pd.DataFrame, opposite: bool, resamples: int, seed: int
+    study: Study, wide: pd.DataFrame, cells_of: list[Cell], pairs: pd.DataFrame, opposite: bool, resamples: int, seed: int
 ) -> pd.DataFrame:
     base = pairs.reset_index(drop=True)
-    names = {cell: " / ".join(map(str, cell)) for cell in wide}
+    names = {cell: " / ".join(cell) for cell in cells_of}
     tables, mappings = [], {}
     for cell, name in names.items():
         score = wide[cell].to_numpy(float)
@@ -187,7 +193,7 @@ def _relations(
         if not known.any():
             continue
         mappings[study.dataset, name] = statistics.fit_mapping(score[known], base["opinion"][known])
-        error = np.where(known, None, "no score")
+        error = [None if one else "no score" for one in known]
         tables.append(base.assign(dataset=study.dataset, metric=name, score=score, error=error, seconds=0.0, std=np.nan))
     lower = dict.fromkeys(names.values(), True)
     scores = Scores(pd.concat(tables, ignore_index=True), lower, {study.dataset: study.opinion_lower_is_better})
