@@ -470,7 +470,9 @@ class TestSharing:
     def test_initialising_the_network_that_holds_the_loss(self, pair):
         kept, held = self.build(MSDS, levels=2), self.build(MSDS, levels=2)
         before = kept(*pair)
-        nn.ModuleList([nn.Conv2d(3, 3, 3), held]).apply(lambda m: isinstance(m, nn.Conv2d) and nn.init.kaiming_normal_(m.weight))
+        nn.ModuleList([nn.Conv2d(3, 3, 3), held]).apply(
+            lambda m: isinstance(m, nn.Conv2d) and nn.init.kaiming_normal_(m.weight)
+        )
         assert not torch.equal(held(*pair), before)
         assert torch.equal(kept(*pair), before)
         assert held.source != kept.source

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from msds_plugin.adapters.benchmark import statistics as S
+from msds_plugin.adapters.benchmark.statistics import bootstrap
 from PIL import Image
 from scipy import stats
 from scipy.optimize import OptimizeResult
@@ -134,7 +135,7 @@ def test_mapping_falls_back_to_a_line_and_says_so(monkeypatch):
     x, y = random_data(0)
 
     failed = OptimizeResult(x=np.array([1.0, 0.0, 0.0, 1.0]), success=False)
-    monkeypatch.setattr(S.optimize, "least_squares", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(S.mapping.optimize, "least_squares", lambda *args, **kwargs: failed)
     mapping = S.fit_mapping(x, y)
     assert mapping.kind == "linear"
     assert "did not converge" in mapping.reason
@@ -146,7 +147,7 @@ def test_mapping_falls_back_to_a_line_and_says_so(monkeypatch):
 def test_mapping_worse_than_a_line_is_not_kept(monkeypatch):
     x, y = random_data(0)
     poor = OptimizeResult(x=np.array([0.0, 0.0, 0.0, 1.0]), success=True)
-    monkeypatch.setattr(S.optimize, "least_squares", lambda *args, **kwargs: poor)
+    monkeypatch.setattr(S.mapping.optimize, "least_squares", lambda *args, **kwargs: poor)
     mapping = S.fit_mapping(x, y)
     assert mapping.kind == "linear"
     assert "worse than a straight line" in mapping.reason
@@ -165,7 +166,7 @@ def test_bootstrap_is_that_of_written_out_resamples():
     y += np.round(x)
     draws = S.resample(groups, 40, seed=3)
     assert (draws.sum(1) == draws.shape[1]).all()
-    fast_s, fast_k = S._resampled_srcc(x, y, groups, draws), S._resampled_krcc(x, y, groups, draws)
+    fast_s, fast_k = bootstrap.resampled_srcc(x, y, groups, draws), bootstrap.resampled_krcc(x, y, groups, draws)
     for draw, a, b in zip(draws, fast_s, fast_k, strict=True):
         items = np.repeat(np.arange(60), draw[groups])
         assert a == pytest.approx(stats.spearmanr(x[items], y[items]).statistic, abs=1e-12)
@@ -190,7 +191,7 @@ def test_intervals_are_seeded_and_chunks_do_not_matter(monkeypatch):
     x, y = random_data(5, 60)
     groups = np.repeat(list("abcdefghijkl"), 5)
     first = S.agreement(x, y, groups, seed=7)
-    monkeypatch.setattr(S, "_CELLS_AT_ONCE", 500)
+    monkeypatch.setattr(S.bootstrap, "_CELLS_AT_ONCE", 500)
     again = S.agreement(x, y, groups, seed=7)
     assert again.srcc_interval == first.srcc_interval
     assert again.krcc_interval == first.krcc_interval

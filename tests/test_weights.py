@@ -123,7 +123,9 @@ class TestSaliency:
         good = torch.rand(len(image), 1, *image.shape[-2:])
         bad = {
             "nan": torch.full_like(good, float("nan")),
-            "one nan": good.index_put((torch.tensor(1), torch.tensor(0), torch.tensor(5), torch.tensor(5)), good.new_tensor(torch.nan)),
+            "one nan": good.index_put(
+                (torch.tensor(1), torch.tensor(0), torch.tensor(5), torch.tensor(5)), good.new_tensor(torch.nan)
+            ),
             "infinite": good / 0,
             "zeros": good * 0,
             "one of zeros": good * torch.tensor([1.0, 0.0]).view(-1, 1, 1, 1),

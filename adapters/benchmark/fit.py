@@ -75,7 +75,7 @@ def fit_fusion(
     metric: str,
     data: Dataset,
     levels: int = 3,
-    folds: int = FOLDS,
+    folds: int | None = FOLDS,
     results: str | Path | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
@@ -94,7 +94,7 @@ def fit_fusion(
         metric: ``msds``, ``ms-lpips``, ..., any metric with levels; options after commas (``msds,backbone=alexnet``).
         data: images with opinion scores.
         levels: 2 to 5.
-        folds: at least 2, at most as many as there are references.
+        folds: at least 2, at most as many as there are references; None for one per reference (leave one reference out).
         results: file that keeps the scores of each level (:class:`results.Results`); None to keep nothing.
         device, batch_size, workers, progress: as for :func:`benchmark.run`.
         resamples, seed: of the bootstrap; the seed also divides the references into folds.
@@ -106,6 +106,7 @@ def fit_fusion(
     if not 2 <= levels <= MOST_LEVELS:
         raise ValueError(f"levels must be 2 to {MOST_LEVELS}, got {levels}")
     references = data.table["reference"].nunique()
+    folds = references if folds is None else folds
     if not 2 <= folds <= references:
         raise ValueError(f"folds must be 2 to the number of references, {references} in {data.name}, got {folds}")
     name, options = parse_metric(metric)

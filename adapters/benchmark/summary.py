@@ -68,9 +68,9 @@ class Summary:
 
     Attributes:
         table: one row per data set and metric: what :meth:`statistics.Agreement.as_row` gives, ``failed`` and ``seconds``
-            (per image).
+            (per image), and :meth:`statistics.Within.as_row` (``within_krcc``, ``within_srcc``, ...).
         by_distortion: the same per type of distortion, ``dataset``, ``metric``, ``distortion`` first.
-        significance: :func:`statistics.significance` of each data set.
+        significance: :func:`statistics.significance` of each data set, with :func:`statistics.needed_for_all`.
         overall: one row per metric: the factors, each in [0, 1] or NaN where not known, and ``overall``; best first.
         factors: the share of each factor in ``overall``.
         mappings: from scores to opinions, by (data set, metric).
@@ -121,7 +121,11 @@ def summarise(
             mappings[dataset, metric] = whole.mapping
             own = {"dataset": dataset, "metric": metric}
             failed = int(part["error"].notna().sum())
-            rows.append(own | whole.as_row() | {"failed": failed, "seconds": part.loc[part["score"].notna(), "seconds"].mean()})
+            seconds = part.loc[part["score"].notna(), "seconds"].mean()
+            within = statistics.within_references(
+                part["score"], part["opinion"], part["reference"], options["opposite"], resamples, seed
+            )
+            rows.append(own | whole.as_row() | {"failed": failed, "seconds": seconds} | within.as_row())
             kinds = statistics.agreement_by_group(part["score"], part["opinion"], part["distortion"], **options)
             groups += [own | {"distortion": kind} | found.as_row() for kind, found in kinds.items()]
     table, by_distortion = pd.DataFrame(rows), pd.DataFrame(groups, columns=["dataset", "metric", "distortion", *_COLUMNS])
@@ -233,7 +237,8 @@ def _significance(scores: Scores, dataset: str, resamples: int, seed: int) -> pd
     opinion = rows.drop_duplicates(["reference", "distorted"]).set_index(["reference", "distorted"])["opinion"]
     opposite = [metric for metric in scores.metrics if scores.opposite(dataset, metric)]
     reference = wide.index.get_level_values("reference").to_series()
-    found = statistics.significance(wide, opinion[wide.index].to_numpy(), reference, opposite, resamples, seed)
+    given = (wide, opinion[wide.index].to_numpy(), reference, opposite)
+    found = statistics.needed_for_all(statistics.significance(*given, resamples, seed), *given, seed)
     found.insert(0, "dataset", dataset)
     return found
 

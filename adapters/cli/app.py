@@ -8,7 +8,10 @@ from .benchmark import benchmark
 from .demo import demo
 from .fit import fit
 from .list import list_metrics
+from .reproduce import reproduce
+from .robustness import robustness
 from .score import score
+from .study import study
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
@@ -22,3 +25,6 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
+app.command("robustness")(robustness)
+app.command("study")(study)
+app.command("reproduce")(reproduce)

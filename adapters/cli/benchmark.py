@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,8 @@ from .stop import exit_code
 from .terminal import INCOMPLETE, USAGE, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
-    from ..benchmark.runner import NotKeptError
+    from ..benchmark.choices import Choices, ChoiceSummary
+    from ..benchmark.runner import Benchmark, NotKeptError
     from ..benchmark.summary import Summary
 
 
@@ -43,6 +44,20 @@ def benchmark(
         typer.Option(help="Folder of the images of a table: one for all, or one for each. [default: where the table is]"),
     ] = None,
     lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the tables are better (DMOS).")] = False,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Table of forced choices: reference, a, b, share that preferred b, answers, as FILE or NAME=FILE; images "
+            "are where the table is. May be given several times."
+        ),
+    ] = None,
+    resize: Annotated[
+        str,
+        typer.Option(
+            help="For pairs that differ in size, how metrics that need equal sizes get the distorted image: bicubic, "
+            "bilinear, nearest; none: they give no score."
+        ),
+    ] = "none",
     results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")] = Path(
         "msds-benchmark.sqlite"
     ),
@@ -74,7 +89,9 @@ def benchmark(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
     130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..benchmark.runner import NotKeptError, run
+    from ..benchmark.choices import run_choices
+    from ..benchmark.runner import NotKeptError
+    from ..benchmark.sizes import noted, run_any_size
     from ..benchmark.summary import summarise
     from ..results.tables import check_output, write_table
 
@@ -85,29 +102,36 @@ def benchmark(
             if report is not None:
                 _check_report(report)
             shares = _shares(factors)
-            datasets = datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
+            sets = _choices(choices or [])
+            only_choices = bool(sets) and not dataset and not csv
+            datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
             say(f"Scores are kept in {results}")
+        options = (results, device, amp, batch_size, workers, progress)
+        method: Any = None if resize == "none" else resize
+        made = summed = chosen = None
         try:
             with setup(NotKeptError), clean_stdout():
-                made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
+                if datasets:
+                    made, sizes = run_any_size(metric, datasets, *options, resize=method)
+                    summed = noted(summarise(made.scores, shares, resamples, seed), sizes)
+                if sets:
+                    chosen = run_choices(metric, sets, *options, resize=method, resamples=resamples, seed=seed)
         except NotKeptError as error:
             raise _show_unkept(error) from None
-        with setup(), clean_stdout():
-            summed = summarise(made.scores, shares, resamples, seed)
-        _show(summed)
-        say_failures(made.scores.failures)
+        _show(summed, chosen)
+        failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
+        for missing in failures:
+            say_failures(missing)
         if output is not None:
             with setup(), clean_stdout():
-                write_table(summed.table, output)
+                write_table(summed.table if summed is not None else chosen.table, output)  # type: ignore[union-attr]
         if report is not None:
-            from ..report.page import write_report
-
             with setup(), clean_stdout():
-                say(f"The report is {write_report(made, summed, report, frequency, progress=progress)}")
+                say(f"The report is {_report(made, summed, chosen, report, frequency)}")
     except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(exit_code(error)) from None
-    if len(made.scores.failures):
+    if any(map(len, failures)):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -144,7 +168,64 @@ def _shares(text: str | None) -> dict[str, float]:
     return checked_factors(shares)
 
 
-def _show(summed: Summary) -> None:
+def _choices(tables: list[str]) -> list[Choices]:
+    from ..benchmark.choices import load_choices
+
+    found = []
+    for table in tables:
+        name, equals, path = table.partition("=")
+        if not equals or Path(table).exists():
+            name, path = "", table
+        found.append(load_choices(path, None, name or None))
+    return found
+
+
+def _report(
+    made: Benchmark | None, summed: Summary | None, chosen: ChoiceSummary | None, folder: Path, frequency: float
+) -> Path:
+    from ..report.document import Document
+    from ..report.page import write_report
+    from ..report.sections import choice_tests, needed, within
+    from ..report.sections import choices as agreement
+
+    sections = [] if chosen is None else [agreement(chosen.table), choice_tests(chosen.significance)]
+    if chosen is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen.table.to_csv(folder / "choices.csv", index=False)
+        chosen.significance.to_csv(folder / "choice_significance.csv", index=False)
+    if made is not None and summed is not None:
+        sections = [within(summed.table), needed(summed.significance), *sections]
+        return write_report(made, summed, folder, frequency, progress=progress, sections=sections)
+    page = Document("Image quality metrics beside human choices")
+    page.notes(chosen.notes if chosen is not None else ())
+    for section in sections:
+        page.heading(section.title)
+        page.text(section.text)
+        page.table(section.headings, section.rows, section.numbers)
+    return page.write(folder)
+
+
+def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
+    from ..report import sections
+
+    if summed is not None:
+        _show_opinions(summed)
+        shown = [sections.within(summed.table), sections.needed(summed.significance)]
+        for note in summed.notes:
+            say(note)
+    else:
+        shown = []
+    if chosen is not None:
+        shown += [sections.choices(chosen.table), sections.choice_tests(chosen.significance)]
+        for note in chosen.notes:
+            say(note)
+    for section in shown:
+        if section.rows:
+            print()
+            show_table(section.headings, section.rows, section.numbers, section.title)
+
+
+def _show_opinions(summed: Summary) -> None:
     from ..report.page import main_table, overall_table
 
     headings, rows = main_table(summed, ["srcc"] if sys.stdout.isatty() else ["srcc", "krcc", "plcc", "rmse", "outlier_ratio"])
@@ -152,5 +233,3 @@ def _show(summed: Summary) -> None:
     print()
     headings, rows = overall_table(summed)
     show_table(headings, rows, len(headings) - 1, "overall")
-    for note in summed.notes:
-        say(note)

@@ -32,6 +32,9 @@ def fit(
     lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
+    ] = False,
     results: Annotated[Path, typer.Option(help="Where the scores of each level are kept, and taken from.")] = Path(
         "msds-fit.sqlite"
     ),
@@ -63,7 +66,16 @@ def fit(
                 raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
             say(f"Scores are kept in {results}")
             made = fit_fusion(
-                metric, found[0], levels, folds, results, device, batch_size, workers, seed=seed, progress=progress
+                metric,
+                found[0],
+                levels,
+                None if leave_one_out else folds,
+                results,
+                device,
+                batch_size,
+                workers,
+                seed=seed,
+                progress=progress,
             )
             made.file.save(output)
     except KeyboardInterrupt as error:

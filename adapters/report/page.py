@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,6 +20,9 @@ from ..results.tables import to_csv
 from . import figures
 from .pictures import SIDES, Pictures, draw
 from .text import environment, figure, interval, markdown, raw
+
+if TYPE_CHECKING:
+    from .sections import Section
 
 #: Images per metric in the gallery.
 WORST = 3
@@ -62,6 +65,7 @@ def write_report(
     worst: int = WORST,
     title: str = "Image quality metrics beside human opinions",
     progress: Progress = no_progress,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write ``report.html``, ``report.md`` with its ``figures``, and every table as CSV.
 
@@ -73,6 +77,7 @@ def write_report(
         worst: images per metric and data set in the gallery of outliers.
         title: the heading.
         progress: shows how far it is, for example :func:`terminal.progress`.
+        sections: further tables, from :mod:`report.sections`.
 
     Returns:
         The path of the page.
@@ -101,6 +106,10 @@ def write_report(
         for name, table in tables.items():
             to_csv(table, new / f"{name}.csv")
         content = _content(benchmark, summed, errors, relations, Pictures(new), frequency, worst, title)
+        content["sections"] = [
+            vars(each) | {"table": markdown(each.headings, each.rows), "texts": len(each.headings) - each.numbers}
+            for each in sections
+        ]
         for name, escape in (("report.html", True), ("report.md", False)):
             (new / name).write_text(environment(escape).get_template(name).render(content), encoding="utf-8")
     return folder / "report.html"

@@ -1,0 +1,161 @@
+"""Sets of forced choices: which of two versions of a reference people preferred."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..common.scorer import Scorer
+from . import statistics
+from .datasets import Dataset
+from .sizes import Sizes, run_any_size
+
+_COLUMNS = {
+    "reference": ("reference", "ref", "ref_name"),
+    "a": ("a", "image_a", "first", "left"),
+    "b": ("b", "image_b", "second", "right"),
+    "share": ("share", "share_b", "judge", "prefer_b"),
+    "answers": ("answers", "n", "count", "votes"),
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Comparisons of two versions of a reference.
+
+    Attributes:
+        name: for tables.
+        table: one row per comparison: ``reference``, ``a``, ``b`` (paths), ``share`` (of the answers that preferred b, in
+            [0, 1]), ``answers`` (their number).
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    @property
+    def images(self) -> Dataset:
+        """Every version once, beside its reference, as something to score; opinions are zero."""
+        parts = [self.table[["reference", side]].rename(columns={side: "distorted"}) for side in ("a", "b")]
+        return Dataset(self.name, pd.concat(parts).drop_duplicates(ignore_index=True).assign(score=0.0), False)
+
+
+@dataclass(frozen=True)
+class ChoiceSummary:
+    """What metrics make of forced choices.
+
+    Attributes:
+        table: :func:`statistics.choice_agreement` of each set, with ``dataset`` first and ``resampled``, the number of images
+            that a metric saw at another size.
+        significance: :func:`statistics.choice_significance` of each set.
+        failures: images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``.
+        notes: what a reader has to know.
+    """
+
+    table: pd.DataFrame
+    significance: pd.DataFrame
+    failures: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, name: str | None = None) -> Choices:
+    """Forced choices from a CSV file with the columns reference, a, b, share, answers (any case).
+
+    Args:
+        path: the file, with a header. ``share`` is the share of the answers that preferred b; without ``answers`` every
+            comparison counts alike.
+        root: folder that the image names are relative to; None for the file's own.
+        name: for tables; None for the file's stem.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, no rows, a share outside [0, 1], a number of answers that is not positive, an image
+            compared with itself.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no CSV file at {path}")
+    raw = pd.read_csv(path, index_col=False)
+    lower = {str(column).strip().lower(): column for column in raw.columns}
+    found = {key: next((lower[n] for n in names if n in lower), None) for key, names in _COLUMNS.items()}
+    missing = [key for key, column in found.items() if column is None and key != "answers"]
+    if missing:
+        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(map(str, raw.columns))}")
+    base = path.parent if root is None else Path(root)
+    table = pd.DataFrame({key: [str(base / str(value)) for value in raw[found[key]]] for key in ("reference", "a", "b")})
+    table["share"] = pd.to_numeric(raw[found["share"]], errors="coerce")
+    answers = raw[found["answers"]] if found["answers"] is not None else pd.Series(1.0, raw.index)
+    table["answers"] = pd.to_numeric(answers, errors="coerce")
+    _check(table, path)
+    return Choices(name or path.stem, table)
+
+
+def _check(table: pd.DataFrame, path: Path) -> None:
+    if table.empty:
+        raise ValueError(f"{path} has no rows")
+    wrong = {
+        "a share outside [0, 1]": ~table["share"].between(0, 1),
+        "a number of answers that is not positive": ~table["answers"].between(1e-9, 1e12),
+        "an image compared with itself": table["a"] == table["b"],
+    }
+    for what, rows in wrong.items():
+        if rows.any():
+            raise ValueError(f"{path} has {what} in line {int(np.argmax(rows)) + 2}")
+
+
+def run_choices(
+    metrics: Sequence[str | Scorer],
+    sets: Sequence[Choices],
+    *args: Any,
+    resamples: int = statistics.RESAMPLES,
+    seed: int = statistics.SEED,
+    **options: Any,
+) -> ChoiceSummary:
+    """Score every version once, and count with how many of people's answers each metric agrees.
+
+    Args:
+        metrics: as for :func:`run`.
+        sets: forced choices.
+        args, options: as for :func:`run_any_size`.
+        resamples, seed: of the bootstrap over references.
+
+    Raises:
+        ValueError: as :func:`run_any_size`.
+    """
+    made, sizes = run_any_size(metrics, [each.images for each in sets], *args, **options)
+    tables: list[pd.DataFrame] = []
+    tests: list[pd.DataFrame] = []
+    falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
+    for each in sets:
+        by_metric = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}
+        given = (by_metric, each.table["share"], each.table["answers"], each.table["reference"], falling, resamples, seed)
+        table, test = statistics.choice_agreement(*given), statistics.choice_significance(*given)
+        table["resampled"] = [sizes.resampled(each.name, name) for name in table["metric"]]
+        for one, kept in ((table, tables), (test, tests)):
+            one.insert(0, "dataset", each.name)
+            kept.append(one)
+    both = (pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True))
+    return ChoiceSummary(*both, made.scores.failures, _notes(sizes, both[0]))
+
+
+def _sides(each: Choices, rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    scores: Mapping[tuple[str, str], float] = dict(
+        zip(zip(rows["reference"], rows["distorted"], strict=True), rows["score"], strict=True)
+    )
+    keys = (zip(each.table["reference"], each.table[side], strict=True) for side in ("a", "b"))
+    first, second = (pd.Series([scores[key] for key in own], dtype=float) for own in keys)
+    return first, second
+
+
+def _notes(sizes: Sizes, table: pd.DataFrame) -> tuple[str, ...]:
+    few = table[table["references"] < 10].groupby("dataset", sort=False)["references"].max()
+    short = [
+        f"{name} has {count} references: with fewer than 10 the intervals are too narrow, and with one there are none."
+        for name, count in few.items()
+    ]
+    return (*sizes.notes, *short)

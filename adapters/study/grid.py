@@ -1,0 +1,197 @@
+"""Backbones x layers x levels x comparisons on one opinion-scored set; features are computed once per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+
+import pandas as pd
+import torch
+
+from ...functional import pyramid
+from ..benchmark.datasets import Dataset
+from ..benchmark.runner import Progress, no_progress
+from ..common.scorer import choose_device
+from ..images.read import read_image
+from ..results.store import Outcome, Results, pair_key
+from .comparisons import COMPARISONS, Described, compare, describe
+from .networks import RANDOM, Network, at_hand, make_networks
+
+LEVELS = 3
+_KIND = "study"
+#: To be raised when scores come out differently.
+_RECIPE = 1
+
+Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every cell of the grid on every pair.
+
+    Attributes:
+        table: one row per pair and cell: ``backbone``, ``layer``, ``level``, ``comparison``, ``reference``, ``distorted``,
+            ``opinion``, ``distortion``, ``score`` (a distance; NaN where it failed), ``seconds`` (for the features of the
+            distorted image at all layers of this level, and the comparison), ``error``.
+        networks: ``backbone``, ``parameters``, ``accuracy``, ``source``.
+        dataset: name.
+        opinion_lower_is_better: direction of the opinions.
+        notes: networks that are left out, and why.
+    """
+
+    table: pd.DataFrame
+    networks: pd.DataFrame
+    dataset: str
+    opinion_lower_is_better: bool
+    notes: tuple[str, ...]
+
+
+def run_study(
+    data: Dataset,
+    backbones: Sequence[str] | None = None,
+    levels: int = LEVELS,
+    comparisons: Sequence[str] = tuple(COMPARISONS),
+    results: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress = no_progress,
+) -> Study:
+    """Score every pair with every backbone, layer, level and comparison, or take the score from the results file.
+
+    Args:
+        data: images with opinion scores.
+        backbones: names of :data:`BACKBONES` or ``timm:<model>``, with ``:random`` for random values of a fixed seed; None
+            for those whose weights are at hand, each with its random twin.
+        levels: of the pyramid, from 1.
+        comparisons: of :data:`COMPARISONS`.
+        results: file that keeps the scores, image by image; None to keep none.
+        device: None for the GPU if there is one.
+        progress: shows how far it is.
+
+    Raises:
+        ValueError: an unknown backbone or comparison, no levels, or no backbone whose weights are here.
+        ResultsFileError: the results file is something else.
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    unknown = [name for name in comparisons if name not in COMPARISONS]
+    if unknown or not comparisons:
+        raise ValueError(f"no comparison {', '.join(unknown) or 'given'}: choose from {', '.join(COMPARISONS)}")
+    chosen = choose_device(device)
+    named = at_hand() if backbones is None else list(backbones)
+    networks, notes = make_networks(named, chosen)
+    with Results(results) as kept, progress("study", len(networks) * len(data.table)) as advance:
+        tables = [_of_network(network, data, levels, comparisons, kept, chosen, advance) for network in networks]
+    rows = [(each.name, each.parameters, each.accuracy, each.source) for each in networks]
+    described = pd.DataFrame(rows, columns=["backbone", "parameters", "accuracy", "source"])
+    return Study(pd.concat(tables, ignore_index=True), described, data.name, data.lower_is_better, tuple(notes))
+
+
+def _of_network(
+    network: Network,
+    data: Dataset,
+    levels: int,
+    comparisons: Sequence[str],
+    kept: Results,
+    device: torch.device,
+    advance: Callable[[], None],
+) -> pd.DataFrame:
+    grid: list[Key] = list(product(network.backbone.layers, range(levels), comparisons))
+    numbers = {key: kept.metric(_name(network, key), _identity(network, key, device)) for key in grid}
+    pairs = list(zip(data.table["reference"], data.table["distorted"], strict=True))
+    keys = [pair_key(*pair) for pair in pairs]
+    done = set.intersection(*(kept.scored(number) for number in numbers.values()))
+    by_reference: dict[str, list[tuple[str, str]]] = {}
+    for (reference, distorted), key in zip(pairs, keys, strict=True):
+        if key in done:
+            advance()
+        else:
+            by_reference.setdefault(reference, []).append((distorted, key))
+    for reference, missing in by_reference.items():
+        described = _described_or_error(network, reference, levels, device)
+        for distorted, key in missing:
+            kept.add(_outcomes(network, numbers, described, reference, distorted, key, levels, device))
+            advance()
+    rows = []
+    for (layer, level, comparison), number in numbers.items():
+        own = {"backbone": network.name, "layer": layer, "level": level, "comparison": comparison}
+        base = data.table.rename(columns={"score": "opinion"}).reset_index(drop=True)
+        if "distortion" not in base:
+            base["distortion"] = None
+        found = kept.frame(number).reindex(keys).reset_index(drop=True)
+        part = pd.concat([base[["reference", "distorted", "opinion", "distortion"]], found], axis=1)
+        rows.append(part.assign(**own))
+    table = pd.concat(rows, ignore_index=True)
+    columns = ["backbone", "layer", "level", "comparison", "reference", "distorted", "opinion", "distortion", "score"]
+    return table[[*columns, "seconds", "error"]]
+
+
+def _name(network: Network, key: Key) -> str:
+    layer, level, comparison = key
+    return f"{_KIND} {network.name} {layer} level {level} {comparison}"
+
+
+def _identity(network: Network, key: Key, device: torch.device) -> Mapping[str, object]:
+    layer, level, comparison = key
+    return {
+        "kind": _KIND,
+        "recipe": _RECIPE,
+        "backbone": network.name.removesuffix(RANDOM),
+        "weights": network.backbone.fingerprint,
+        "layer": layer,
+        "level": level,
+        "comparison": comparison,
+        "device": device.type,
+    }
+
+
+def _features(network: Network, path: str, levels: int, device: torch.device) -> list[tuple[list[Described], float]]:
+    """For each level the described features of all layers, and the seconds they took."""
+    image = read_image(path).to(device)
+    found = []
+    with torch.inference_mode():
+        for level in pyramid(image, levels):
+            start = perf_counter()
+            described = describe(network.backbone(level))
+            found.append((described, perf_counter() - start))
+    return found
+
+
+def _described_or_error(
+    network: Network, path: str, levels: int, device: torch.device
+) -> list[tuple[list[Described], float]] | Exception:
+    try:
+        return _features(network, path, levels, device)
+    except Exception as error:  # whatever is wrong with one image must not cost the others
+        return error
+
+
+def _outcomes(
+    network: Network,
+    numbers: Mapping[Key, int],
+    reference: list[tuple[list[Described], float]] | Exception,
+    reference_path: str,
+    distorted_path: str,
+    key: str,
+    levels: int,
+    device: torch.device,
+) -> list[Outcome]:
+    distorted = reference if isinstance(reference, Exception) else _described_or_error(network, distorted_path, levels, device)
+    outcomes = []
+    for (layer, level, comparison), number in numbers.items():
+        given = (number, key, reference_path, distorted_path)
+        if isinstance(reference, Exception) or isinstance(distorted, Exception):
+            outcomes.append(Outcome(*given, None, None, " ".join(str(distorted).split()) or type(distorted).__name__))
+            continue
+        place = network.backbone.layers.index(layer)
+        (x, seconds), (y, _) = distorted[level], reference[level]
+        start = perf_counter()
+        try:
+            score = compare(comparison, x[place], y[place])
+        except ValueError as error:
+            outcomes.append(Outcome(*given, None, None, str(error)))
+            continue
+        outcomes.append(Outcome(*given, score, seconds + perf_counter() - start))
+    return outcomes

@@ -1,0 +1,104 @@
+"""The networks of a study: which are at hand, how many parameters they have, how well they classify."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...backbones import BACKBONES, Backbone, build_backbone
+from ...errors import MissingDependencyError, WeightsNotFoundError
+from ...weights import hub_path
+
+#: After a network's name: the same network with random values, as a control.
+RANDOM = ":random"
+SEED = 0
+
+#: Published top-1 accuracy on ImageNet in per cent, where the library that makes the network does not say it.
+_ACCURACY = {
+    "efficientnet_lite0": (75.1, "Google, tensorflow/tpu, models/official/efficientnet/lite, float model"),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a study.
+
+    Attributes:
+        name: with ``:random`` for random values.
+        backbone: with all its layers.
+        parameters: of what computes the layers.
+        accuracy: top-1 on ImageNet in per cent; NaN where not known, and for random values.
+        source: of the accuracy.
+    """
+
+    name: str
+    backbone: Backbone
+    parameters: int
+    accuracy: float
+    source: str
+
+
+def at_hand() -> list[str]:
+    """The networks whose weights are on this machine, each followed by its random twin."""
+    found = []
+    for name, table in BACKBONES.items():
+        if table.url is not None and not hub_path(table.url).is_file():
+            continue
+        try:
+            table.locate()
+        except (MissingDependencyError, WeightsNotFoundError):
+            continue
+        found += [name, name + RANDOM]
+    return found
+
+
+def make_networks(names: Sequence[str], device: torch.device) -> tuple[list[Network], list[str]]:
+    """The networks of these names, and why others are left out.
+
+    Args:
+        names: of :data:`BACKBONES` or ``timm:<model>``, with ``:random`` for random values.
+        device: where they go.
+
+    Raises:
+        ValueError: an unknown name, one twice, or none that can be made.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"a backbone is given twice: {', '.join(names)}")
+    made, left_out = [], []
+    for name in names:
+        try:
+            made.append(_network(name, device))
+        except (MissingDependencyError, WeightsNotFoundError) as error:
+            left_out.append(f"{name} is left out: {' '.join(str(error).split())}")
+    if not made:
+        raise ValueError(f"no backbone to study: {'; '.join(left_out) or 'none was named'}")
+    return made, left_out
+
+
+def _network(name: str, device: torch.device) -> Network:
+    own = name.removesuffix(RANDOM)
+    random = own != name
+    layers = list(BACKBONES[own].layers) if own in BACKBONES else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        backbone = build_backbone(own, layers, None if random else "imagenet").to(device)
+    accuracy, source = (float("nan"), "random values") if random else accuracy_of(own)
+    return Network(name, backbone, sum(p.numel() for p in backbone.parameters()), accuracy, source)
+
+
+def accuracy_of(name: str) -> tuple[float, str]:
+    """Published top-1 accuracy on ImageNet, and where it is published; NaN where it is not known."""
+    if name in _ACCURACY:
+        return _ACCURACY[name]
+    from torchvision import models
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            weights = models.get_model_weights(name)["IMAGENET1K_V1"]
+        except (ValueError, KeyError):
+            return float("nan"), "not known"
+    return float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]), "torchvision, IMAGENET1K_V1"
