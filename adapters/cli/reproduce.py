@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
+from .stop import exit_code
+from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
 
 def reproduce(
@@ -56,9 +57,9 @@ def reproduce(
                 write_table(made.table, output)
             if report is not None:
                 say(f"The report is {write_report(made, report, progress)}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
     headings, rows = table(made)
     show_table(headings, rows, 4, "published and measured")
     for note in made.notes:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
+from .stop import exit_code
+from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
 
 def robustness(
@@ -54,7 +55,8 @@ def robustness(
     Rank says whether a deformed image is still ordered by its damage, penalty whether a deformation that nobody minds costs
     more than damage. Images and scores are kept: start again after a stop, and only what is missing is made.
 
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
+    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129 stopped by Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     from ..results.tables import check_output, write_table
     from ..robustness import run_robustness, summarise
@@ -92,8 +94,8 @@ def robustness(
         if report is not None:
             with setup(), clean_stdout():
                 say(f"The report is {write_report(made, summed, report)}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
     if len(failed):
         raise typer.Exit(INCOMPLETE)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .datasets import datasets_of
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, setup, show_table
+from .stop import exit_code
+from .terminal import INCOMPLETE, clean_stdout, progress, say, setup, show_table
 
 
 def study(
@@ -45,7 +46,8 @@ def study(
     Prints, beside the best cell, what an honest choice of it is worth (leave one reference out) and what equal weights
     without any choice reach. Scores are kept: start again after a stop, and only what is missing is computed.
 
-    Exit codes: 0 all scored, 1 some scores are missing, 2 could not start, 130 interrupted.
+    Exit codes: 0 all scored, 1 some scores are missing, 2 could not start, 130, 143 or 129 stopped by Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     from ..results.tables import check_output, write_table
     from ..study import COMPARISONS, run_study, summarise
@@ -66,9 +68,9 @@ def study(
                 write_table(summed.cells, output)
             if report is not None:
                 say(f"The report is {write_report(made, summed, report)}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_code(error)) from None
     headings, rows = nested_table(summed)
     show_table(headings, rows, 3, "SRCC")
     for note in made.notes:

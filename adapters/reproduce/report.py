@@ -8,9 +8,9 @@ from typing import Any
 
 from ..benchmark.runner import Progress, no_progress
 from ..report.document import Document
-from ..report.page import figure, interval
 from ..report.page import write_report as write_benchmark
 from ..report.sections import Section, within
+from ..report.text import figure, interval
 from .published import SETS
 from .run import Reproduction
 

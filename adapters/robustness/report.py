@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..report.document import Document
 from ..report.figures import to_svg
-from ..report.page import figure, interval
+from ..report.text import figure, interval
 from .deformations import DEFORMATIONS
 from .images import NONE
 from .run import Robustness

@@ -16,7 +16,8 @@ from ..benchmark.datasets import Dataset
 from ..benchmark.runner import Progress, no_progress
 from ..common.scorer import choose_device
 from ..images.read import read_image
-from ..results.store import Outcome, Results, pair_key
+from ..results.keys import pair_key
+from ..results.store import Outcome, Results
 from .comparisons import COMPARISONS, Described, compare, describe
 from .networks import RANDOM, Network, at_hand, make_networks
 

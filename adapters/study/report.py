@@ -10,7 +10,7 @@ import pandas as pd
 from ..benchmark import failures
 from ..report.document import Document
 from ..report.figures import heat_map, to_svg
-from ..report.page import figure, interval
+from ..report.text import figure, interval
 from .grid import Study
 from .summary import StudySummary
 
