@@ -7,5 +7,6 @@
 from .haarpsi import HaarPSI
 from .hybrid import Hybrid, Term, from_similarity
 from .mdsi import MDSI
+from .msds_hybrid import msds_hybrid
 
-__all__ = ["MDSI", "HaarPSI", "Hybrid", "Term", "from_similarity"]
+__all__ = ["MDSI", "HaarPSI", "Hybrid", "Term", "from_similarity", "msds_hybrid"]
