@@ -1,27 +1,25 @@
-"""The hybrid that this package names: two global terms and two local ones."""
+"""The hybrid that this package names: half of it global, half local."""
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from ..backbones import Weights
-from ..deepssim import DeepSSIM
 from ..multiscale import MSDS
 from ..tiling import Tile
 from .haarpsi import HaarPSI
-from .halved import Halved
 from .hybrid import Hybrid, Term
 from .mdsi import MDSI
 
 __all__ = ["msds_hybrid"]
 
 BACKBONE = "efficientnet_lite0"
-#: Without the first stage, which sees least of what people see; at full size without the last, a third of all operations.
-FULL_SIZE = ("stage1", "stage2", "stage3")
-BELOW = (*FULL_SIZE, "stage4")
+#: The first stage agrees least with opinions; the last takes a third of all operations, sees a whole small image from every
+#: position and makes the score of small images waver.
+STAGES = ("stage1", "stage2", "stage3")
 
 
-def _mean_deviation(score: torch.Tensor) -> torch.Tensor:
+def _mean_deviation(score: Tensor) -> Tensor:
     """MDSI before its last root."""
     return score.square().square()
 
@@ -29,10 +27,10 @@ def _mean_deviation(score: torch.Tensor) -> torch.Tensor:
 def msds_hybrid(weights: Weights = "imagenet", tile: Tile = None) -> Hybrid:
     r"""MSDS-Hybrid: deep structure on three levels, HaarPSI and MDSI. Full-reference, higher is better.
 
-    One minus the geometric mean of four dissimilarities, in equal parts (:class:`Hybrid` with :math:`\varepsilon = 10^{-3}`):
+    One minus the geometric mean of dissimilarities, of which the first counts twice (:class:`Hybrid` with
+    :math:`\varepsilon = 10^{-3}`):
 
-    - 1 - DeepSSIM of EfficientNet-Lite0 at full size, its stages 1 to 3;
-    - 1 - MSDS at half and at quarter size, stages 1 to 4;
+    - 1 - MSDS on three levels, of EfficientNet-Lite0's stages 1 to 3;
     - 1 - HaarPSI;
     - MDSI before its last root, the mean deviation itself.
 
@@ -40,7 +38,7 @@ def msds_hybrid(weights: Weights = "imagenet", tile: Tile = None) -> Hybrid:
 
     Args:
         weights: of the backbone, see :func:`~msds_plugin.build_backbone`.
-        tile: of the deep terms, see :class:`~msds_plugin.DeepSSIM`; a number of pixels also cuts the sums of HaarPSI.
+        tile: of MSDS, see :class:`~msds_plugin.DeepSSIM`; a number of pixels also cuts the sums of HaarPSI.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1], of 64 x 64 pixels at least, lying on each other pixel by pixel; a difference of up
@@ -52,6 +50,7 @@ def msds_hybrid(weights: Weights = "imagenet", tile: Tile = None) -> Hybrid:
         WeightsNotFoundError, WeightsFileError, MissingDependencyError: see :func:`~msds_plugin.build_backbone`.
 
     Example:
+        >>> import torch
         >>> metric = msds_hybrid(weights=None)
         >>> x = torch.rand(2, 3, 64, 80)
         >>> metric(x, x)
@@ -59,8 +58,7 @@ def msds_hybrid(weights: Weights = "imagenet", tile: Tile = None) -> Hybrid:
     """
     return Hybrid(
         [
-            Term(DeepSSIM(BACKBONE, weights, FULL_SIZE, tile=tile)),
-            Term(Halved(MSDS(2, backbone=BACKBONE, weights=weights, layers=BELOW, tile=tile))),
+            Term(MSDS(backbone=BACKBONE, weights=weights, layers=STAGES, tile=tile), weight=2.0),
             Term(HaarPSI(tile if isinstance(tile, int) else None)),
             Term(MDSI(), _mean_deviation),
         ]
