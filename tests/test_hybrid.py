@@ -7,10 +7,10 @@ import warnings
 
 import pytest
 import torch
-from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
 from torch import nn
 
-from msds_plugin import MSDS, MultiScale, Representation
+from msds_plugin import MSDS, DeepSSIM, MultiScale, Representation
+from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
 
 
 def difference(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -84,6 +84,23 @@ def test_a_representation_survives_a_file(terms, pair, tmp_path):
     assert torch.equal(metric.compare(metric.represent(pair[0]), loaded), metric(*pair))
     joined = Representation.cat([kept[0], kept[1]])
     assert torch.equal(metric.compare(joined, kept), torch.ones(2))
+
+
+class Read:
+    def __init__(self, image: torch.Tensor) -> None:
+        self.image, self.shape = image, tuple(image.shape)
+
+    def read(self, top: int, left: int, height: int, width: int) -> torch.Tensor:
+        return self.image[..., top : top + height, left : left + width]
+
+
+def test_images_that_are_read_in_windows(terms, pair):
+    metric = Hybrid(terms[1:3])
+    torch.testing.assert_close(metric(*map(Read, pair)), metric(*pair))
+    with pytest.raises(TypeError, match="call the metric with both images"):
+        metric.represent(Read(pair[0]))
+    with pytest.raises(ValueError, match="msds-fast for any two sizes"):
+        metric(Read(pair[0]), Read(pair[1][..., :-1]))
 
 
 def test_no_image_is_kept_where_no_term_needs_it(random_alexnet, pair):
@@ -206,3 +223,20 @@ def test_bad_images(terms, pair):
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_the_engine_reads_large_images_in_windows(terms, pair, tmp_path, monkeypatch):
+    pytest.importorskip("rasterio")
+    import tifffile
+    from msds_plugin.adapters import large_images, scoring
+    from msds_plugin.adapters.scorers import Scorer
+
+    monkeypatch.setattr(large_images, "LARGE", 1)
+    for name, image in zip(("x.tif", "y.tif"), pair, strict=True):
+        tifffile.imwrite(tmp_path / name, (image[0] * 255).round().byte().permute(1, 2, 0).numpy(), tile=(64, 64))
+    metric = Hybrid([Term(MultiScale(DeepSSIM("alexnet", weights=None), 2)), *terms[1:3]])
+    scorer = Scorer("hybrid", False, metric, torch.device("cpu"), metric)
+    (result,) = scoring.score_pairs([scoring.Pair(tmp_path / "y.tif", tmp_path / "x.tif")], [scorer])
+    assert result.error is None
+    whole = metric(*((image[:1] * 255).round() / 255 for image in pair))
+    assert result.score == pytest.approx(whole.item(), abs=1e-5)

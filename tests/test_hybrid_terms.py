@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from msds_plugin.hybrid import MDSI, HaarPSI
 
 piq = pytest.importorskip("piq")

@@ -183,7 +183,9 @@ class Hybrid(nn.Module):
                 raise ValueError(f"{name} returned shape {tuple(score.shape)} for {number} images: one score each is needed")
             value = score.reshape(-1)
             columns.append((value if term.dissimilarity is None else term.dissimilarity(value)).clamp_min(0))
-        return torch.stack([column.float() if column.dtype in _HALF else column for column in columns], -1)
+        # Windows are read into the memory of the CPU, wherever the networks are.
+        place = columns[0].device
+        return torch.stack([column.to(place, torch.float32 if column.dtype in _HALF else None) for column in columns], -1)
 
     def _cropped(self, x: Tensor | Windows, y: Tensor | Windows) -> tuple[Tensor | Windows, Tensor | Windows]:
         sizes = [tuple(image.shape[-2:]) for image in (x, y)]

@@ -37,7 +37,9 @@ def blocks(height: int, width: int, tile: int | None, windows: bool) -> Iterator
 
 def read_padded(image: Windows, top: int, left: int, height: int, width: int) -> Tensor:
     """A window in float32 at least, which may reach beyond the image; there are zeros."""
-    bottom, right = (min(begin + size, end) for begin, size, end in zip((top, left), (height, width), image.shape[-2:], strict=True))
+    bottom, right = (
+        min(begin + size, end) for begin, size, end in zip((top, left), (height, width), image.shape[-2:], strict=True)
+    )
     first, start = max(top, 0), max(left, 0)
     pixels = image.read(first, start, bottom - first, right - start)
     pixels = pixels.float() if pixels.dtype in (torch.float16, torch.bfloat16) else pixels

@@ -19,14 +19,13 @@ import torch
 import typer
 from msds_plugin.adapters.datasets import load_csv
 from msds_plugin.adapters.images import read_image
-from msds_plugin.hybrid import MDSI, HaarPSI
 from numpy.typing import NDArray
-from rich import print as show
 from rich.progress import track
 from scipy.stats import spearmanr
 
 from msds_plugin import BACKBONES, MSDS
 from msds_plugin.functional import block_dissimilarity
+from msds_plugin.hybrid import MDSI, HaarPSI
 
 Array = NDArray[np.float64]
 LEVELS = 4
@@ -129,8 +128,8 @@ def main(
                 "msds-hybrid minus it": interval([a - b for a, b in zip(chosen, boot, strict=True)]),
             }
         )
-    show(f"{csv}: {len(opinion)} pairs, {len(of)} references")
-    show(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))
+    print(f"{csv}: {len(opinion)} pairs, {len(of)} references")
+    print(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))
 
 
 if __name__ == "__main__":
