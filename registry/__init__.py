@@ -76,4 +76,4 @@ def create(name: str, **options: Any) -> nn.Module:
     return get(name).factory(**options)
 
 
-from . import builtin, hybrids  # noqa: E402, F401  (they fill the table above, so they come last)
+from . import builtin, hybrids, trained  # noqa: E402, F401  (they fill the table above, so they come last)

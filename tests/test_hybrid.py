@@ -44,7 +44,7 @@ def test_one_term_is_that_metric(pair):
     torch.testing.assert_close(Hybrid([Term(HaarPSI(), scale=3.0)])(*pair), HaarPSI()(*pair))
 
 
-def test_identical_images_score_exactly_one(terms, pair, dtype=torch.float32):
+def test_identical_images_score_exactly_one(terms, pair):
     _, y = pair
     assert Hybrid(terms)(y, y).tolist() == [1, 1]
     with torch.autocast("cpu", torch.bfloat16):
