@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..backbones import Weights, build_backbone
 from ..deepssim import check_pair
+from ..weights import load
 from .maps import THUMBNAIL, feature_map, psnr_map, ssim_maps
 from .weights_file import load_weights
 
@@ -128,7 +129,7 @@ class SPIPS(nn.Module):
         facts, state = load_weights(weights)
         self._build(facts["backbone"], (facts["low"].split(","), facts["high"].split(",")), backbone_weights)
         self.facts = facts
-        self.fusion.load_state_dict(state)
+        load(self.fusion, state, str(weights))
         self.requires_grad_(False).eval()
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,9 @@ def save_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], fact
     """Write the learned part's tensors and what is to be known of them; :func:`load_weights` reads it."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path, {"format": FORMAT, **facts})
+    # One entry, since safetensors writes several in an order of chance.
+    content = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
+    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, path, {"msds_plugin": content})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -36,10 +39,10 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str
         raise FileNotFoundError(f"no weights of SPIPS at {path}")
     try:
         with safe_open(path, "pt") as file:
-            facts = dict(file.metadata() or {})
+            facts = json.loads((file.metadata() or {}).get("msds_plugin", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise WeightsFileError(f"{path} is damaged or not a file of weights: {error}") from error
-    if facts.pop("format", None) != FORMAT or any(name not in facts for name in _NEEDED):
+    if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT or any(name not in facts for name in _NEEDED):
         raise WeightsFileError(f"{path} is a safetensors file but does not hold weights of SPIPS")
     return facts, state
