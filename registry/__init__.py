@@ -77,4 +77,4 @@ def create(name: str, **options: Any) -> nn.Module:
     return get(name).factory(**options)
 
 
-from . import builtin  # noqa: E402, F401  (fills the table above, so it comes last)
+from . import builtin, hybrids, trained  # noqa: E402, F401  (they fill the table above, so they come last)

@@ -22,7 +22,7 @@ MSDS_PAPER = (
 )
 
 
-def _made_by(place: str, **fixed: Any) -> Callable[..., nn.Module]:
+def made_by(place: str, **fixed: Any) -> Callable[..., nn.Module]:
     """The factory ``module:name`` of ``msds_plugin``, imported at its first call; ``fixed``: options that the name implies."""
     module, _, attribute = place.partition(":")
 
@@ -39,7 +39,7 @@ for metric in (
     Metric(
         "deepssim",
         "DeepSSIM",
-        _made_by("deepssim:DeepSSIM"),
+        made_by("deepssim:DeepSSIM"),
         False,
         (-1, 1),
         "structural similarity of VGG16's Gram matrices",
@@ -49,7 +49,7 @@ for metric in (
     Metric(
         "deepssim-lite",
         "DeepSSIM-Lite",
-        _made_by("deepssim:DeepSSIMLite"),
+        made_by("deepssim:DeepSSIMLite"),
         True,
         (0, 2),
         "DeepSSIM as a light training loss",
@@ -59,7 +59,7 @@ for metric in (
     Metric(
         "deepssim-fast",
         "DeepSSIM-Fast",
-        _made_by("deepssim:DeepSSIM", backbone="efficientnet_lite0"),
+        made_by("deepssim:DeepSSIM", backbone="efficientnet_lite0"),
         False,
         (-1, 1),
         "DeepSSIM on EfficientNet-Lite0",
@@ -68,7 +68,7 @@ for metric in (
     Metric(
         "msds",
         "MSDS",
-        _made_by("multiscale:MSDS"),
+        made_by("multiscale:MSDS"),
         False,
         (-1, 1),
         "DeepSSIM on three pyramid levels",
@@ -79,7 +79,7 @@ for metric in (
     Metric(
         "msds-lite",
         "MSDS-Lite",
-        _made_by("multiscale:msds_lite"),
+        made_by("multiscale:msds_lite"),
         True,
         (0, 2),
         "DeepSSIM-Lite on three pyramid levels, for training",
@@ -90,7 +90,7 @@ for metric in (
     Metric(
         "msds-fast",
         "MSDS-Fast",
-        _made_by("multiscale:MSDS", backbone="efficientnet_lite0"),
+        made_by("multiscale:MSDS", backbone="efficientnet_lite0"),
         False,
         (-1, 1),
         "MSDS on EfficientNet-Lite0",

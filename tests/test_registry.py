@@ -5,7 +5,7 @@ from torch import nn
 
 from msds_plugin import registry
 
-PUBLISHED = {"deepssim", "deepssim-lite", "deepssim-fast", "msds", "msds-lite", "msds-fast"}
+PUBLISHED = {"deepssim", "deepssim-lite", "deepssim-fast", "msds", "msds-lite", "msds-fast", "msds-hybrid"}
 
 
 class Difference(nn.Module):

@@ -12,6 +12,7 @@ from .reproduce import reproduce
 from .robustness import robustness
 from .score import score
 from .study import study
+from .train import train
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
@@ -28,3 +29,4 @@ app.command("demo")(demo)
 app.command("robustness")(robustness)
 app.command("study")(study)
 app.command("reproduce")(reproduce)
+app.command("train")(train)

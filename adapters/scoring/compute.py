@@ -133,11 +133,12 @@ def _give_up(claims: Claims, error: BaseException) -> None:
 def _scores(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, beside: int) -> Tensor:
     x = _stack([job.distorted for job in batch], scorer.device)
     metric = scorer.representing
-    if metric is None:
+    large = any(isinstance(image, LargeImage) for job in batch for image in (job.distorted, job.reference.pixels))
+    if metric is None or (large and getattr(metric, "keeps_images", False)):
         y = _stack([job.reference.pixels for job in batch], scorer.device)
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        if metric is None and large:
             raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
-        return scorer.score(x, y)
+        return scorer.score(x, y)  # type: ignore[arg-type]
     distorted = _represent(metric, x, claims, scorer, together=beside == 1)
     if distorted is None:
         distorted = metric.represent(x)

@@ -28,6 +28,7 @@ from torchvision import models
 
 from msds_plugin import DeepSSIM, MultiScale, Representation
 from msds_plugin.functional import block_dissimilarity, gram_matrix
+from msds_plugin.hybrid import MDSI, HaarPSI, msds_hybrid
 
 Call = Callable[[Tensor, Tensor], object]
 
@@ -45,6 +46,9 @@ WITHIN = (
     ("msds", "deepssim"),
     ("deepssim, further image", "deepssim"),
     ("msds-fast", "deepssim-fast"),
+    ("msds-hybrid", "msds-fast"),
+    ("HaarPSI", "msds-fast"),
+    ("MDSI", "msds-fast"),
     ("deepssim, compiled", "deepssim"),
     ("deepssim-fast, compiled", "deepssim-fast"),
     ("msds-fast, compiled", "msds-fast"),
@@ -97,6 +101,7 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
     deepssim = DeepSSIM(weights=None).to(device)
     fast = DeepSSIM("efficientnet_lite0", weights=None).to(device)
     msds, msds_fast = MultiScale(deepssim), MultiScale(fast)
+    hybrid = msds_hybrid(weights=None).to(device)
     kept: dict[tuple[int, ...], Representation] = {}
 
     def further(x: Tensor, y: Tensor) -> object:
@@ -115,6 +120,11 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
         "msds": msds,
         "deepssim-fast": fast,
         "msds-fast": msds_fast,
+        "msds-hybrid": hybrid,
+        "HaarPSI": HaarPSI(),
+        "MDSI": MDSI(),
+        "piq haarpsi": piq.HaarPSILoss(),
+        "piq mdsi": piq.MDSILoss(),
     }
     if with_half:
         calls |= {

@@ -1,0 +1,65 @@
+"""``msds train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from .stop import exit_code, stoppable
+from .terminal import clean_stdout, say, setup
+
+if TYPE_CHECKING:
+    from ..training.judgements import Judgements
+
+
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
+    metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
+    twoafc: Annotated[Path | None, typer.Option(help="Folder of ref, p0, p1 and judge, as in BAPPS.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Table of reference, distorted, score.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images of the table.")] = None,
+    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better.")] = False,
+    backbone: Annotated[str, typer.Option(help="efficientnet_lite0, alexnet or vgg16.")] = "efficientnet_lite0",
+    epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder for features. [default: beside the output]")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Train a metric on what people said. Start again after a stop, and it goes on where it was."""
+    from ..training.spips import train_spips
+
+    try:
+        with setup(), clean_stdout():
+            if metric != "spips":
+                raise ValueError(f"spips can be trained, not {metric!r}")
+            data = _data(twoafc, csv, root, lower_better)
+            with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
+                tasks: dict[str, TaskID] = {}
+
+                def step(what: str, done: int, of: int) -> None:
+                    if what not in tasks:
+                        tasks[what] = bar.add_task(what, total=of)
+                    bar.update(tasks[what], completed=done)
+
+                made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, device, step)
+    except KeyboardInterrupt as error:
+        say("Interrupted: start again to go on from here")
+        raise typer.Exit(exit_code(error)) from None
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in made.held_out.items())
+    print(f"{made.path}: on held-out scenes {figures} ({made.facts['epochs']} epochs)")
+
+
+def _data(twoafc: Path | None, csv: Path | None, root: Path | None, lower_better: bool) -> Judgements:
+    from ..benchmark.datasets import load_csv
+    from ..training.judgements import from_opinions, load_twoafc
+
+    if twoafc is not None and csv is None:
+        return load_twoafc(twoafc)
+    if csv is not None and twoafc is None:
+        return from_opinions(load_csv(csv, root, lower_better))
+    raise ValueError("say what to learn from: either --twoafc or --csv")

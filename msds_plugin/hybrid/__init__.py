@@ -1,0 +1,12 @@
+"""One score of several metrics, and the local terms that go well with a global one.
+
+>>> from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
+>>> metric = Hybrid([Term(HaarPSI()), Term(MDSI(), dissimilarity=None, scale=0.35)])
+"""
+
+from .haarpsi import HaarPSI
+from .hybrid import Hybrid, Term, from_similarity
+from .mdsi import MDSI
+from .named import msds_hybrid
+
+__all__ = ["MDSI", "HaarPSI", "Hybrid", "Term", "from_similarity", "msds_hybrid"]

@@ -1,0 +1,127 @@
+"""HaarPSI and MDSI beside piq's, and what piq does not promise."""
+
+import pytest
+import torch
+
+from msds_plugin.hybrid import MDSI, HaarPSI
+
+piq = pytest.importorskip("piq")
+
+TERMS = [(HaarPSI, piq.haarpsi), (MDSI, piq.mdsi)]
+SIZES = [(64, 80), (65, 80), (64, 81), (17, 33), (400, 384), (641, 640)]
+
+
+def noisy(height: int, width: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.rand(2, 3, height, width, dtype=dtype, generator=generator)
+    strength = torch.tensor([0.02, 0.9]).view(2, 1, 1, 1).to(dtype)
+    return y + strength * (torch.rand(y.shape, dtype=dtype, generator=generator) - y), y
+
+
+@pytest.mark.parametrize(("ours", "theirs"), TERMS)
+@pytest.mark.parametrize("size", SIZES)
+def test_as_piq(ours, theirs, size):
+    x, y = noisy(*size)
+    torch.testing.assert_close(ours()(x, y), theirs(x, y, reduction="none"), rtol=0, atol=1e-9)
+    single = ours()(x.float(), y.float())
+    torch.testing.assert_close(single.double(), theirs(x, y, reduction="none"), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), TERMS)
+def test_as_piq_on_photographs(ours, theirs, golden):
+    y = golden("hats.png")
+    for kind in ("jpeg8", "blur2"):
+        x = golden(f"hats_{kind}.png")
+        exact = theirs(x.double(), y.double(), reduction="none")  # in float32 piq's haarpsi itself is off by more than 1e-6
+        torch.testing.assert_close(ours()(x, y).double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("term", "best"), [(HaarPSI, 1.0), (MDSI, 0.0)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_identical_images_score_best_to_the_last_bit(term, best, dtype, golden):
+    for y in (golden("hats.png"), torch.zeros(1, 3, 32, 32), torch.full((1, 3, 40, 17), 0.3)):
+        assert term()(y.to(dtype), y.to(dtype)).item() == best
+
+
+@pytest.mark.parametrize("term", [HaarPSI, MDSI])
+def test_gradients(term):
+    x, y = (image[:1] for image in noisy(20, 19))
+    assert torch.autograd.gradcheck(lambda a, b: term()(a, b), (x.requires_grad_(), y.requires_grad_()))
+
+
+@pytest.mark.parametrize("term", [HaarPSI, MDSI])
+def test_no_gradient_is_infinite(term):
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    for x, y in ((flat, flat), (torch.rand(1, 3, 32, 32),) * 2, (flat, torch.rand(1, 3, 32, 32))):
+        image = x.clone().requires_grad_()
+        term()(image, y).backward()
+        assert image.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("term", [HaarPSI, MDSI])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_only_that_of_the_input(term, dtype):
+    x, y = (image.to(dtype) for image in noisy(64, 64))
+    score = term()(x, y)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, term()(x.float(), y.float()), rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(term()(x.float(), y.float()), score, rtol=0, atol=0)
+
+
+def test_haarpsi_is_symmetric():
+    x, y = noisy(48, 50)
+    assert torch.equal(HaarPSI()(x, y), HaarPSI()(y, x))
+
+
+class Read:
+    """An image that is read in windows, and remembers the largest."""
+
+    def __init__(self, image: torch.Tensor) -> None:
+        self.image, self.largest = image, 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.image.shape)
+
+    def read(self, top: int, left: int, height: int, width: int) -> torch.Tensor:
+        assert top >= 0
+        assert left >= 0
+        assert top + height <= self.shape[2]
+        assert left + width <= self.shape[3]
+        self.largest = max(self.largest, height * width)
+        return self.image[..., top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 1000])
+def test_haarpsi_in_tiles(tile):
+    x, y = noisy(41, 50)
+    torch.testing.assert_close(HaarPSI(tile)(x, y), HaarPSI()(x, y), rtol=0, atol=1e-12)
+    read = Read(x), Read(y)
+    torch.testing.assert_close(HaarPSI(tile)(*read), HaarPSI()(x, y), rtol=0, atol=1e-12)
+    assert read[0].largest <= (2 * (tile + 7)) ** 2
+
+
+def test_windows_without_a_tile_size(monkeypatch):
+    from msds_plugin.hybrid import local, mdsi
+
+    x, y = noisy(1030, 600)
+    monkeypatch.setattr(local, "TILE", 100)
+    monkeypatch.setattr(mdsi, "STRIP", 1 << 14)
+    for term in (HaarPSI(), MDSI()):
+        read = Read(x), Read(y)
+        torch.testing.assert_close(term(*read), term(x, y), rtol=0, atol=1e-12)
+        assert read[0].largest < x[0, 0].numel() / 8
+
+
+@pytest.mark.parametrize("term", [HaarPSI, MDSI])
+def test_errors(term):
+    y = torch.rand(1, 3, 32, 32)
+    with pytest.raises(ValueError, match="one size, got 32 x 31 and 32 x 32"):
+        term()(y[..., :31], y)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        term()(y * 255, y)
+    with pytest.raises(TypeError, match="floating"):
+        term()((y * 255).byte(), y)
+    with pytest.raises(ValueError, match="too small"):
+        term()(y[..., :2], y[..., :2])
