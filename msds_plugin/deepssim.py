@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from .backbones import Weights, build_backbone
 from .errors import check_image
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
+from .saliency import Attention, Mask, Saliency, keep
 from .tiling import Tile, check_tile, gram_sums
 from .windows import Windows, as_windows
 
@@ -78,21 +78,6 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor
     return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
 
 
-@dataclass(frozen=True)
-class _Mask:
-    """Ones where a saliency map is above the threshold, zeros elsewhere."""
-
-    maps: Windows
-    threshold: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.maps.shape
-
-    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        return self.maps.read(top, left, height, width) > self.threshold
-
-
 class _GramMetric(nn.Module):
     """What DeepSSIM and DeepSSIM-Lite have in common: an image is represented by one Gram matrix per layer."""
 
@@ -105,8 +90,10 @@ class _GramMetric(nn.Module):
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
         tile: Tile = None,
+        saliency: Saliency = None,
     ) -> None:
         super().__init__()
+        self.attention = None if saliency is None else Attention(saliency)
         self.backbone = build_backbone(backbone, layers, weights)
         self.saliency_threshold = saliency_threshold
         check_tile(tile, self.backbone)
@@ -120,7 +107,8 @@ class _GramMetric(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        return f"{self.kind} {self.backbone.description}"
+        calibration = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
+        return f"{self.kind} {self.backbone.description}{calibration}"
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
@@ -129,19 +117,25 @@ class _GramMetric(nn.Module):
             image: as above. One that is read in windows (:class:`~msds_plugin.windows.Windows`) is evaluated in tiles, with
                 ``tile="auto"`` unless the metric has another.
             saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
-                threshold.
+                threshold. None for the maps that the metric makes for itself, if it was made with ``saliency``.
         """
         check_source(image)
         return self._represent(image, saliency)
 
+    def attend(self, image: Tensor | Windows) -> Tensor | Windows | None:
+        """The saliency maps (N, 1, H, W) that this metric makes for itself, None if it makes none."""
+        return None if self.attention is None else self.attention.maps(image, self.backbone)
+
     def _represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
-        maps = None if saliency is None else saliency_maps(saliency, image)
+        maps = self.attend(image) if saliency is None else saliency_maps(saliency, image)
         if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
-            mask = None if maps is None else (maps > self.saliency_threshold).to(image)
+            mask = None if maps is None else keep(maps, self.saliency_threshold).to(image)
             sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
         else:
-            kept = None if maps is None else _Mask(as_windows(maps), self.saliency_threshold)
+            kept = None if maps is None else Mask(as_windows(maps), self.saliency_threshold)
             sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
+            if kept is not None:
+                kept.check()
         return Representation((tuple(self._gram(*each) for each in sums),), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -191,12 +185,16 @@ class DeepSSIM(_GramMetric):
         backbone: name of the feature network, ``"timm:<model>"``, or a module of your own; see :func:`build_backbone`.
         weights: ``"imagenet"``, a path, a mapping of tensors, or None for random values.
         layers: layer or layers to take features after; None for the backbone's default (VGG16: ``relu5_1``).
-        saliency_threshold: a pixel counts as salient where its map is above this.
+        saliency_threshold: a pixel counts as salient where its map is above this. With ``saliency``, 0.25 leaves about the
+            more salient half; 0, the default, is for maps of your own that are masks already.
         tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
             keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
             chooses tiles, or the whole image if it fits, for half of the free memory: on CUDA as the driver tells it,
             elsewhere as the operating system does, and 512 MiB at most. None for the whole image at once.
             Gradients are then computed tile by tile too, each tile twice. For backbones by name.
+        saliency: how the metric makes the saliency maps that it is not given: ``"gbvs"``, ``"spectral"``, ``"features"``
+            (see :mod:`msds_plugin.saliency`), or a function of images (N, 3, H, W) to maps (N, 1, H, W). None for no maps, as
+            published. For pairs whose content was cropped, resized or retargeted. For backbones by name.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,). Images larger than memory may be
