@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
+from .align import MSDSAlign
 from .backbones import BACKBONES, Backbone, build_backbone
 from .deepssim import DeepSSIM, DeepSSIMLite
 from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
@@ -18,6 +19,7 @@ except _NotInstalled:
 __all__ = [
     "BACKBONES",
     "MSDS",
+    "MSDSAlign",
     "Backbone",
     "DeepSSIM",
     "DeepSSIMLite",

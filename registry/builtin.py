@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from msds_plugin.align import MSDSAlign
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
 from msds_plugin.multiscale import MSDS, Fusion, MultiScale
 
@@ -91,6 +92,25 @@ for metric in (
     ),
     Metric(
         "msds-fast", "MSDS-Fast", _fast(MSDS, "msds"), False, (-1, 1), "MSDS on EfficientNet-Lite0", MSDS_PAPER, multiscale=True
+    ),
+    Metric(
+        "msds-lite-fast",
+        "MSDS-Lite-Fast",
+        _fast(msds_lite, "msds-lite"),
+        True,
+        (0, 2),
+        "MSDS-Lite on EfficientNet-Lite0, for training",
+        MSDS_PAPER,
+        multiscale=True,
+    ),
+    Metric(
+        "msds-align",
+        "MSDS-Align",
+        MSDSAlign,
+        False,
+        (-1, 1),
+        "for displaced content: novel views, interpolated frames, registration, super-resolution",
+        DEEPSSIM,
     ),
 ):
     register(metric)

@@ -16,6 +16,8 @@ ACTIVATION_SIGMA, CONCENTRATION_SIGMA = 0.15, 0.06
 SMOOTHING_SIGMA = 0.02
 #: Added to feature maps in [0, 1] before their logarithm.
 FLOOR = 0.02
+#: A feature map that varies by no more than this is constant.
+FAINT = 1e-4
 #: Cells on the longer side of a map.
 CELLS = 32
 
@@ -109,8 +111,10 @@ def gbvs(image: Tensor) -> Tensor:
     """
     found = channels(image.detach().float(), CELLS)
     height, width = found.shape[-2:]
-    maps = unit_range(found.flatten(0, 1)) + FLOOR
+    scaled = unit_range(found, FAINT)
+    nothing = (scaled == 1).flatten(1).all(1).view(-1, 1, 1, 1)
+    maps = scaled.flatten(0, 1) + FLOOR
     walked = concentration(activation(maps)).view(*found.shape)
     within = [part.mean(1) for part in walked.split(CHANNELS, 1)]
     smooth = resample(torch.stack(within, 1).mean(1, keepdim=True), (height, width), SMOOTHING_SIGMA * (height + width) / 2)
-    return unit_range(smooth)
+    return unit_range(smooth).masked_fill(nothing, 1)

@@ -52,8 +52,8 @@ def thumbnail(image: Tensor | Windows, size: tuple[int, int]) -> Tensor:
     return torch.stack(rows, -2)
 
 
-def unit_range(maps: Tensor) -> Tensor:
-    """Each map (..., h, w) scaled to [0, 1]; ones where a map is constant, up to rounding.
+def unit_range(maps: Tensor, least: float = 0.0) -> Tensor:
+    """Each map (..., h, w) scaled to [0, 1]; ones where a map is constant, up to rounding or a difference of ``least``.
 
     Example:
         >>> unit_range(torch.tensor([[[2.0, 4.0]], [[3.0, 3.0]]])).tolist()
@@ -61,7 +61,7 @@ def unit_range(maps: Tensor) -> Tensor:
     """
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     spread = high - low
-    flat = spread <= 1e-5 * high.abs()
+    flat = spread <= (1e-5 * high.abs()).clamp_min(least)
     return torch.where(flat, 1.0, (maps - low) / spread.masked_fill(flat, 1))
 
 
