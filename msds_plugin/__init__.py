@@ -19,12 +19,12 @@ except _NotInstalled:
 __all__ = [
     "BACKBONES",
     "MSDS",
-    "MSDSAlign",
     "Backbone",
     "DeepSSIM",
     "DeepSSIMLite",
     "FusionFile",
     "FusionFileError",
+    "MSDSAlign",
     "MissingDependencyError",
     "MultiScale",
     "Representation",

@@ -182,8 +182,7 @@ class MSDSAlign(nn.Module):
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
         check_comparable(a, b, self.source, 2)
         full, half = (
-            _weighted(layers, first, second)
-            for layers, first, second in zip((FULL, HALF), a.grams, b.grams, strict=True)
+            _weighted(layers, first, second) for layers, first, second in zip((FULL, HALF), a.grams, b.grams, strict=True)
         )
         return 1 - (FULL_SHARE * full + (1 - FULL_SHARE) * half)
 

@@ -239,7 +239,9 @@ class _Tiles:
         kept = None if mask is None else mask.read(*window).to(pixels)
         features = self.first_part(self.backbone.normalise(pixels), kept)
         sums = {
-            layer: self._sum(feature, row.owned_by_both(tile_row, layer.stride), column.owned_by_both(tile_column, layer.stride))
+            layer: self._sum(
+                feature, row.owned_by_both(tile_row, layer.stride), column.owned_by_both(tile_column, layer.stride)
+            )
             for layer, feature in zip(self.early, features, strict=False)
         }
         stride = self.joined[-1].stride

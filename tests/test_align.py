@@ -93,7 +93,9 @@ def test_batches_and_representations(metric, photographs, tmp_path):
     alone = torch.cat([metric(x[i : i + 1], y[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(metric(x, y), alone, atol=1e-5, rtol=0)
     metric.represent(y).save(tmp_path / "y.safetensors")
-    torch.testing.assert_close(metric.compare(metric.represent(x), Representation.load(tmp_path / "y.safetensors")), metric(x, y))
+    torch.testing.assert_close(
+        metric.compare(metric.represent(x), Representation.load(tmp_path / "y.safetensors")), metric(x, y)
+    )
     with pytest.raises(ValueError, match="was made by"):
         metric.compare(metric.represent(x), MSDSAlign(weights=None).represent(y))
 

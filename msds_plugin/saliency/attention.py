@@ -131,7 +131,9 @@ class Attention:
     def _own(self, image: Tensor | Windows) -> Tensor:
         assert callable(self.method)
         if not isinstance(image, Tensor):
-            raise TypeError("a saliency function needs whole images as tensors; for images read in windows give a name or a map")
+            raise TypeError(
+                "a saliency function needs whole images as tensors; for images read in windows give a name or a map"
+            )
         with torch.no_grad():
             maps = self.method(image.detach())
         if not isinstance(maps, Tensor):
@@ -143,4 +145,3 @@ class Attention:
                 f"{tuple(image.shape)}, got {tuple(maps.shape)} of {maps.dtype}"
             )
         return _finite(maps.detach().reshape(len(image), 1, *image.shape[-2:]).to(image))
-

@@ -51,7 +51,9 @@ def channels(image: Tensor, cells: int) -> Tensor:
     """Feature maps (N, 21, h, w) of images (N, 3, H, W), ``cells`` on the longer side, in the order of :data:`CHANNELS`."""
     height, width = image.shape[-2:]
     size = fitted(height, width, cells)
-    intensity, colour, orientation = [], [], []
+    intensity: list[Tensor] = []
+    colour: list[Tensor] = []
+    orientation: list[Tensor] = []
     for longer in SCALES:
         scaled = thumbnail(image, fitted(height, width, longer))
         grey = scaled.mean(1, keepdim=True)

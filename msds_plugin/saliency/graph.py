@@ -22,10 +22,11 @@ FAINT = 1e-4
 CELLS = 32
 
 
-def _proximity(height: int, width: int, sigma: float, like: Tensor) -> Tensor:
-    """exp(-d^2 / 2 sigma^2) between all cells of a map, (h * w, h * w); sigma as a share of the mean side."""
+def _proximity(maps: Tensor, sigma: float) -> Tensor:
+    """exp(-d^2 / 2 sigma^2) between all cells of maps (M, h, w), (h * w, h * w); sigma as a share of the mean side."""
+    height, width = maps.shape[-2:]
     reach = sigma * (height + width) / 2
-    rows, columns = (torch.arange(side, dtype=like.dtype, device=like.device) for side in (height, width))
+    rows, columns = (torch.arange(side, dtype=maps.dtype, device=maps.device) for side in (height, width))
     near = [torch.exp((axis[:, None] - axis).square() / (-2 * reach**2)) for axis in (rows, columns)]
     return torch.kron(*near)
 
@@ -57,7 +58,7 @@ def activation(maps: Tensor, sigma: float = ACTIVATION_SIGMA) -> Tensor:
         >>> divmod(activation(spot).argmax().item(), 5)
         (1, 3)
     """
-    near = _proximity(*maps.shape[-2:], sigma, maps)
+    near = _proximity(maps, sigma)
     logs = maps.flatten(1).log()
     # One map at a time in one buffer, which stays in a processor's cache: fresh memory costs fifteen times as much.
     weights = torch.empty_like(near)
@@ -79,7 +80,7 @@ def concentration(maps: Tensor, sigma: float = CONCENTRATION_SIGMA) -> Tensor:
     Returns:
         (M, h, w), each map of sum one.
     """
-    near = _proximity(*maps.shape[-2:], sigma, maps)
+    near = _proximity(maps, sigma)
     mass = maps.flatten(1)
     return _distribution(mass * (mass @ near)).view_as(maps)
 

@@ -38,7 +38,8 @@ def spectral_residual(image: Tensor) -> Tensor:
         >>> spectral_residual(image)[0, 0, 43, 11] > 0.9
         tensor(True)
     """
-    size = fitted(*image.shape[-2:], SIDE)
+    height, width = image.shape[-2:]
+    size = fitted(height, width, SIDE)
     grey = thumbnail(image.detach().float(), size).mean(1, keepdim=True)
     flat = (grey.amax((-2, -1), keepdim=True) - grey.amin((-2, -1), keepdim=True)) <= 1e-5
     spectrum = torch.fft.fft2(grey)

@@ -83,7 +83,9 @@ def deformations(pixels: np.ndarray) -> dict[str, np.ndarray]:
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     angle = np.deg2rad(3)
     dy, dx = rows - middle_row, columns - middle_column
-    rotated = warp(pixels, middle_row + np.cos(angle) * dy - np.sin(angle) * dx, middle_column + np.sin(angle) * dy + np.cos(angle) * dx)
+    rotated = warp(
+        pixels, middle_row + np.cos(angle) * dy - np.sin(angle) * dx, middle_column + np.sin(angle) * dy + np.cos(angle) * dx
+    )
     scale = 1 + 0.06 * dx / width + 0.04 * dy / height
     bent = [ndimage.gaussian_filter(np.random.default_rng(seed).uniform(-1, 1, (height, width)), 12) * 60 for seed in (1, 2)]
     small = Image.fromarray(pixels).resize((round(width * 0.85), round(height * 0.85)), Image.Resampling.BICUBIC)
