@@ -10,6 +10,7 @@ from .errors import MissingDependencyError, WeightsFileError, WeightsNotFoundErr
 from .fusion_file import FusionFile, FusionFileError
 from .multiscale import MSDS, MultiScale
 from .representation import Representation
+from .retarget import MSDSRetarget
 
 try:
     __version__ = _version("msds-plugin")
@@ -25,6 +26,7 @@ __all__ = [
     "FusionFile",
     "FusionFileError",
     "MSDSAlign",
+    "MSDSRetarget",
     "MissingDependencyError",
     "MultiScale",
     "Representation",

@@ -10,6 +10,7 @@ from torch import nn
 from msds_plugin.align import MSDSAlign
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
 from msds_plugin.multiscale import MSDS, Fusion, MultiScale
+from msds_plugin.retarget import MSDSRetarget
 
 from . import register
 from .entry import Metric
@@ -111,6 +112,14 @@ for metric in (
         (-1, 1),
         "for displaced content: novel views, interpolated frames, registration, super-resolution",
         DEEPSSIM,
+    ),
+    Metric(
+        "msds-retarget",
+        "MSDS-Retarget",
+        MSDSRetarget,
+        False,
+        (-0.125, 1),
+        "what retargeting, cropping or a change of aspect leaves of what people look at",
     ),
 ):
     register(metric)
