@@ -156,7 +156,8 @@ class MSDSRetarget(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        return f"{self.kind} {self.backbone.description} + {self.coarse.description} saliency {self.attention.name} > {self.saliency_threshold:g}"
+        calibration = f"saliency {self.attention.name} > {self.saliency_threshold:g}"
+        return f"{self.kind} {self.backbone.description} + {self.coarse.description} {calibration}"
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: feature maps, weights of their positions, sizes in pixels,
@@ -187,7 +188,7 @@ class MSDSRetarget(nn.Module):
         return Representation(((features, self._weights(maps, features), sizes, gram),), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
-        """Scores (N,) of images ``a`` beside references ``b``; one of a single image is compared with every one of the other."""
+        """Scores (N,) of images ``a`` beside references ``b``; a single image is compared with every one of the other."""
         check_comparable(a, b, self.source)
         count = max(len(a), len(b))
         lost = torch.stack([_lost(_of(a, index), _of(b, index)) for index in range(count)])
