@@ -84,6 +84,10 @@ VARIANTS: dict[str, Metric] = {
 }
 
 
+#: What the figure draws as a curve.
+CURVE = list(VARIANTS)[:5]
+
+
 class Tables:
     """The data sets and what is kept of their images."""
 
@@ -199,13 +203,25 @@ def draw(tables: Tables, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.6))
-    for name, metric in {**METRICS, **VARIANTS}.items():
+
+    def place(metric: Metric) -> tuple[float, float]:
         penalty = tables.deformed(tables.scores("kodak", metric)).penalty.mean()
-        agreement = tables.srcc("view_synthesis", tables.scores("view_synthesis", metric))
-        ours = "msds-align" in name
-        axes.scatter(penalty, agreement, s=60 if ours else 25, color="tab:red" if ours else "tab:blue", zorder=3)
+        return penalty, tables.srcc("view_synthesis", tables.scores("view_synthesis", metric))
+
+    curve = {name: place(VARIANTS[name]) for name in CURVE}
+    axes.plot(*zip(*curve.values(), strict=True), "o-", color="tab:blue", label="size at which the shallow stages look")
+    for name, metric in METRICS.items():
+        curve[name.strip("*")] = place(metric)
+        axes.plot(*curve[name.strip("*")], "o", color="tab:red", zorder=3)
+    for name, metric in VARIANTS.items():
+        if name not in CURVE:
+            axes.plot(
+                *place(metric), ".", color="grey", label=None if name != "no deep stages" else "other variants of the table"
+            )
+    for name, point in curve.items():
         if "(" not in name:
-            axes.annotate(name.strip("*"), (penalty, agreement), textcoords="offset points", xytext=(5, 3), fontsize=6.5)
+            axes.annotate(name, point, textcoords="offset points", xytext=(6, -11), fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
     axes.axvspan(0.02, 0.10, color="tab:green", alpha=0.1)
     axes.set(xlabel="mean penalty of deformations (lower is better)", ylabel="SRCC with MOS, synthesised views", xlim=(0, 0.32))
     axes.grid(alpha=0.3)

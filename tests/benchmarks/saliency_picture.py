@@ -15,7 +15,7 @@ from msds_plugin import build_backbone
 from msds_plugin.saliency import METHODS, Attention
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 folder, output = map(Path, sys.argv[1:3])
 files = sorted(path for path in folder.glob("*.png") if Image.open(path).width > Image.open(path).height)
@@ -36,4 +36,4 @@ for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 figure.tight_layout(pad=0.3)
 figure.savefig(output, dpi=60)
-Image.open(output).convert("RGB").quantize(128).save(output, optimize=True)
+Image.open(output).convert("RGB").quantize(256).save(output, optimize=True)
