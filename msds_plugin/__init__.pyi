@@ -1,5 +1,6 @@
 from . import adapters as adapters
 from . import registry as registry
+from .align import MSDSAlign as MSDSAlign
 from .backbones import BACKBONES as BACKBONES
 from .backbones import Backbone as Backbone
 from .backbones import build_backbone as build_backbone
@@ -13,5 +14,6 @@ from .fusion_file import FusionFileError as FusionFileError
 from .multiscale import MSDS as MSDS
 from .multiscale import MultiScale as MultiScale
 from .representation import Representation as Representation
+from .retarget import MSDSRetarget as MSDSRetarget
 
 __version__: str

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .backbones import Weights, build_backbone
-from .errors import check_has_values, check_image, looks_at_values
+from .errors import check_has_values, check_image
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
+from .saliency import Attention, Mask, Saliency, keep
 from .tiling import Tile, check_tile, gram_sums
 from .windows import Windows, as_windows
 
@@ -56,13 +56,12 @@ def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
-def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows, threshold: float = 0.0) -> Tensor | Windows:
+def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:
     """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
 
     Raises:
         TypeError: neither a tensor nor read in windows.
-        ValueError: another shape than that of the images (N, C, H, W), or, of a tensor, values that are not finite or a map
-            that is nowhere above ``threshold``.
+        ValueError: another shape than that of the images (N, C, H, W).
     """
     if not isinstance(saliency, Tensor) and not isinstance(saliency, Windows):
         raise TypeError(f"the saliency map must be a torch.Tensor (N, 1, H, W) or (N, H, W), got {type(saliency).__name__}")
@@ -75,45 +74,7 @@ def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows, threshold
     if not isinstance(maps, Tensor):
         return maps
     check_has_values(maps, "the saliency map")
-    if looks_at_values():
-        _check_finite(maps)
-        _check_salient((maps > threshold).flatten(1).any(1), threshold)
     return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
-
-
-def _check_finite(maps: Tensor) -> None:
-    if maps.is_floating_point() and not maps.isfinite().all():
-        raise ValueError("the saliency map has values that are not finite (NaN or infinity)")
-
-
-def _check_salient(salient: Tensor, threshold: float) -> None:
-    if not salient.all():
-        image = int((~salient).nonzero()[0])
-        raise ValueError(
-            f"the saliency map of image {image} is nowhere above the threshold {threshold:g}, so that nothing of it would "
-            "count: give a map with salient pixels, or none"
-        )
-
-
-@dataclass
-class _Mask:
-    """Ones where a saliency map is above the threshold, zeros elsewhere."""
-
-    maps: Windows
-    threshold: float
-    salient: Tensor | None = None  # which images had a salient pixel so far
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.maps.shape
-
-    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        values = self.maps.read(top, left, height, width)
-        _check_finite(values)
-        mask = values > self.threshold
-        found = mask.flatten(1).any(1)
-        self.salient = found if self.salient is None else self.salient | found
-        return mask
 
 
 class _GramMetric(nn.Module):
@@ -128,8 +89,10 @@ class _GramMetric(nn.Module):
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
         tile: Tile = None,
+        saliency: Saliency = None,
     ) -> None:
         super().__init__()
+        self.attention = None if saliency is None else Attention(saliency)
         self.backbone = build_backbone(backbone, layers, weights)
         self.saliency_threshold = saliency_threshold
         check_tile(tile, self.backbone)
@@ -143,7 +106,8 @@ class _GramMetric(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        return f"{self.kind} {self.backbone.description}"
+        calibration = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
+        return f"{self.kind} {self.backbone.description}{calibration}"
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
@@ -152,7 +116,7 @@ class _GramMetric(nn.Module):
             image: as above. One that is read in windows (:class:`~msds_plugin.windows.Windows`) is evaluated in tiles, with
                 ``tile="auto"`` unless the metric has another.
             saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
-                threshold.
+                threshold. None for the maps that the metric makes for itself, if it was made with ``saliency``.
 
         Raises:
             ValueError: as the metric itself; a map with values that are not finite, or that is nowhere above the threshold.
@@ -160,16 +124,20 @@ class _GramMetric(nn.Module):
         check_source(image)
         return Representation((self._grams(image, saliency),), self.source)
 
+    def attend(self, image: Tensor | Windows) -> Tensor | Windows | None:
+        """The saliency maps (N, 1, H, W) that this metric makes for itself, None if it makes none."""
+        return None if self.attention is None else self.attention.maps(image, self.backbone)
+
     def _grams(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> tuple[Tensor, ...]:
-        maps = None if saliency is None else saliency_maps(saliency, image, self.saliency_threshold)
+        maps = self.attend(image) if saliency is None else saliency_maps(saliency, image)
         if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
-            mask = None if maps is None else (maps > self.saliency_threshold).to(image)
+            mask = None if maps is None else keep(maps, self.saliency_threshold).to(image)
             sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
         else:
-            kept = None if maps is None else _Mask(as_windows(maps), self.saliency_threshold)
+            kept = None if maps is None else Mask(as_windows(maps), self.saliency_threshold)
             sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
-            if kept is not None and kept.salient is not None:
-                _check_salient(kept.salient, self.saliency_threshold)
+            if kept is not None:
+                kept.check()
         return tuple(self._gram(*each) for each in sums)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
@@ -188,7 +156,7 @@ class _GramMetric(nn.Module):
         check_pair(x, y)
         if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
             both = self._grams(torch.cat([x, y]))  # type: ignore[list-item]
-            return self._score([gram[: len(x)] for gram in both], [gram[len(x) :] for gram in both])
+            return self._score([gram[: x.shape[0]] for gram in both], [gram[x.shape[0] :] for gram in both])
         return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y))
 
     @abstractmethod
@@ -219,12 +187,16 @@ class DeepSSIM(_GramMetric):
         backbone: name of the feature network, ``"timm:<model>"``, or a module of your own; see :func:`build_backbone`.
         weights: ``"imagenet"``, a path, a mapping of tensors, or None for random values.
         layers: layer or layers to take features after; None for the backbone's default (VGG16: ``relu5_1``).
-        saliency_threshold: a pixel counts as salient where its map is above this.
+        saliency_threshold: a pixel counts as salient where its map is above this. With ``saliency``, 0.25 leaves about the
+            more salient half; 0, the default, is for maps of your own that are masks already.
         tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
             keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
             chooses tiles, or the whole image if it fits, for half of the free memory: on CUDA as the driver tells it,
             elsewhere as the operating system does, and 512 MiB at most. None for the whole image at once.
             Gradients are then computed tile by tile too, each tile twice. For backbones by name.
+        saliency: how the metric makes the saliency maps that it is not given: ``"gbvs"``, ``"spectral"``, ``"features"``
+            (see :mod:`msds_plugin.saliency`), or a function of images (N, 3, H, W) to maps (N, 1, H, W). None for no maps, as
+            published. For pairs whose content was cropped, resized or retargeted. For backbones by name.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,). Images larger than memory may be

@@ -17,6 +17,7 @@ from .errors import check_has_values, check_size, too_small, values_unchecked
 from .functional import check_levels, fuse, normalise_fusion, pyramid
 from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable
+from .saliency import Saliency
 from .tiling import Tile
 from .windows import Windows, halvings
 
@@ -113,7 +114,8 @@ class MultiScale(nn.Module):
 
         Args:
             image: as above.
-            saliency: (N, 1, H, W) or (N, H, W); averaged from level to level like the image.
+            saliency: (N, 1, H, W) or (N, H, W); averaged from level to level like the image. None for the maps that the metric
+                makes for itself, if it was made with ``saliency``.
 
         Raises:
             TypeError: the wrapped metric has no ``represent``, or levels of its own.
@@ -164,6 +166,8 @@ class MultiScale(nn.Module):
     ) -> list[tuple[Tensor | Windows] | tuple[Tensor | Windows, Tensor | Windows]]:
         """Each level of an image, with that of its saliency map if there is one."""
         self._check_size(image)
+        if saliency is None and hasattr(self.metric, "attend"):
+            saliency = self.metric.attend(image)  # once for all levels
         if saliency is None:
             return [(level,) for level in self._levels(image)]
         return list(zip(self._levels(image), self._levels(saliency_maps(saliency, image)), strict=True))
@@ -264,7 +268,8 @@ class MSDS(MultiScale):
         fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
             None for equal weights.
         learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
-        backbone, weights, layers, saliency_threshold, tile: see :class:`DeepSSIM`.
+        backbone, weights, layers, saliency_threshold, tile, saliency: see :class:`DeepSSIM`; a map is made of the image itself
+            and averaged from level to level.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
@@ -293,8 +298,9 @@ class MSDS(MultiScale):
         layers: str | Sequence[str] | None = None,
         saliency_threshold: float = 0.0,
         tile: Tile = None,
+        saliency: Saliency = None,
     ) -> None:
-        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold, tile), levels, fusion, learn_fusion)
+        super().__init__(DeepSSIM(backbone, weights, layers, saliency_threshold, tile, saliency), levels, fusion, learn_fusion)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> MSDS:

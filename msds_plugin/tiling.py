@@ -117,7 +117,13 @@ def check_tile(tile: Tile, backbone: Backbone) -> None:
     _ = backbone.geometry
 
 
-def gram_sums(backbone: Backbone, image: Windows, mask: Windows | None, tile: Tile = "auto") -> list[Sum]:
+def gram_sums(
+    backbone: Backbone,
+    image: Windows,
+    mask: Windows | None,
+    tile: Tile = "auto",
+    gram: Callable[[Tensor], Tensor] = gram_matrix,
+) -> list[Sum]:
     """Gram matrix and number of positions of each chosen layer, as of the whole image.
 
     Where gradients flow, a tile is computed again in the backward pass instead of being kept.
@@ -127,13 +133,14 @@ def gram_sums(backbone: Backbone, image: Windows, mask: Windows | None, tile: Ti
         image: (N, 3, H, W); windows are moved to the backbone's device.
         mask: (N, 1, H, W) of zeros and ones, or None.
         tile: side in pixels of what a tile owns, rounded up to the stride; otherwise as large as memory allows.
+        gram: features (N, C, h, w) to a sum over positions, as the Gram matrix is one.
 
     Raises:
         ValueError: the image is too small, has values outside [0, 1], or the backbone's geometry is not known.
     """
     check_size(image, backbone.smallest)
     gradient = torch.is_grad_enabled() and image.read(0, 0, 1, 1).requires_grad
-    tiles = _Tiles(backbone, image, mask, gradient)
+    tiles = _Tiles(backbone, image, mask, gradient, gram)
     core = tile if isinstance(tile, int) else tiles.affordable()
     height, width = image.shape[-2:]
     totals: dict[Layer, Sum] = {}
@@ -148,11 +155,6 @@ def _add(totals: dict[Layer, Sum], sums: Mapping[Layer, Sum]) -> None:
         if layer in totals:
             gram, positions = totals[layer][0] + gram, totals[layer][1] + positions
         totals[layer] = gram, positions
-
-
-def _sum(feature: Tensor, rows: slice, columns: slice) -> Sum:
-    own = feature[..., rows, columns]
-    return gram_matrix(own), own.shape[-2] * own.shape[-1]
 
 
 def _cut(layers: Sequence[Layer], known: Iterable[Layer]) -> Layer | None:
@@ -170,8 +172,15 @@ class _Tiles:
     A backbone of small fields is not cut; its tiles are pieces.
     """
 
-    def __init__(self, backbone: Backbone, image: Windows, mask: Windows | None, gradient: bool) -> None:
-        self.backbone, self.image, self.mask, self.gradient = backbone, image, mask, gradient
+    def __init__(
+        self,
+        backbone: Backbone,
+        image: Windows,
+        mask: Windows | None,
+        gradient: bool,
+        gram: Callable[[Tensor], Tensor] = gram_matrix,
+    ) -> None:
+        self.backbone, self.image, self.mask, self.gradient, self.gram = backbone, image, mask, gradient, gram
         self.layers = backbone.geometry
         self.cut = _cut(self.layers, backbone.known_layers)
         depth = max(layer.index for layer in self.layers) if self.cut is None else self.cut.index
@@ -209,8 +218,12 @@ class _Tiles:
         if self.late:
             features = self.second_part(torch.cat([torch.cat(strip, 3) for strip in strips], 2))
             for layer, feature in zip(self.late, features, strict=True):
-                sums[layer] = _sum(feature, row.owned(layer.stride), column.owned(layer.stride))
+                sums[layer] = self._sum(feature, row.owned(layer.stride), column.owned(layer.stride))
         return sums
+
+    def _sum(self, feature: Tensor, rows: slice, columns: slice) -> Sum:
+        own = feature[..., rows, columns]
+        return self.gram(own), own.shape[-2] * own.shape[-1]
 
     def _pieces(self, length: int) -> list[Span]:
         return spans(length, PIECE if self.cut else length, self.joined, self.backbone.smallest)
@@ -226,7 +239,9 @@ class _Tiles:
         kept = None if mask is None else mask.read(*window).to(pixels)
         features = self.first_part(self.backbone.normalise(pixels), kept)
         sums = {
-            layer: _sum(feature, row.owned_by_both(tile_row, layer.stride), column.owned_by_both(tile_column, layer.stride))
+            layer: self._sum(
+                feature, row.owned_by_both(tile_row, layer.stride), column.owned_by_both(tile_column, layer.stride)
+            )
             for layer, feature in zip(self.early, features, strict=False)
         }
         stride = self.joined[-1].stride

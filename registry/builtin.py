@@ -97,5 +97,32 @@ for metric in (
         MSDS_PAPER,
         multiscale=True,
     ),
+    Metric(
+        "msds-lite-fast",
+        "MSDS-Lite-Fast",
+        made_by("multiscale:msds_lite", backbone="efficientnet_lite0"),
+        True,
+        (0, 2),
+        "MSDS-Lite on EfficientNet-Lite0, for training",
+        MSDS_PAPER,
+        multiscale=True,
+    ),
+    Metric(
+        "msds-align",
+        "MSDS-Align",
+        made_by("align:MSDSAlign"),
+        False,
+        (-1, 1),
+        "for displaced content: novel views, interpolated frames, registration, super-resolution",
+        DEEPSSIM,
+    ),
+    Metric(
+        "msds-retarget",
+        "MSDS-Retarget",
+        made_by("retarget:MSDSRetarget"),
+        False,
+        (-0.125, 1),
+        "what retargeting, cropping or a change of aspect leaves of what people look at",
+    ),
 ):
     register(metric)

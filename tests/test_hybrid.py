@@ -229,7 +229,7 @@ def test_the_engine_reads_large_images_in_windows(terms, pair, tmp_path, monkeyp
     pytest.importorskip("rasterio")
     import tifffile
     from msds_plugin.adapters import large_images, scoring
-    from msds_plugin.adapters.scorers import Scorer
+    from msds_plugin.adapters.common.scorer import Scorer
 
     monkeypatch.setattr(large_images, "LARGE", 1)
     for name, image in zip(("x.tif", "y.tif"), pair, strict=True):

@@ -148,7 +148,7 @@ def test_steps_along_the_gradient_bring_an_image_closer(metric, pair):
 
 
 def test_through_the_command_line(metric, golden, tmp_path):
-    from msds_plugin.adapters.cli import app
+    from msds_plugin.adapters.cli.app import app
 
     y, x = golden("hats.png"), golden("hats_jpeg8.png")
     reference, distorted = tmp_path / "reference", tmp_path / "distorted"

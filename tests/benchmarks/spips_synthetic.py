@@ -17,8 +17,8 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from msds_plugin.adapters.datasets import load_csv
-from msds_plugin.adapters.images import read_image
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.training import load_twoafc, train_spips
 from PIL import Image, ImageFilter
 from scipy.stats import spearmanr

@@ -1,0 +1,226 @@
+"""MSDS-Retarget: how much of what people look at a retargeted or cropped image still shows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .align import smooth_halve
+from .backbones import Weights, build_backbone
+from .deepssim import check_pair, check_source, saliency_maps
+from .errors import check_size
+from .functional import global_dissimilarity, gram_matrix
+from .representation import Representation, check_comparable
+from .saliency import Attention, Saliency, keep
+from .saliency.maps import fitted, thumbnail
+from .windows import Windows
+
+__all__ = ["MSDSRetarget", "coverage"]
+
+#: The layers whose features are matched, and whose Gram matrix at a quarter of the size is compared.
+MATCHED, COMPARED = "stage3", "stage4"
+#: What the comparison of Gram matrices counts for; coverage counts for the rest.
+GRAM_SHARE = 0.125
+#: Longer side in pixels of what is looked at: matching costs the square of the number of positions.
+LONGER = 1024
+#: How sharply a position is given to the reference's positions that it resembles.
+SHARPNESS = 10.0
+#: What a match costs for each cell (squared) that it lies outside of where the change of size alone can have moved it.
+DISTANCE_COST = 0.5
+#: Cells over which coverage is averaged before it is compared.
+NEIGHBOURHOOD = 7
+#: Exponent of the saliency map: what is less salient still counts.
+SALIENCY_EXPONENT = 0.5
+
+
+def _positions(cells: int, length: float, like: Tensor) -> Tensor:
+    return (torch.arange(cells, dtype=like.dtype, device=like.device) + 0.5) * (length / cells)
+
+
+def _strays(cells: int, reference_cells: int, length: float, reference_length: float, like: Tensor) -> Tensor:
+    """Squared distance, in cells of the reference, by which each position along one axis lies outside of where the other's
+    may have gone: (cells, reference_cells).
+
+    When a side changes by d pixels, whether by cropping, scaling or removing seams, content moves by 0 to d.
+    """
+    here = _positions(cells, length, like)[:, None]
+    there = _positions(reference_cells, reference_length, like)
+    moved = there + (length - reference_length)
+    outside = (torch.minimum(there, moved) - here).clamp_min(0) + (here - torch.maximum(there, moved)).clamp_min(0)
+    return (outside * (reference_cells / reference_length)).square()
+
+
+def _standardised(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Positions as rows (h * w, C) of unit length, after scaling each channel."""
+    return F.normalize(((features - mean) / std).flatten(1).mT, dim=1)
+
+
+def coverage(x: Tensor, y: Tensor, size_x: tuple[float, float], size_y: tuple[float, float]) -> Tensor:
+    r"""Area of an image that shows each position of a reference, relative to its area there.
+
+    Every position q of the image is given to the reference's positions p in shares
+
+    .. math:: P(p \mid q) \propto \exp\big(\kappa\,(\cos(f_p, f_q) - \lambda\, d_{pq}^2)\big),
+
+    f the features with each channel standardised as in the reference, d the distance in cells by which q lies outside of
+    where the change of size alone can have moved p. The shares of all q are summed.
+
+    Args:
+        x: features (C, h, w) of the image.
+        y: features (C, h', w') of the reference.
+        size_x: height and width of the image in pixels.
+        size_y: those of the reference.
+
+    Returns:
+        (h', w'), non-negative; about 1 everywhere if the two are the same, below 1 where something was made smaller, about 0
+        where it was removed.
+    """
+    mean = y.mean((1, 2), keepdim=True)
+    std = y.std((1, 2), keepdim=True, correction=0) + 1e-6
+    cosine = _standardised(x, mean, std) @ _standardised(y, mean, std).mT
+    rows, columns = (
+        _strays(cells, reference_cells, length, reference_length, x)
+        for cells, reference_cells, length, reference_length in zip(x.shape[1:], y.shape[1:], size_x, size_y, strict=True)
+    )
+    strays = rows[:, None, :, None] + columns[None, :, None, :]
+    shares = torch.softmax(SHARPNESS * (cosine - DISTANCE_COST * strays.flatten(2).flatten(0, 1)), 1)
+    cell_x, cell_y = (size[0] * size[1] / feature[0].numel() for size, feature in ((size_x, x), (size_y, y)))
+    return (shares.sum(0) * (cell_x / cell_y)).view(y.shape[1:])
+
+
+def _smooth(values: Tensor) -> Tensor:
+    half = NEIGHBOURHOOD // 2
+    return F.avg_pool2d(F.pad(values[None, None], (half,) * 4, mode="replicate"), NEIGHBOURHOOD, 1)[0, 0]
+
+
+class MSDSRetarget(nn.Module):
+    r"""How much of what people look at in the reference an image still shows, for retargeted and cropped images and other
+    changes of aspect. Training-free, higher is better. Not symmetric: the second image is the reference.
+
+    Each position of the image is matched softly to the reference (:func:`coverage`), by features of EfficientNet-Lite0's
+    stage 3 and by where the change of size can have moved things. With :math:`c_p` the area that position p is left with,
+    relative to what it is left with where the reference is compared with itself, and :math:`w_p` the square root of the
+    reference's saliency, divided by its sum, and S the structural similarity of the two Gram matrices of stage 4 at a quarter
+    of the size, each divided by the number of positions, the score is
+
+    .. math:: \tfrac78 \sum_p w_p \min(1, c_p) + \tfrac18 S.
+
+    1 for identical images, at most 1, at least -1/8. It sees content that is lost or made smaller, and hardly blur, noise
+    or compression: use it next to a measure of those.
+
+    Args:
+        weights: ``"imagenet"`` (they come with a package, nothing is downloaded), a path, or None for random values.
+        saliency: ``"gbvs"``, ``"spectral"``, ``"features"`` (see :mod:`msds_plugin.saliency`), or a function of images
+            (N, 3, H, W) to maps (N, 1, H, W).
+        saliency_threshold: positions where the map is not above this do not count at all.
+
+    Shape:
+        x, y: (N, 3, H, W), RGB in [0, 1], 64 pixels a side at least; the sizes of x and y may differ. Returns (N,). Images
+        of more than 1024 pixels on the longer side are shrunk to that; those larger than memory may be given as
+        :class:`~msds_plugin.windows.Windows`.
+
+    Raises:
+        ValueError: values outside [0, 1], an image too small, batches of different length, bad saliency maps.
+        TypeError: not floating point, or x and y of different types.
+        WeightsFileError, MissingDependencyError: see :func:`build_backbone`.
+
+    Source: this project.
+
+    Example:
+        >>> metric = MSDSRetarget(weights=None)
+        >>> y = torch.rand(1, 3, 96, 128)
+        >>> metric(y, y)
+        tensor([1.])
+        >>> metric(y[..., :64], y) < 0.8
+        tensor([True])
+    """
+
+    kind = "msds-retarget"
+
+    def __init__(self, weights: Weights = "imagenet", saliency_threshold: float = 0.0, saliency: Saliency = "gbvs") -> None:
+        super().__init__()
+        if saliency is None:
+            raise ValueError("msds-retarget is made of saliency: choose gbvs, spectral, features, or give a function")
+        self.attention = Attention(saliency)
+        self.saliency_threshold = saliency_threshold
+        with torch.random.fork_rng(devices=[]):  # so that random values are the same in both
+            self.coarse = build_backbone("efficientnet_lite0", COMPARED, weights)
+        self.backbone = build_backbone("efficientnet_lite0", MATCHED, weights)
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return 4 * self.backbone.smallest
+
+    @property
+    def source(self) -> str:
+        """What two representations must agree in to be comparable."""
+        calibration = f"saliency {self.attention.name} > {self.saliency_threshold:g}"
+        return f"{self.kind} {self.backbone.description} + {self.coarse.description} {calibration}"
+
+    def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
+        """What is to be kept of images (N, 3, H, W) in [0, 1]: feature maps, weights of their positions, sizes in pixels,
+        Gram matrices.
+
+        Args:
+            image: as above.
+            saliency: (N, 1, H, W) or (N, H, W), not negative; None for the maps that the metric makes for itself.
+        """
+        check_source(image)
+        check_size(image, self.smallest)
+        maps = self.attention.maps(image, self.backbone) if saliency is None else saliency_maps(saliency, image)
+        height, width = image.shape[-2:]
+        size = fitted(height, width, LONGER)
+        if min(size) < self.smallest:
+            raise ValueError(
+                f"an image of {height} x {width} pixels is too long for msds-retarget, which looks at {size[0]} x {size[1]} of "
+                f"it: at least {self.smallest} are needed on the shorter side"
+            )
+        small = (image if isinstance(image, Tensor) and size == (height, width) else thumbnail(image, size)).to(
+            self.backbone.device
+        )
+        features = self.backbone(small)[0]
+        features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+        quarter = self.coarse(smooth_halve(smooth_halve(small)))[0]
+        gram = gram_matrix(quarter) / (quarter.shape[1] * quarter[0, 0].numel())
+        sizes = features.new_tensor([[height, width]]).expand(len(features), 2)
+        return Representation(((features, self._weights(maps, features), sizes, gram),), self.source)
+
+    def compare(self, a: Representation, b: Representation) -> Tensor:
+        """Scores (N,) of images ``a`` beside references ``b``; a single image is compared with every one of the other."""
+        check_comparable(a, b, self.source)
+        count = max(len(a), len(b))
+        lost = torch.stack([_lost(_of(a, index), _of(b, index)) for index in range(count)])
+        return 1 - ((1 - GRAM_SHARE) * lost + GRAM_SHARE * global_dissimilarity(a.grams[0][3], b.grams[0][3]))
+
+    def forward(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | Windows,
+        saliency_y: Tensor | Windows | None = None,
+    ) -> Tensor:
+        """Scores (N,) of retargeted images ``x`` beside references ``y``."""
+        check_pair(x, y)
+        return self.compare(self.represent(x), self.represent(y, saliency_y))
+
+    def _weights(self, maps: Tensor | Windows, features: Tensor) -> Tensor:
+        """Weights (N, 1, h, w) of the positions of feature maps, each image's of sum one."""
+        coarse = thumbnail(maps, (features.shape[-2], features.shape[-1])).to(features)
+        if not torch.compiler.is_compiling() and (coarse < 0).any():
+            raise ValueError("the saliency map holds negative values: for msds-retarget they must be in [0, 1]")
+        weights = coarse**SALIENCY_EXPONENT * keep(coarse, self.saliency_threshold)
+        return weights / weights.sum((2, 3), keepdim=True)
+
+
+def _of(representation: Representation, index: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """Features (C, h, w), weights (h, w) and size in pixels of one image."""
+    features, weights, sizes = (part[min(index, len(part) - 1)] for part in representation.grams[0][:3])
+    height, width = sizes.tolist()
+    return features, weights[0], (height, width)
+
+
+def _lost(x: tuple[Tensor, Tensor, tuple[float, float]], y: tuple[Tensor, Tensor, tuple[float, float]]) -> Tensor:
+    """Share of a reference's salient area that an image does not show."""
+    left, whole = (_smooth(coverage(features, y[0], size, y[2])) for features, _, size in (x, y))
+    return (y[1] * (1 - left / whole).clamp_min(0)).sum()
