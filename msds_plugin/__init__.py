@@ -31,9 +31,18 @@ __all__ = [
     "adapters",
     "build_backbone",
     "registry",
+    "score",
 ]
 
 # Last, because they need all of the above: the one place where the mathematics knows that there are toolkits.
 from . import adapters, registry
 
 adapters.attach()
+
+
+def __getattr__(name: str) -> object:
+    if name != "score":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .adapters.notebook import score
+
+    return score

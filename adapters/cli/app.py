@@ -12,6 +12,7 @@ from .demo import demo
 from .fit import fit
 from .list import list_metrics
 from .score import score
+from .weights import weights
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
@@ -25,6 +26,7 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
+app.command("weights")(weights)
 
 
 def main() -> None:
