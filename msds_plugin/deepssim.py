@@ -163,6 +163,12 @@ class _GramMetric(nn.Module):
             return self.compare(both[: x.shape[0]], both[x.shape[0] :])
         return self.compare(self._represent(x, saliency_x), self._represent(y, saliency_y))
 
+    def map(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
+        """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
+        from .maps import dissimilarity_map
+
+        return dissimilarity_map(self, x, y)  # type: ignore[arg-type]
+
     @abstractmethod
     def _gram(self, gram: Tensor, positions: int) -> Tensor:
         """What is kept of a Gram matrix that is the sum over so many positions."""

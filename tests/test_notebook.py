@@ -6,7 +6,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import msds_plugin
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,8 @@ from msds_plugin.adapters.images.read import ImageFileError, read_image
 from msds_plugin.adapters.notebook import Scores, score
 from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image
+
+import msds_plugin
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from msds_plugin.adapters.cli import app
 from msds_plugin.adapters.weights import files, inventory, put_in_place
+from typer.testing import CliRunner
+
 from msds_plugin.backbones import BACKBONES, build_backbone
 from msds_plugin.errors import WeightsFileError, WeightsNotFoundError
-from typer.testing import CliRunner
 
 
 def test_list(torch_home):
@@ -42,7 +43,7 @@ def test_put_in_place(alexnet_file, tmp_path, monkeypatch):
 def test_another_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "mine.pth")
-    with pytest.raises(WeightsFileError, match="not the published file of vgg16.*397923af"):
+    with pytest.raises(WeightsFileError, match=r"not the published file of vgg16.*397923af"):
         put_in_place("vgg16", tmp_path / "mine.pth")
     with pytest.raises(WeightsNotFoundError, match=r"nothing\.pth"):
         put_in_place("vgg16", tmp_path / "nothing.pth")
