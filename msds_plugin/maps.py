@@ -82,7 +82,7 @@ def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | 
             "map_parts gives a map of each"
         )
     of_x, of_y = map_parts(metric, x, y)
-    return of_x - of_y
+    return (of_x - of_y).float()  # after the difference: the two may be large and nearly equal
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def map_parts(
     Alone, a part says how strongly a place takes part in those correlations of features in which the two images differ.
 
     Returns:
-        (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float32.
+        (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float64: they can be large and nearly equal.
     """
     from .multiscale import MultiScale, check_pair
 
@@ -110,7 +110,7 @@ def map_parts(
         matrices = _matrices(single, images[0][level], images[1][level])
         for side in (0, 1):
             parts[side].append(weight * _part(single, images[side][level], matrices, level, images[side][0]))
-    return torch.stack(parts[0]).sum(0).float(), torch.stack(parts[1]).sum(0).float()
+    return torch.stack(parts[0]).sum(0), torch.stack(parts[1]).sum(0)
 
 
 def _levels(image: Tensor | Windows, number: int, windows: bool) -> Sequence[Tensor | Windows]:

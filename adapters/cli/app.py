@@ -12,6 +12,7 @@ from .demo import demo
 from .fit import fit
 from .list import list_metrics
 from .score import score
+from .video import video
 from .weights import weights
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app.command("list")(list_metrics)
 app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
+app.command("video")(video)
 app.command("weights")(weights)
 
 
