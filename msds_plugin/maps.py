@@ -86,9 +86,7 @@ def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | 
 
 
 @torch.no_grad()
-def map_parts(
-    metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows, y: Tensor | Windows
-) -> tuple[Tensor, Tensor]:
+def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows, y: Tensor | Windows) -> tuple[Tensor, Tensor]:
     """The two terms of :func:`dissimilarity_map`, each in the size of its image: sum of the first less sum of the second is D.
 
     Alone, a part says how strongly a place takes part in those correlations of features in which the two images differ.
@@ -199,9 +197,7 @@ def _form(feature: Tensor, matrix: Tensor) -> Tensor:
     return ((matrix @ flat) * flat).sum(1).unflatten(1, feature.shape[-2:])
 
 
-def _forms_in_tiles(
-    backbone: Backbone, image: Windows, matrices: Sequence[Tensor], tile: int | str | None
-) -> list[Tensor]:
+def _forms_in_tiles(backbone: Backbone, image: Windows, matrices: Sequence[Tensor], tile: int | str | None) -> list[Tensor]:
     layers = backbone.geometry
     core = tile if isinstance(tile, int) else _TILE
     height, width = image.shape[-2:]

@@ -11,9 +11,10 @@ from torch import nn
 pytest.importorskip("torchmetrics")
 
 import msds_plugin.adapters.torchmetrics as ours
-from msds_plugin import registry
 from msds_plugin.adapters.torchmetrics import FullReference, MSDSFast
 from torchmetrics import MetricCollection
+
+from msds_plugin import registry
 
 SMALL = {"backbone": "alexnet", "weights": None}
 

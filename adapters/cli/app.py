@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .demo import demo
 from .fit import fit
 from .list import list_metrics
+from .ray import score_on_ray
 from .score import score
 from .video import video
 from .weights import weights
@@ -28,6 +29,7 @@ app.command("benchmark")(benchmark)
 app.command("fit")(fit)
 app.command("demo")(demo)
 app.command("video")(video)
+app.command("ray")(score_on_ray)
 app.command("weights")(weights)
 
 
