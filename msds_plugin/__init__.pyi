@@ -1,5 +1,6 @@
 from . import adapters as adapters
 from . import registry as registry
+from .adapters.notebook import score as score
 from .align import MSDSAlign as MSDSAlign
 from .backbones import BACKBONES as BACKBONES
 from .backbones import Backbone as Backbone

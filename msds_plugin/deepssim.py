@@ -159,6 +159,12 @@ class _GramMetric(nn.Module):
             return self._score([gram[: x.shape[0]] for gram in both], [gram[x.shape[0] :] for gram in both])
         return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y))
 
+    def map(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
+        """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
+        from .maps import dissimilarity_map
+
+        return dissimilarity_map(self, x, y)  # type: ignore[arg-type]
+
     @abstractmethod
     def _gram(self, gram: Tensor, positions: int) -> Tensor:
         """What is kept of a Gram matrix that is the sum over so many positions."""

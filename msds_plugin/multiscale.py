@@ -220,6 +220,12 @@ class MultiScale(nn.Module):
         """Scores (N,) of distorted images ``x`` beside references ``y``."""
         return fuse(self.level_scores(x, y, saliency_x, saliency_y), self.fusion)
 
+    def map(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
+        """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
+        from .maps import dissimilarity_map
+
+        return dissimilarity_map(self, x, y)
+
     def _pyramid(self, image: Tensor) -> list[Tensor]:
         self._check_size(image)
         return pyramid(image, self.levels)

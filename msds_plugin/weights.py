@@ -115,7 +115,8 @@ def from_hub(url: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise WeightsNotFoundError(
             f"the weights {path.name} are not in {path.parent} and cannot be downloaded ({error}). "
-            f"Fetch {url} on another machine and put it there, or pass weights=<path to the file>. {_OFFLINE}"
+            f"Fetch {url} on another machine and put it in place with: msds weights <backbone> <the file>; "
+            f"or pass weights=<its path>. {_OFFLINE}"
         ) from error
     return path
 

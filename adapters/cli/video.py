@@ -1,0 +1,74 @@
+"""``msds video``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, say, setup, show_table
+
+
+def video(
+    reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference video.")],
+    distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted video.")],
+    metric: Annotated[
+        list[str], typer.Option("--metric", "-m", help="Metric by name, as for msds score; may be given several times.")
+    ],
+    every: Annotated[int, typer.Option(min=1, help="Score each Nth frame of the distorted video.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the scores per frame to a .csv, .json or .parquet file.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the scores over time, to a .png, .svg or .pdf file.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+) -> None:
+    """Score a distorted video beside its reference: per frame, and pooled over time.
+
+    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower is better)
+    and the worst second. A csv file grows frame by frame. A damaged or truncated file keeps the scores so far.
+
+    Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130 interrupted.
+    """
+    from ..results.tables import TableFile, check_output
+    from ..scoring.scorers import create_scorers
+    from ..video import plot_over_time, pool, score_video
+
+    with setup(), clean_stdout():
+        for file in (output,):
+            if file is not None:
+                check_output(file)
+        scorers = create_scorers(metric, device)
+        results = score_video(reference, distorted, scorers, every)
+    said = len(results.notes)
+    for note in results.notes:
+        say(f"Note: {note}")
+    interrupted = False
+    failures: list[str] = []
+    table = TableFile(output, ["frame", "time", "reference_time", *(scorer.name for scorer in scorers)])
+    try:
+        with clean_stdout(), table:
+            for place, frame in enumerate(results):
+                table.add(place, [frame.frame, frame.time, frame.reference_time, *frame.scores])
+                failures += [f"frame {frame.frame}: {frame.error}"] if frame.error else []
+    except KeyboardInterrupt:
+        interrupted = True
+    for note in results.notes[said:]:
+        say(f"Note: {note}")
+    rows = table.rows
+    times = [row[1] for row in rows]
+    series = {scorer.name: [row[3 + index] for row in rows] for index, scorer in enumerate(scorers)}
+    pooled = []
+    for scorer in scorers:
+        if any(value == value for value in series[scorer.name]):
+            found = pool(times, series[scorer.name], scorer.lower_is_better)
+            pooled.append([scorer.name, str(len(rows)), *(f"{value:.6f}" for value in found.values())])
+    show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second"], pooled, numbers=5)
+    if plot is not None and rows:
+        plot_over_time(times, series, plot)
+    if failures:
+        say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if failures or not rows or len(results.notes) > said:
+        raise typer.Exit(INCOMPLETE)

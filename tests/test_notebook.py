@@ -1,0 +1,150 @@
+"""``msds_plugin.score``: one function for whatever holds images."""
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from msds_plugin.adapters.images.read import ImageFileError, read_image
+from msds_plugin.adapters.notebook import Scores, score
+from msds_plugin.adapters.scoring.scorers import create_scorer
+from PIL import Image
+
+import msds_plugin
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+X, Y = GOLDEN / "hats_blur2.png", GOLDEN / "hats.png"
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_everything_that_holds_an_image_gives_the_number_of_the_files():
+    wanted = create_scorer("msds-fast", "cpu").score(read_image(X), read_image(Y)).item()
+    x, y = pixels(X), pixels(Y)
+    tensor = torch.from_numpy(x.copy()).permute(2, 0, 1)
+    forms = [str(X), X, Image.open(X), x, x.astype(np.uint16) * 257, x / 255, tensor, tensor[None] / 255, [X], x[None]]
+    for form in forms:
+        assert score(form, y, device="cpu")[0] == pytest.approx(wanted, abs=1e-7), type(form)
+    assert float(msds_plugin.score(X, Y, device="cpu")) == pytest.approx(wanted, abs=1e-7)
+
+
+def test_lists_one_reference_for_all_and_sizes_mixed():
+    x, y = pixels(X), pixels(Y)
+    small = x[:120, :140]
+    scores = score([x, small, y], y, "msds-fast", device="cpu")
+    each = [float(score(image, y, device="cpu")) for image in (x, small, y)]
+    assert list(scores) == pytest.approx(each, abs=1e-6)
+    assert scores[2] == 1
+    assert scores[:2] == pytest.approx(each[:2], abs=1e-6)
+    assert scores.mean() == pytest.approx(np.mean(each), abs=1e-6)
+    assert np.asarray(scores).shape == (3,)
+
+
+def test_grey_is_rgb():
+    grey = pixels(X)[..., 0]
+    as_rgb = np.repeat(grey[..., None], 3, 2)
+    scores = [float(score(form, Y, device="cpu")) for form in (grey, grey[..., None], Image.fromarray(grey), as_rgb)]
+    assert len(set(scores)) == 1
+
+
+def test_orientation_is_applied_and_said(tmp_path):
+    turned = Image.open(X).convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright = float(score(X, Y, device="cpu"))
+    for form in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+        scores = score(form, Y, device="cpu")
+        assert float(scores) == upright
+        assert "EXIF orientation 6" in repr(scores)
+
+
+def test_transparency_is_laid_over_white_and_said(tmp_path):
+    rgba = np.dstack([pixels(X), np.full(pixels(X).shape[:2], 255, np.uint8)])
+    opaque = score(rgba, Y, device="cpu")
+    assert float(opaque) == float(score(X, Y, device="cpu"))
+    assert not opaque.notes  # an opaque image is what it is
+    rgba[:50, :50, 3] = 0
+    white = pixels(X).copy()
+    white[:50, :50] = 255
+    Image.fromarray(rgba).save(tmp_path / "clear.png")
+    for form in (rgba, Image.fromarray(rgba), tmp_path / "clear.png"):
+        scores = score(form, Y, device="cpu")
+        assert float(scores) == pytest.approx(float(score(white, Y, device="cpu")), abs=1e-7)
+        assert scores.notes == ("x: laid over white, as it has an alpha channel",)
+
+
+def test_sixteen_bits_are_kept_and_said(tmp_path):
+    grey = pixels(Y)[..., 0].astype(np.uint16) * 257
+    less = grey - np.minimum(grey, 100)  # below one 8-bit step
+    Image.fromarray(less).save(tmp_path / "less.png")
+    for form in (less, tmp_path / "less.png", Image.open(tmp_path / "less.png")):
+        scores = score(form, grey, device="cpu")
+        assert float(scores) < 1
+        assert any("16 bits" in note for note in scores.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        (np.zeros((64, 64, 3), np.int32), TypeError, "int32"),
+        (np.zeros((3, 64, 64), np.uint8), ValueError, "channels first"),
+        (np.full((64, 64, 3), 200.0), ValueError, "divide 8-bit values by 255"),
+        (torch.zeros(64, 64, 3), ValueError, "channels last"),
+        (torch.zeros(3, 64, 64, dtype=torch.int64), TypeError, "int64"),
+        ([], ValueError, "empty"),
+        (None, TypeError, "NoneType"),
+        ("no.png", ImageFileError, "no.png"),
+    ],
+)
+def test_what_cannot_be_scored_says_why(given, error, says):
+    with pytest.raises(error, match=says):
+        score(given, np.zeros((64, 64, 3), np.uint8), device="cpu")
+
+
+def test_numbers_of_images_must_agree():
+    with pytest.raises(ValueError, match="3 distorted images and 2 references"):
+        score([X] * 3, [Y] * 2)
+
+
+def test_toolkits_metrics_too():
+    pytest.importorskip("pyiqa")
+    scores = score(X, Y, "psnr", device="cpu")
+    mse = np.mean((pixels(X) / 255.0 - pixels(Y) / 255.0) ** 2)
+    assert float(scores) == pytest.approx(-10 * np.log10(mse), rel=1e-4)
+
+
+def test_reprs():
+    scores = score([X, Y], Y, device="cpu")
+    assert repr(scores).startswith("msds-fast, higher is better: 0.")
+    html = scores._repr_html_()
+    assert html.count("<img") == 4
+    assert "1.0000" in html
+    assert "<script>" not in Scores([0.5], "m", False, notes=["<script>"])._repr_html_()
+    many = Scores(np.linspace(0, 1, 20), "m", True)
+    assert "20 in all" in repr(many)
+    assert "and 20 more" in many._repr_html_()
+    with pytest.raises(TypeError, match="20 scores"):
+        float(many)
+
+
+def test_the_proposed_patch_makes_the_first_call_of_pyiqa_find_our_metrics(tmp_path):
+    if find_spec("pyiqa") is None or shutil.which("patch") is None:
+        pytest.skip("needs pyiqa and patch")
+    source = Path(find_spec("pyiqa").submodule_search_locations[0])
+    shutil.copytree(source, tmp_path / "pyiqa", ignore=shutil.ignore_patterns("__pycache__"))
+    with (ROOT / "docs/pyiqa_first_call.patch").open() as file:
+        done = subprocess.run(["patch", "-p1"], cwd=tmp_path, stdin=file, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    code = "import pyiqa; assert pyiqa.__file__.startswith({!r}); print(pyiqa.create_metric('msds-fast').metric_name)"
+    run = [sys.executable, "-c", code.format(str(tmp_path))]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "msds-fast"
