@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, say, setup, show_table
+from .stop import exit_code, stoppable
+from .terminal import INCOMPLETE, clean_stdout, say, setup, show_table
 
 
 def video(
@@ -26,36 +27,41 @@ def video(
     """Score a distorted video beside its reference: per frame, and pooled over time.
 
     Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower is better)
-    and the worst second. A csv file grows frame by frame. A damaged or truncated file keeps the scores so far.
+    and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores so far.
 
-    Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130 interrupted.
+    Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
+    Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..results.tables import TableFile, check_output
+    import pandas as pd
+
+    from ..results.tables import check_output, write_table
     from ..scoring.scorers import create_scorers
     from ..video import plot_over_time, pool, score_video
 
     with setup(), clean_stdout():
-        for file in (output,):
-            if file is not None:
-                check_output(file)
+        if output is not None:
+            check_output(output)
         scorers = create_scorers(metric, device)
         results = score_video(reference, distorted, scorers, every)
     said = len(results.notes)
     for note in results.notes:
         say(f"Note: {note}")
-    interrupted = False
+    stopped: KeyboardInterrupt | None = None
     failures: list[str] = []
-    table = TableFile(output, ["frame", "time", "reference_time", *(scorer.name for scorer in scorers)])
+    rows: list[list[Any]] = []
     try:
-        with clean_stdout(), table:
-            for place, frame in enumerate(results):
-                table.add(place, [frame.frame, frame.time, frame.reference_time, *frame.scores])
+        with stoppable(), clean_stdout():
+            for frame in results:
+                rows.append([frame.frame, frame.time, frame.reference_time, *frame.scores])
                 failures += [f"frame {frame.frame}: {frame.error}"] if frame.error else []
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        stopped = error
+    if output is not None:
+        columns = ["frame", "time", "reference_time", *(scorer.name for scorer in scorers)]
+        with setup(), clean_stdout():
+            write_table(pd.DataFrame(rows, columns=columns), output)
     for note in results.notes[said:]:
         say(f"Note: {note}")
-    rows = table.rows
     times = [row[1] for row in rows]
     series = {scorer.name: [row[3 + index] for row in rows] for index, scorer in enumerate(scorers)}
     pooled = []
@@ -68,7 +74,7 @@ def video(
         plot_over_time(times, series, plot)
     if failures:
         say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
+    if stopped is not None:
+        raise typer.Exit(exit_code(stopped))
     if failures or not rows or len(results.notes) > said:
         raise typer.Exit(INCOMPLETE)
