@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 
 import pytest
+from msds_plugin.adapters.results import salvage
 from msds_plugin.adapters.results.files import replace_file
 from msds_plugin.adapters.results.keys import pair_key
 from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError, ResultsInUseError, ResultsWriteError
@@ -118,7 +118,7 @@ def test_a_full_disk_costs_nothing_that_was_kept(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.95])
-def test_a_damaged_file_says_what_can_be_saved(tmp_path, place):
+def test_a_damaged_file_says_what_can_be_saved(tmp_path, capsys, place):
     path, new = tmp_path / "results.sqlite", tmp_path / "new.sqlite"
     with Results(path) as results:
         metric = results.metric("m", {"a": 1})
@@ -132,9 +132,9 @@ def test_a_damaged_file_says_what_can_be_saved(tmp_path, place):
     readable = int(re.search(r"(\d+) of its scores", str(caught.value)).group(1))
     assert 500 < readable < 3000
     assert path.read_bytes() == content
-    command = [sys.executable, "-m", "msds_plugin.adapters.results.salvage", str(path), str(new)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said == f"{readable} scores are in {new}\n"
+    assert f"python -m {salvage.__name__} {path} NEW" in str(caught.value)
+    salvage.main(str(path), str(new))
+    assert capsys.readouterr().out == f"{readable} scores are in {new}\n"
     with Results(new) as results:
         frame = results.frame(results.metric("m", {"a": 1}))
         assert len(frame) == readable
