@@ -125,7 +125,7 @@ def _show_unkept(error: NotKeptError) -> typer.Exit:
     """Show what was computed and could not be kept."""
     say(f"Error: {error}. stdout has what this run computed; the same command goes on from what was kept")
     rows = [[*map(str, row[:3]), "nan" if row[3] is None else f"{row[3]:.7g}"] for row in error.computed.to_numpy().tolist()]
-    show_table(list(error.computed), rows, 1, "scores of this run")
+    show_table(["metric", "reference", "distorted", "score"], rows, 1, "scores of this run")
     return typer.Exit(USAGE)
 
 

@@ -9,8 +9,8 @@ within one run; the table gives medians and, in parentheses, the smallest and la
     python tests/benchmarks/many_pairs.py --small 0 --large 0 --workers 0 2 4 --busy 2     # beside busy loops
 
 ``--workers 0`` is one pair after the other on all of torch's threads, 1 the same with a thread that reads ahead; from 2 on
-pairs are scored side by side. The share that is serial, by which the speed on more cores is bounded (Amdahl), is estimated from
-the first two numbers of workers above zero.
+pairs are scored side by side. The share of the calling thread, which is serial, bounds the speed on more cores (Amdahl); what
+threads lose by waiting for the interpreter comes on top.
 """
 
 from __future__ import annotations
@@ -134,8 +134,9 @@ def serial_share(pairs: Sequence[Pair], scorer: Scorer) -> None:
     work = sum(2 * result.seconds for result in jobs)
     share = main / work
     print(
-        f"\nThe calling thread, which hands out work, takes {main / len(pairs) * 1e3:.2f} ms of {work / len(pairs) * 1e3:.1f} ms "
-        f"per pair ({share:.2%}; {wall:.1f} s in all): on paper at most {1 / (share + (1 - share) / 64):.0f} times one core on 64."
+        f"\nThe calling thread, which hands out work, takes {main / len(pairs) * 1e3:.2f} ms of "
+        f"{work / len(pairs) * 1e3:.1f} ms per pair ({share:.2%}; {wall:.1f} s in all): on paper at most "
+        f"{1 / (share + (1 - share) / 64):.0f} times one core on 64."
     )
 
 
