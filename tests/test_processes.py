@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 #: ``msds`` whose scoring comes to a halt after some results, so that what happens does not depend on how fast it is.
 STUCK = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell may have had ignored for who runs the tests
 from msds_plugin.adapters.scoring import keeping
 
 original, halt = keeping.score_pairs, int(sys.argv.pop(1))
@@ -151,6 +152,7 @@ def test_a_signal_ends_a_benchmark_with_what_is_there() -> None:
 def test_a_signal_during_imports_gives_one_line() -> None:
     program = (
         "import builtins, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from msds_plugin.adapters.cli import main\n"
         "original = builtins.__import__\n"
         "def importing(name, *rest):\n"
