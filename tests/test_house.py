@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
+
 from msds_plugin.adapters.moved import MOVED
 
 
