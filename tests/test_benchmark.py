@@ -18,7 +18,7 @@ from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.common.names import parse_metric
 from msds_plugin.adapters.common.scorer import Scorer
-from msds_plugin.adapters.results.store import Outcome, Results
+from msds_plugin.adapters.results.store import Outcome, Results, ResultsWriteError
 from msds_plugin.adapters.scoring import keeping
 from msds_plugin.adapters.scoring.identity import identity
 from msds_plugin.adapters.scoring.scorers import create_scorer
@@ -625,6 +625,25 @@ def test_command_interrupted(data, tmp_path, monkeypatch):
     with Results(tmp_path / "results.sqlite") as kept:
         assert len(kept.scored(1)) == 5
     monkeypatch.setattr(keeping, "score_pairs", original)
+    assert invoke(*command).exit_code == 0
+
+
+def test_command_on_a_full_disk(data, tmp_path, monkeypatch):
+    results = tmp_path / "results.sqlite"
+    command = ["-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", results]
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise ResultsWriteError(f"cannot write {results}: database or disk is full")
+
+        patch.setattr(Results, "add", full)
+        said = invoke(*command)
+    assert said.exit_code == 2, said.output
+    assert said.stderr.splitlines()[-1].startswith(f"Error: cannot write {results}: database or disk is full. stdout has")
+    heading, *rows = [line.split("\t") for line in said.stdout.splitlines()]
+    assert heading == ["metric", "reference", "distorted", "score"]
+    assert rows
+    assert all(float(row[3]) > 0 for row in rows)
     assert invoke(*command).exit_code == 0
 
 

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 #: ``msds`` whose scoring comes to a halt after some results, so that what happens does not depend on how fast it is.
 STUCK = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell may have had ignored for who runs the tests
 from msds_plugin.adapters.scoring import keeping
 
 original, halt = keeping.score_pairs, int(sys.argv.pop(1))
@@ -134,13 +135,12 @@ def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_writ
     assert sorted(path.name for path in Path().iterdir()) == ["dist", "labels.csv", "ref.png", "scores.csv"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_benchmark_and_it_goes_on(number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_a_benchmark_with_what_is_there() -> None:
     command = ("benchmark", "-m", "deepssim-fast", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
     with halted(*command, "--workers", "2") as process:
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=120)
-    assert process.returncode == code, stderr
+    assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1] == "Interrupted: start again to go on from here"
     assert not group(process)
     from msds_plugin.adapters.results.store import Results
@@ -152,6 +152,7 @@ def test_a_signal_ends_a_benchmark_and_it_goes_on(number: signal.Signals, code: 
 def test_a_signal_during_imports_gives_one_line() -> None:
     program = (
         "import builtins, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from msds_plugin.adapters.cli import main\n"
         "original = builtins.__import__\n"
         "def importing(name, *rest):\n"
@@ -192,7 +193,7 @@ def test_streams_that_are_closed_or_full(line: str, code: int | tuple[int, ...],
 def test_the_file_is_written_whatever_becomes_of_stdout() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    for line, code in ((">&-", 0), ("> /dev/full", 2), ("2>&- >&-", 0), ("| :", 0)):
+    for line, code in ((">&-", 0), ("> /dev/full", 2), ("2>&- | :", 0)):
         done = shell(f"msds {' '.join(SCORE)} {line}")
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr

@@ -1,12 +1,17 @@
+import errno
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
+import sys
 import time
 
 import pytest
+from msds_plugin.adapters.results import salvage
+from msds_plugin.adapters.results.files import replace_file
 from msds_plugin.adapters.results.keys import pair_key
-from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError
+from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError, ResultsInUseError, ResultsWriteError
 
 
 def outcome(metric, number, score=0.5, error=None):
@@ -75,6 +80,89 @@ def test_other_files_are_refused(tmp_path):
         Results(newer)
     with pytest.raises(FileNotFoundError, match="no folder"):
         Results(tmp_path / "absent" / "results.sqlite")
+
+
+def test_one_run_alone(tmp_path):
+    path = tmp_path / "results.sqlite"
+    with Results(path, alone=True, what="scores.csv") as first:
+        metric = first.metric("m", {})
+        first.add([outcome(metric, 1)])
+        for _ in range(2):
+            with pytest.raises(ResultsInUseError, match=r"another run is writing scores.csv: wait"):
+                Results(path, alone=True, what="scores.csv")
+        first.add([outcome(metric, 2)])
+    with Results(path, alone=True) as second:
+        assert second.scored(metric) == {"key1", "key2"}
+        second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_full_disk_costs_nothing_that_was_kept(tmp_path):
+    import resource
+
+    path = tmp_path / "results.sqlite"
+    with Results(path) as results:
+        metric = results.metric("m", {})
+        results.add([outcome(metric, number) for number in range(50)])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))  # writing fails as on a full disk
+        try:
+            with pytest.raises(ResultsWriteError, match=f"cannot write {path}: "):
+                results.add([outcome(metric, number) for number in range(50, 2000)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        results.add([outcome(metric, 50)])
+    with Results(path) as results:
+        assert results.scored(metric) == {f"key{number}" for number in range(51)}
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.95])
+def test_a_damaged_file_says_what_can_be_saved(tmp_path, capsys, place):
+    path, new = tmp_path / "results.sqlite", tmp_path / "new.sqlite"
+    with Results(path) as results:
+        metric = results.metric("m", {"a": 1})
+        results.add([outcome(metric, number, number / 3000) for number in range(3000)])
+    content = bytearray(path.read_bytes())
+    start = int(len(content) * place) // 4096 * 4096
+    content[start : start + 8192] = b"\xa5" * len(content[start : start + 8192])
+    path.write_bytes(content)
+    with pytest.raises(ResultsFileError, match=r"is damaged .* of its scores can still be read; to save them") as caught:
+        Results(path)
+    readable = int(re.search(r"(\d+) of its scores", str(caught.value)).group(1))
+    assert 500 < readable < 3000
+    assert path.read_bytes() == content
+    assert f"python -m {salvage.__name__} {path} NEW" in str(caught.value)
+    salvage.main(str(path), str(new))
+    assert capsys.readouterr().out == f"{readable} scores are in {new}\n"
+    with Results(new) as results:
+        frame = results.frame(results.metric("m", {"a": 1}))
+        assert len(frame) == readable
+        assert all(score == int(key[3:]) / 3000 for key, score in frame["score"].items())
+
+
+def test_a_name_that_is_no_text_is_kept():
+    with Results() as results:
+        metric = results.metric("m", {})
+        results.add([Outcome(metric, "key", "caf\udce9.png", "d", None, 0.1, "cannot read caf\udce9.png")])
+        assert results.frame(metric)["error"].tolist() == ["cannot read caf\\udce9.png"]
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def fail(part):
+        part.write_text("new")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=f"cannot write {path}: No space left"):
+        replace_file(path, fail)
+    assert path.read_text() == "old"
+    path.chmod(0o640)
+    replace_file(path, lambda part: part.write_text("new"))
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -188,18 +189,89 @@ def test_a_score_that_is_not_a_number_is_an_error(pairs: list[Pair]) -> None:
     assert {result.error for result in score_pairs(pairs, [scorer_of(metric)])} == {"the score is not a number"}
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_read_the_same(
-    pairs: list[Pair], fast: Scorer, context: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_workers_give_the_same(pairs: list[Pair], fast: Scorer, multiscale: Scorer) -> None:
+    alone = {(result.pair, result.metric): result.score for result in score_pairs(pairs, [fast, multiscale], workers=0)}
+    for workers in (1, 2, 3):
+        found = [list(score_pairs(pairs, [fast, multiscale], workers=workers)) for _ in range(2)]
+        assert [(a.pair, a.metric, a.score) for a in found[0]] == [(b.pair, b.metric, b.score) for b in found[1]]
+        assert {(a.pair, a.metric): a.score for a in found[0]} == pytest.approx(alone, abs=2e-6)
+        assert [a.metric for a in found[0]] == [fast.name, multiscale.name] * len(pairs)
+
+
+class Meeting(nn.Module):
+    """A metric whose first calls wait until as many others are in it as there are workers."""
+
+    def __init__(self, metric: nn.Module, others: int) -> None:
+        super().__init__()
+        self.metric = metric
+        self.barrier = threading.Barrier(others)
+        self.threads: set[int] = set()
+        self.precision: set[bool] = set()
+
+    def represent(self, image: torch.Tensor) -> Representation:
+        if threading.get_ident() not in self.threads:
+            self.threads.add(threading.get_ident())
+            self.barrier.wait(60)
+        self.precision.add(torch.is_autocast_enabled("cpu"))
+        assert torch.get_num_threads() == 1
+        return self.metric.represent(image)
+
+    def compare(self, a: Representation, b: Representation) -> torch.Tensor:
+        return self.metric.compare(a, b)
+
+
+def test_pairs_are_scored_beside_each_other_on_one_thread_each(pairs: list[Pair], fast: Scorer) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    metric = Meeting(fast.module, 2)
+    try:
+        with torch.autocast("cpu"):
+            results = list(score_pairs(pairs * 4, [scorer_of(metric)], batch_size=1, workers=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert {result.error for result in results} == {None}
+    assert len(metric.threads) == 2
+    assert threading.get_ident() not in metric.threads
+    assert metric.precision == {True}
+
+
+def test_one_bad_reference_beside_others_costs_only_its_pairs(
+    tmp_path: Path, pairs: list[Pair], fast: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if context not in torch.multiprocessing.get_all_start_methods():
-        pytest.skip(f"this system cannot {context}")
-    before = torch.multiprocessing.get_start_method(allow_none=True)
-    torch.multiprocessing.set_start_method(context, force=True)
-    request.addfinalizer(lambda: torch.multiprocessing.set_start_method(before, force=True))
-    here = list(score_pairs(pairs, [fast], workers=0))
-    there = list(score_pairs(pairs, [fast], workers=1))
-    assert [(a.pair, a.score) for a in here] == [(b.pair, b.score) for b in there]
+    bad = tmp_path / "bad.png"
+    Image.new("RGB", (72, 64), "red").save(bad)
+    same = [pair for pair in pairs if decode(pair.distorted).shape[:2] == (64, 72)]
+    mixed = [Pair(bad, same[0].distorted), *same, Pair(bad, same[1].distorted)] * 2
+    original = fast.module.represent
+
+    def represent(image: torch.Tensor) -> Representation:
+        if (image[:, 0] == 1).all(-1).all(-1).any():
+            raise ValueError("too red")
+        return original(image)
+
+    monkeypatch.setattr(fast.module, "represent", represent)
+    for workers in (0, 2):
+        results = list(score_pairs(mixed, [fast], workers=workers))
+        assert len(results) == len(mixed)
+        assert {result.pair.reference == bad for result in results if result.error} == {True}
+        assert all(result.error == "too red" for result in results if result.pair.reference == bad)
+
+
+def test_metrics_of_toolkits_and_large_images_are_not_scored_beside_others(
+    pairs: list[Pair], fast: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    metric = nn.Module()
+    metric.forward = lambda x, y: seen.add(threading.get_ident()) or x.mean((1, 2, 3))  # type: ignore[method-assign]
+    list(score_pairs(pairs, [scorer_of(metric), fast], workers=2))
+    assert seen == {threading.get_ident()}
+    seen.clear()
+    original = fast.module.represent
+    monkeypatch.setattr(fast.module, "represent", lambda image: seen.add(threading.get_ident()) or original(image))
+    monkeypatch.setitem(deepssim.ONE_PASS_PIXELS, "cpu", 64 * 72)
+    list(score_pairs(pairs, [fast], workers=2))
+    assert seen == {threading.get_ident()}
 
 
 def test_scoring_leaves_random_numbers_alone(pairs: list[Pair]) -> None:

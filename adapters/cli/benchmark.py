@@ -11,11 +11,11 @@ import typer
 
 from .datasets import datasets_of
 from .stop import exit_code
-from .terminal import INCOMPLETE, USAGE, clean_stdout, progress, say, say_failures, setup, show_table
+from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.choices import Choices, ChoiceSummary
-    from ..benchmark.runner import Benchmark, NotKeptError
+    from ..benchmark.runner import Benchmark
     from ..benchmark.summary import Summary
 
 
@@ -117,7 +117,7 @@ def benchmark(
                 if sets:
                     chosen = run_choices(metric, sets, *options, resize=method, resamples=resamples, seed=seed)
         except NotKeptError as error:
-            raise _show_unkept(error) from None
+            raise show_unkept(error.computed, str(error)) from None
         _show(summed, chosen)
         failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
         for missing in failures:
@@ -143,14 +143,6 @@ def _check_report(folder: Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(f"the report goes to a folder, and {folder} is a file")
     check_file(folder / "report.html")
-
-
-def _show_unkept(error: NotKeptError) -> typer.Exit:
-    """Show what was computed and could not be kept."""
-    say(f"Error: {error}. stdout has what this run computed; the same command goes on from what was kept")
-    rows = [[*map(str, row[:3]), "nan" if row[3] is None else f"{row[3]:.7g}"] for row in error.computed.to_numpy().tolist()]
-    show_table([str(name) for name in error.computed], rows, 1, "scores of this run")
-    return typer.Exit(USAGE)
 
 
 def _shares(text: str | None) -> dict[str, float]:

@@ -9,7 +9,7 @@ import typer
 
 from .datasets import datasets_of
 from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
+from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.fit import FusionFit
@@ -55,6 +55,7 @@ def fit(
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from ..benchmark.fit import fit_fusion
+    from ..benchmark.runner import NotKeptError
     from ..results.files import check_file
 
     try:
@@ -65,19 +66,23 @@ def fit(
             if len(found) != 1:
                 raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
             say(f"Scores are kept in {results}")
-            made = fit_fusion(
-                metric,
-                found[0],
-                levels,
-                None if leave_one_out else folds,
-                results,
-                device,
-                batch_size,
-                workers,
-                seed=seed,
-                progress=progress,
-            )
-            made.file.save(output)
+        try:
+            with setup(NotKeptError), clean_stdout():
+                made = fit_fusion(
+                    metric,
+                    found[0],
+                    levels,
+                    None if leave_one_out else folds,
+                    results,
+                    device,
+                    batch_size,
+                    workers,
+                    seed=seed,
+                    progress=progress,
+                )
+                made.file.save(output)
+        except NotKeptError as error:
+            raise show_unkept(error.computed, str(error)) from None
     except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(exit_code(error)) from None

@@ -148,3 +148,11 @@ def say_failures(failures: pd.DataFrame) -> None:
         say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
     if len(failures) > _NAMED:
         say(f"  and {len(failures) - _NAMED} more")
+
+
+def show_unkept(computed: pd.DataFrame, reason: str) -> typer.Exit:
+    """Show the scores of a run that could not all be kept; what to raise after it."""
+    say(f"Error: {reason}. stdout has what this run computed; the same command goes on from what was kept")
+    rows = [[*map(str, row[:3]), "nan" if row[3] is None else f"{row[3]:.7g}"] for row in computed.to_numpy().tolist()]
+    show_table(["metric", "reference", "distorted", "score"], rows, 1, "scores of this run")
+    return typer.Exit(USAGE)

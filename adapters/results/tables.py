@@ -56,9 +56,12 @@ def to_csv(table: pd.DataFrame, path: Path) -> None:
 
     A path gets ``./`` before it and still names the same file; other text gets an apostrophe, as spreadsheets have it.
     """
-    safe = {str(column): _harmless(table[column], str(column)) for column in table if not is_numeric_dtype(table[column])}
-    named = {column: _safe(str(column), "'") for column in table}
-    table.assign(**safe).rename(columns=named).to_csv(path, index=False)
+    safe = table.copy()
+    for column in table:
+        if not is_numeric_dtype(table[column]):
+            safe[column] = _harmless(table[column], str(column))
+    safe.columns = [_safe(str(column), "'") for column in table]
+    safe.to_csv(path, index=False)
 
 
 def _harmless(column: pd.Series[Any], name: str) -> pd.Series[Any]:

@@ -5,6 +5,12 @@ within one run; the table gives medians and, in parentheses, the smallest and la
 
     python tests/benchmarks/many_pairs.py                          # 1,000 small and 50 large pairs
     python tests/benchmarks/many_pairs.py --growth 100 10000       # and how the cost per pair grows
+    python tests/benchmarks/many_pairs.py --small 0 --large 0 --workers 0 1 2 4            # pairs side by side
+    python tests/benchmarks/many_pairs.py --small 0 --large 0 --workers 0 2 4 --busy 2     # beside busy loops
+
+``--workers 0`` is one pair after the other on all of torch's threads, 1 the same with a thread that reads ahead; from 2 on
+pairs are scored side by side. The share of the calling thread, which is serial, bounds the speed on more cores (Amdahl); what
+threads lose by waiting for the interpreter comes on top.
 """
 
 from __future__ import annotations
@@ -14,8 +20,11 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -101,6 +110,48 @@ def growth(pairs: Sequence[Pair], counts: Sequence[int], scorer: Scorer, repeats
         print(f"| {count} | {spread(times[count], 2)} | {peak[count]:.0f} |")
 
 
+def side_by_side(pairs: Sequence[Pair], counts: Sequence[int], scorer: Scorer, repeats: int) -> None:
+    """Pairs per second for each number of workers, taking turns, and on paper for 64 cores."""
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(repeats):
+        for count in counts:
+            start = perf_counter()
+            for _result in score_pairs(pairs, [scorer], workers=count):
+                pass
+            times[count].append(perf_counter() - start)
+    print(f"\n| workers | pairs per second | times {counts[0]} workers |\n|---|---|---|")
+    for count in counts:
+        ratios = [first / own for first, own in zip(times[counts[0]], times[count], strict=True)]
+        print(f"| {count} | {spread([len(pairs) / one for one in times[count]], 2)} | {spread(ratios, 2)} |")
+
+
+def serial_share(pairs: Sequence[Pair], scorer: Scorer) -> None:
+    """The share of one pair's time that threads of one interpreter cannot share, and what follows for 64 cores."""
+    torch.set_num_threads(1)
+    start, used = perf_counter(), time.thread_time()
+    jobs = list(score_pairs(pairs, [scorer], workers=2))
+    wall, main = perf_counter() - start, time.thread_time() - used
+    work = sum(2 * result.seconds for result in jobs)
+    share = main / work
+    print(
+        f"\nThe calling thread, which hands out work, takes {main / len(pairs) * 1e3:.2f} ms of "
+        f"{work / len(pairs) * 1e3:.1f} ms per pair ({share:.2%}; {wall:.1f} s in all): on paper at most "
+        f"{1 / (share + (1 - share) / 64):.0f} times one core on 64."
+    )
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """So many processes that do nothing, as fast as they can."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def _size(text: str) -> tuple[int, int]:
     width, height = map(int, text.split("x"))
     return width, height
@@ -118,6 +169,10 @@ def main() -> None:
     parser.add_argument("--per-reference", type=int, nargs="+", default=[1, 10], help="distorted images per reference")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--growth", type=int, nargs="+", default=[], help="numbers of pairs to compare the cost per pair of")
+    parser.add_argument("--workers", type=int, nargs="+", default=[], help="numbers of workers to compare")
+    parser.add_argument("--worker-pairs", type=int, default=60, help="number of pairs for that")
+    parser.add_argument("--worker-size", type=_size, default=(512, 384), metavar="WxH")
+    parser.add_argument("--busy", type=int, default=0, help="busy loops beside that comparison")
     options = parser.parse_args()
 
     scorer = create_scorer(options.metric, options.device)
@@ -141,6 +196,11 @@ def main() -> None:
                     pairs = make_pairs(Path(folder, f"{count}_{per_reference}"), count, size, per_reference)
                     name = f"{count} of {size[0]} x {size[1]}, {per_reference} per reference"
                     compare(name, pairs, scorer, options.repeats)
+        if options.workers:
+            pairs = make_pairs(Path(folder, "workers"), options.worker_pairs, options.worker_size, 1)
+            with busy_loops(options.busy):
+                side_by_side(pairs, options.workers, scorer, options.repeats)
+            serial_share(pairs, scorer)
         if options.growth:
             pairs = make_pairs(Path(folder, "growth"), max(options.growth), options.small_size, 10)
             growth(pairs, sorted(options.growth), scorer, options.repeats)
