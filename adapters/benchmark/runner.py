@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import platform
 import time
@@ -23,6 +24,7 @@ from ...backbones import BACKBONES, Backbone
 from ..common.names import parse_metric
 from ..common.scorer import Scorer, choose_device
 from ..images.pairs import Pair
+from ..images.read import Reading
 from ..results.store import Outcome, Results, pair_key
 from ..scoring.engine import Result, score_pairs
 from ..scoring.scorers import create_scorer
@@ -32,6 +34,8 @@ from .summary import Scores
 #: Seconds after which scores go to the results file, of waiting or of computing what waits (a batch comes all at once).
 WRITE_EVERY = 0.5
 PACKAGES = ("msds-plugin", "pyiqa", "piq", "torch", "torchvision", "timm", "numpy", "scipy", "pillow")
+
+_LOG = logging.getLogger(__name__)
 
 #: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -77,6 +81,8 @@ def run(
     batch_size: int = 8,
     workers: int | None = None,
     progress: Progress = no_progress,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> Benchmark:
     """Score every pair of every data set with every metric, or take the score from the results file if it is there.
 
@@ -92,6 +98,8 @@ def run(
         batch_size: pairs of equal size at a time.
         workers: processes that decode images; None for one per core.
         progress: shows how far it is, for example :func:`terminal.progress`.
+        reading: what the files do not say: the range of floating-point files, and so on.
+        note: called once for everything of note in how files were read.
 
     Raises:
         ValueError: no metric or data set, two of one name, an unknown metric or device.
@@ -100,7 +108,8 @@ def run(
     """
     chosen = choose_device(device)
     _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
-    entries = [_entry(metric, chosen, amp) for metric in metrics]
+    reading = reading or Reading()
+    entries = [_entry(metric, chosen, amp, reading) for metric in metrics]
     _check_names("metric", [entry.scorer.name for entry in entries], "give each once")
     keys = {data.name: [pair_key(*pair) for pair in _paths(data)] for data in datasets}
     with Results(results) as kept:
@@ -108,7 +117,7 @@ def run(
         scorers = {number: entry.scorer for number, entry in zip(numbers, entries, strict=True)}
         pairs = {key: pair for data in datasets for key, pair in zip(keys[data.name], _paths(data), strict=True)}
         with torch.autocast(chosen.type, enabled=amp):
-            _fill(kept, scorers, pairs, batch_size, workers, progress)
+            _fill(kept, scorers, pairs, batch_size, workers, progress, reading, note)
         tables = [
             _table(data, keys[data.name], entry.scorer.name, kept.frame(number))
             for data in datasets
@@ -133,14 +142,14 @@ def _paths(data: Dataset) -> list[tuple[str, str]]:
     return list(zip(data.table["reference"], data.table["distorted"], strict=True))
 
 
-def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
+def _entry(metric: str | Scorer, device: torch.device, amp: bool, reading: Reading) -> _Entry:
     if isinstance(metric, Scorer):
-        return _Entry(metric, _identity(metric, metric.name, amp))
+        return _Entry(metric, _identity(metric, metric.name, amp, reading))
     scorer = create_scorer(metric, device)
-    return _Entry(scorer, _identity(scorer, parse_metric(metric)[0], amp))
+    return _Entry(scorer, _identity(scorer, parse_metric(metric)[0], amp, reading))
 
 
-def _identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
+def _identity(scorer: Scorer, name: str, amp: bool, reading: Reading) -> dict[str, Any]:
     """All that scores depend on, as plain values."""
     return {
         "metric": name,
@@ -150,6 +159,7 @@ def _identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
         "versions": _versions({"msds-plugin", _toolkit(scorer)} | _packages(scorer.module)),
         "device": scorer.device.type,
         "amp": amp,
+        "reading": {"peak": reading.peak, "background": list(reading.background)},
     }
 
 
@@ -190,6 +200,8 @@ def _fill(
     batch_size: int,
     workers: int | None,
     progress: Progress,
+    reading: Reading,
+    note: Callable[[str], object],
 ) -> None:
     """Compute what is missing, and keep it as it comes."""
     lacking: dict[tuple[int, ...], list[str]] = defaultdict(list)  # the pairs by the metrics that have no score for them
@@ -202,16 +214,16 @@ def _fill(
             # By number in place of name, so that an outcome knows where it belongs.
             chosen = [replace(scorers[number], name=str(number)) for number in numbers]
             files = {Pair(*map(Path, pairs[key])): key for key in keys}
-            _warm_up(next(iter(files)), chosen)
+            _warm_up(next(iter(files)), chosen, reading)
             with _Writer(kept) as writer:
-                for result in score_pairs(files, chosen, batch_size, workers):
+                for result in score_pairs(files, chosen, batch_size, workers, reading, note):
                     writer.add(_outcome(result, files[result.pair]))
                     advance()
 
 
-def _warm_up(pair: Pair, scorers: Sequence[Scorer]) -> None:
+def _warm_up(pair: Pair, scorers: Sequence[Scorer], reading: Reading) -> None:
     """What is only slow the first time is not to count as a metric's time."""
-    for _ in score_pairs([pair], scorers, workers=0):
+    for _ in score_pairs([pair], scorers, workers=0, reading=reading, note=lambda _: None):
         pass
 
 

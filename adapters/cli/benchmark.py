@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .datasets import datasets_of
+from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
 from .terminal import INCOMPLETE, INTERRUPTED, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def benchmark(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
     ] = None,
+    peak: Annotated[float | None, PEAK] = None,
+    background: Annotated[str, BACKGROUND] = "white",
+    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
 ) -> None:
     """Compare metrics on opinion-scored data sets: statistics, and with --report a page with pictures.
 
@@ -81,9 +85,10 @@ def benchmark(
             if report is not None and report.exists() and not report.is_dir():
                 raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
             shares = _shares(factors)
+            reading = reading_of(peak, background, max_pixels)
             datasets = datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
             say(f"Scores are kept in {results}")
-            made = run(metric, datasets, results, device, amp, batch_size, workers, progress)
+            made = run(metric, datasets, results, device, amp, batch_size, workers, progress, reading, say)
             summed = summarise(made.scores, shares, resamples, seed)
             if output is not None:
                 write_table(summed.table, output)

@@ -16,6 +16,7 @@ from ..common.scorer import Scorer
 from ..images.pairs import Matching, Pair, match
 from ..scoring.engine import BATCH_SIZE, Result, score_pairs
 from ..scoring.scorers import create_scorers
+from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
 from .terminal import INCOMPLETE, INTERRUPTED, arrow, clean_stdout, progress, say, setup, show_table
 
 
@@ -51,11 +52,20 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
     ] = None,
+    peak: Annotated[float | None, PEAK] = None,
+    background: Annotated[str, BACKGROUND] = "white",
+    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
+    ] = False,
+    allow_unmatched: Annotated[
+        bool, typer.Option("--allow-unmatched", help="Exit with 0 also if distorted images have no reference.")
+    ] = False,
 ) -> None:
     """Score distorted images beside their references.
 
-    Two files; two folders, matched by file name or, if no names agree, by sorted order; or one reference file with a folder of
-    distorted images. A csv file grows row by row; json and parquet files are written at the end, also if you press Ctrl-C.
+    Two files; two folders, matched by file name, by what a common prefix or suffix leaves of it (cat.png with cat_x4.png) or,
+    if no names agree, by sorted order; or one reference file with a folder of distorted images. A csv file grows row by row; json and parquet files are written at the end, also if you press Ctrl-C.
 
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
     """
@@ -64,7 +74,8 @@ def score(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        matching = match(reference, distorted)
+        reading = reading_of(peak, background, max_pixels)
+        matching = match(reference, distorted, recursive)
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
@@ -74,7 +85,7 @@ def score(
     failures: list[Result] = []
     interrupted = False
     try:
-        results = score_pairs(matching.pairs, scorers, batch_size, workers)
+        results = score_pairs(matching.pairs, scorers, batch_size, workers, reading, say)
         half = torch.autocast(scorers[0].device.type, enabled=amp)
         with clean_stdout(), table, half, progress("scoring", len(places)) as advance:
             for row in zip(*[results] * len(scorers), strict=True):  # those of one pair come one after the other
@@ -93,7 +104,7 @@ def score(
     if interrupted:
         say(f"Interrupted: {len(table.rows)} of {len(places)} pairs were scored")
         raise typer.Exit(INTERRUPTED)
-    if failures:
+    if failures or (matching.unscored and not allow_unmatched):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -104,7 +115,7 @@ def _text(path: Path) -> str:
 
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
-    if len(pairs) > 1 or matching.unmatched:
+    if len(pairs) > 1 or matching.unmatched or " without " in matching.how:
         say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
@@ -113,6 +124,8 @@ def _say_matching(matching: Matching) -> None:
         say(f"Left out, without a counterpart: {len(matching.unmatched)}")
         for path in matching.unmatched:
             say(f"  {path}")
+    for folder, images in matching.left_out:
+        say(f"Left out: {folder} with {images} images (--recursive looks into sub-folders)")
 
 
 def _show(rows: Sequence[Sequence[Any]], scorers: Sequence[Scorer]) -> None:

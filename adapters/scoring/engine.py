@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -22,17 +22,20 @@ from ...windows import Windows
 from ..common.scorer import Representing, Scorer
 from ..images.large import LARGE, LargeImage, open_large
 from ..images.pairs import Pair
-from ..images.read import decode, to_tensor
+from ..images.read import Picture, Reading, decode, to_tensor
+from ..images.notes import Notes
 
 __all__ = ["Pair", "Result", "score_pairs"]
 
-Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
+Pixels: TypeAlias = Picture | LargeImage
 
 #: Images of one batch at most.
 BATCH_SIZE = 32
 #: Below this many images, starting workers takes longer than they save.
 FEW_IMAGES = 16
 MOST_WORKERS = 8
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,12 @@ class Result:
 
 
 def score_pairs(
-    pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int = BATCH_SIZE, workers: int | None = None
+    pairs: Iterable[Pair],
+    scorers: Sequence[Scorer],
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> Iterator[Result]:
     """Score every pair with every metric, giving results as they come, those of one pair one after the other.
 
@@ -68,6 +76,8 @@ def score_pairs(
         scorers: what to score it with.
         batch_size: pairs per batch at most; large images go in smaller batches.
         workers: processes that decode images; 0 to do it here, None for one per core (at most eight; none for few images).
+        reading: what the files do not say: see :class:`Reading`.
+        note: called once for everything of note in how files were read: transparency, several frames, colour profiles.
 
     Raises:
         ValueError: a batch size below one, a negative number of workers, or no metric.
@@ -78,7 +88,7 @@ def score_pairs(
         raise ValueError(f"workers must not be negative, got {workers}")
     if not scorers:
         raise ValueError("no metric to score with")
-    return _results(_read(pairs, workers), scorers, batch_size)
+    return _results(_read(pairs, workers, reading or Reading(), note), scorers, batch_size)
 
 
 @dataclass(eq=False)
@@ -126,15 +136,15 @@ def _results(jobs: Iterator[_Job | tuple[Pair, str]], scorers: Sequence[Scorer],
 class _Images(Dataset[Any]):
     """Decoded files; in place of one that cannot be read, the reason."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    def __init__(self, paths: Sequence[Path], reading: Reading) -> None:
+        self.paths, self.reading = paths, reading
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Pixels | str:
         try:
-            return open_large(self.paths[index]) or decode(self.paths[index])
+            return open_large(self.paths[index], self.reading) or decode(self.paths[index], self.reading)
         except Exception as error:  # whatever is wrong with one file must not cost the others
             return str(error) or type(error).__name__
 
@@ -144,7 +154,9 @@ def _as_it_is(image: Any) -> Any:
     return image
 
 
-def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[Pair, str]]:
+def _read(
+    pairs: Iterable[Pair], workers: int | None, reading: Reading, note: Callable[[str], object]
+) -> Iterator[_Job | tuple[Pair, str]]:
     """The pairs by reference, with their images or the reason why they cannot be read; workers start at once."""
     groups: dict[Path, list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -153,24 +165,41 @@ def _read(pairs: Iterable[Pair], workers: int | None) -> Iterator[_Job | tuple[P
     if workers is None:
         workers = 0 if len(paths) < FEW_IMAGES else min(_cores(), MOST_WORKERS)
     loader = DataLoader(
-        _Images(paths),
+        _Images(paths, reading),
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # or it draws from the caller's random numbers
     )
-    return _jobs(groups.values(), iter(loader))
+    return _jobs(groups.values(), iter(loader), Notes(note))
 
 
-def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Job | tuple[Pair, str]]:
+def _jobs(
+    groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str], notes: Notes
+) -> Iterator[_Job | tuple[Pair, str]]:
     for group in groups:
         image = next(images)
         if isinstance(image, str):
             yield from ((pair, image) for pair, _ in zip(group, images, strict=False))
             continue
-        reference = _Reference(image)
+        references = {False: _Reference(image)}  # as it is, and in sRGB where a distorted image has another profile
+        notes.say(group[0].reference, image)
         for pair, distorted in zip(group, images, strict=False):
-            yield (pair, distorted) if isinstance(distorted, str) else _Job(pair, distorted, reference)
+            if isinstance(distorted, str):
+                yield pair, distorted
+                continue
+            notes.say(pair.distorted, distorted)
+            differ = distorted.profile != image.profile
+            try:
+                if differ:
+                    notes.say_profiles(pair.distorted, pair.reference)
+                    distorted = distorted.in_srgb()
+                    if True not in references:
+                        references[True] = _Reference(image.in_srgb())
+            except ValueError as error:
+                yield pair, f"{pair.distorted} beside {pair.reference}: {error}"
+                continue
+            yield _Job(pair, distorted, references[differ])
 
 
 def _cores() -> int:
