@@ -19,7 +19,7 @@ from .damage import check_png, whole_files_only
 from .deep import read_deep
 from .formats import hint, register_plugins
 from .samples import MAX_PIXELS, Array, ImageFileError, Reading, Samples, colour, to_colours, turn
-from .tiff import is_tiff, read_values, tags_of
+from .tiff import is_tiff, read_values, tags_of, upright
 
 if TYPE_CHECKING:
     import torch
@@ -155,14 +155,14 @@ def _decode_tiff(path: Path, reading: Reading) -> Picture:
             colours, transparent = to_colours(read_values(file), tags.samples, reading)
             notes += (TRANSPARENT,) if transparent else ()
             return Picture(turn(colours, tags.orientation), tags.profile, notes)
-        bits = file.pages.first.bitspersample
+        bits, content = file.pages.first.bitspersample, upright(file)
     if not isinstance(bits, int) or bits > 8:
         raise ValueError(f"its colours are {tags.colours} of {bits} bits: convert it to RGB")
-    with whole_files_only(), _open(path.read_bytes()) as image:
-        values, samples, more = _by_pillow(image, b"")  # which turns a TIFF by itself
+    with whole_files_only(), _open(content) as image:
+        values, samples, more = _by_pillow(image, content)
         colours, transparent = to_colours(values, samples, reading)
         profile = None if more else tags.profile
-        return Picture(colours, profile, notes + more + ((TRANSPARENT,) if transparent else ()))
+        return Picture(turn(colours, tags.orientation), profile, notes + more + ((TRANSPARENT,) if transparent else ()))
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:

@@ -112,6 +112,15 @@ def check_jpeg_parts(file: tifffile.TiffFile, page: Any) -> None:
         simplejpeg.decode_jpeg(whole, "GRAY", strict=True)
 
 
+def upright(file: tifffile.TiffFile) -> bytes:
+    """The file without its orientation, by which Pillow turns some kinds of TIFF and not others."""
+    content = bytearray(Path(file.filehandle.path).read_bytes())
+    tag: Any = file.pages.first.tags.get(274)  # type: ignore[union-attr]
+    if tag is not None:
+        content[tag.valueoffset : tag.valueoffset + 2] = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
+    return bytes(content)
+
+
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does."""
     with path.open("rb") as file:
