@@ -111,8 +111,10 @@ def test_tiff(tmp_path, bits, channels, orientation, planar, white_is_zero, prem
 def write_packed(path: Path, array: np.ndarray, bits: int, white_is_zero: bool, premultiplied: bool, orientation: int) -> None:
     """An uncompressed little-endian TIFF whose values take ``bits`` bits, byte by byte, as no library writes them."""
     height, width, channels = array.shape
+    places = np.arange(bits - 1, -1, -1)
     rows = [
-        np.packbits(((row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes() for row in array
+        np.packbits(((row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes()
+        for row in array
     ]
     data = b"".join(rows)
     photometric = 2 if channels > 2 else 0 if white_is_zero else 1
@@ -155,7 +157,10 @@ def png(array: np.ndarray, bits: int, orientation: int = 1) -> bytes:
 
 @MANY
 @given(
-    bits=st.sampled_from([8, 16]), channels=st.sampled_from([1, 2, 3, 4]), orientation=st.integers(1, 8), seed=st.integers(0, 99)
+    bits=st.sampled_from([8, 16]),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    orientation=st.integers(1, 8),
+    seed=st.integers(0, 99),
 )
 def test_png(tmp_path, bits, channels, orientation, seed) -> None:
     array = values(bits, channels, seed)
@@ -174,7 +179,11 @@ def test_jpeg2000(tmp_path, bits, channels, seed) -> None:
 
 @MANY
 @given(
-    peak=st.integers(1, 65535), channels=st.sampled_from([1, 3]), text=st.booleans(), comment=st.booleans(), seed=st.integers(0, 99)
+    peak=st.integers(1, 65535),
+    channels=st.sampled_from([1, 3]),
+    text=st.booleans(),
+    comment=st.booleans(),
+    seed=st.integers(0, 99),
 )
 def test_netpbm(tmp_path, peak, channels, text, comment, seed) -> None:
     array = np.random.default_rng(seed).integers(0, peak + 1, (HEIGHT, WIDTH, channels))
@@ -347,3 +356,17 @@ def test_folders_and_other_things_are_no_images(tmp_path) -> None:
         read_image(tmp_path / "x.png")
     with pytest.raises(ImageFileError, match="No such file"):
         read_image(tmp_path / "absent.png")
+
+
+def test_avif_of_ten_bits(tmp_path) -> None:
+    array = values(10, 3, 0)
+    (tmp_path / "x.avif").write_bytes(imagecodecs.avif_encode(array, level=100, bitspersample=10))
+    check(tmp_path / "x.avif", array / 1023)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_jpeg_xl(tmp_path, bits) -> None:
+    pytest.importorskip("pillow_jxl")
+    array = values(bits, 3, 0)
+    (tmp_path / "x.jxl").write_bytes(imagecodecs.jpegxl_encode(array, lossless=True))
+    check(tmp_path / "x.jxl", array / (2**bits - 1))

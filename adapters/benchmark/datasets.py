@@ -90,8 +90,8 @@ def load_csv(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: fewer than three columns, a missing column, no rows, an empty cell, too many cells, scores that are not finite
-            numbers, a pair twice; names the file and the line.
+        ValueError: fewer than three columns, a missing column, no rows, an empty cell, too many cells, scores that are not
+            finite numbers, a pair twice; names the file and the line.
     """
     path = Path(path)
     if not path.is_file():

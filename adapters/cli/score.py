@@ -65,7 +65,8 @@ def score(
     """Score distorted images beside their references.
 
     Two files; two folders, matched by file name, by what a common prefix or suffix leaves of it (cat.png with cat_x4.png) or,
-    if no names agree, by sorted order; or one reference file with a folder of distorted images. A csv file grows row by row; json and parquet files are written at the end, also if you press Ctrl-C.
+    if no names agree, by sorted order; or one reference file with a folder of distorted images. A csv file grows row by row;
+    json and parquet files are written at the end, also if you press Ctrl-C.
 
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130 interrupted.
     """

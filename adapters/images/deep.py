@@ -70,6 +70,16 @@ def _avif(content: bytes) -> tuple[Array, Samples] | None:
     return _of_channels(values if values.ndim < 4 else values[0], 12 if flags & 0x20 else 10)
 
 
+def _heif(content: bytes) -> tuple[Array, Samples] | None:
+    import pillow_heif
+
+    image = pillow_heif.open_heif(content, convert_hdr_to_8bit=False)
+    if not image.mode.endswith(";16"):
+        return None
+    bits = image.info["bit_depth"]
+    return _of_channels(np.asarray(image) >> (16 - bits), bits)  # it comes multiplied up to 16 bits
+
+
 def _jpegxl(content: bytes) -> tuple[Array, Samples] | None:
     values = imagecodecs.jpegxl_decode(content)
     if values.dtype == np.uint8:
@@ -111,6 +121,7 @@ _READERS = {
     "PNG": _png,
     "JPEG2000": _jpeg2000,
     "AVIF": _avif,
+    "HEIF": _heif,
     "JXL": _jpegxl,
     "PPM": _netpbm,
     "SGI": _sgi,

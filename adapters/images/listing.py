@@ -95,4 +95,4 @@ def _is_image(path: Path) -> bool:
             start = file.read(16)
     except OSError:
         return False
-    return any(accept is not None and accept(start) is True for _, accept in Image.OPEN.values())
+    return len(start) == 16 and any(accept is not None and accept(start) is True for _, accept in Image.OPEN.values())

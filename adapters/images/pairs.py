@@ -144,9 +144,7 @@ def _by_name(references: Listing, distorted: Listing) -> dict[Path, Path]:
 
 def _by_affix(references: Listing, distorted: Listing) -> tuple[dict[Path, Path], str]:
     """Pairs by the one prefix or suffix that all names on one side have more than those on the other; none if there is not."""
-    sides = {
-        side: [(path, _alike(_stem(path, side.folder))) for path in side.images] for side in (references, distorted)
-    }
+    sides = {side: [(path, _alike(_stem(path, side.folder))) for path in side.images] for side in (references, distorted)}
     ways = []
     for longer, shorter, whose in ((distorted, references, "distorted"), (references, distorted, "reference")):
         by_stem = _index((path for path, _ in sides[shorter]), dict(sides[shorter]).__getitem__)
@@ -163,7 +161,7 @@ def _by_affix(references: Listing, distorted: Listing) -> tuple[dict[Path, Path]
 
 def _affixes(stem: str, shorter: Iterable[str]) -> set[tuple[str, str]]:
     """The prefixes and suffixes by which one name is longer than some other."""
-    folder, slash, name = stem.rpartition("/")
+    folder, _, name = stem.rpartition("/")
     found = set()
     for other in shorter:
         other_folder, _, other_name = other.rpartition("/")

@@ -130,15 +130,17 @@ def _by_pillow(image: Image.Image, content: bytes) -> tuple[Array, Samples, tupl
 
 def _open(content: bytes) -> Image.Image:
     """Pillow's ``Image.open`` without its check of the size, which depends on a setting of the whole process."""
+    if not content:
+        raise ValueError("the file is empty")
     register_plugins()
     stream, reason = io.BytesIO(content), ""
     for name in Image.ID:
         factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(content[:16])
-        if not accepted or isinstance(accepted, str):  # a string says why not
-            continue
         stream.seek(0)
         try:
+            accepted = accept is None or accept(content[:16])
+            if not accepted or isinstance(accepted, str):  # a string says why not
+                continue
             return factory(stream, "")
         except Exception as error:  # plugins have many for what is not of their format
             reason = f" ({name}: {error})" if accept is not None and str(error) else reason

@@ -50,7 +50,7 @@ class Reading:
         """Raise a ValueError where an image is larger than ``max_pixels``."""
         if width * height > self.max_pixels:
             raise ValueError(
-                f"{width} x {height} pixels are more than the limit of {self.max_pixels}: if you trust the file, raise the limit "
+                f"{width} x {height} pixels are more than the limit of {self.max_pixels}: if you trust the file, raise it "
                 f"(--max-pixels {width * height}, max_pixels=), or convert it to TIFF, which is read in windows"
             )
 
@@ -125,7 +125,7 @@ def to_colours(values: Array, samples: Samples, reading: Reading) -> tuple[Array
         colours = (white - colours).astype(values.dtype)
     if samples.alpha is not None and (opacity := values[..., samples.alpha, None]).min() < white:
         return _over(_divided(colours, white), _divided(opacity, white), samples.premultiplied, reading.background), True
-    if (values.dtype, white) in ((np.uint8, 255), (np.uint16, 65535)):
+    if values.dtype in (np.uint8, np.uint16) and white == np.iinfo(values.dtype).max:
         return np.ascontiguousarray(colours), False
     return _divided(colours, white), False
 
@@ -147,7 +147,7 @@ def _check_range(values: Array, white: float) -> None:
 
 
 def _over(colours: Array, opacity: Array, premultiplied: bool, background: tuple[int, int, int]) -> Array:
-    behind = np.float32(background) / np.float32(255)
+    behind = np.array(background, np.float32) / np.float32(255)
     if len(set(background)) == 1:
         behind = behind[:1]  # grey stays grey
     shown = colours if premultiplied else colours * opacity

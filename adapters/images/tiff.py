@@ -97,7 +97,7 @@ def read_values(file: tifffile.TiffFile) -> Array:
     page: Any = file.pages.first
     if page.compression == tifffile.COMPRESSION.JPEG:
         check_jpeg_parts(file, page)
-    separate, depth, height, width, together = page.shaped
+    separate, _, height, width, together = page.shaped
     values = page.asarray(maxworkers=1).reshape(separate, height, width, together)
     return values[0] if separate == 1 else values[..., 0].transpose(1, 2, 0)
 
@@ -107,6 +107,7 @@ def check_jpeg_parts(file: tifffile.TiffFile, page: Any) -> None:
     if page.bitspersample != 8:
         return
     tables = page.jpegtables
+    part: Any
     for part, _ in file.filehandle.read_segments(page.dataoffsets, page.databytecounts):
         whole = part if not tables else bytes(tables[:-2]) + part[2:]
         simplejpeg.decode_jpeg(whole, "GRAY", strict=True)
@@ -115,7 +116,7 @@ def check_jpeg_parts(file: tifffile.TiffFile, page: Any) -> None:
 def upright(file: tifffile.TiffFile) -> bytes:
     """The file without its orientation, by which Pillow turns some kinds of TIFF and not others."""
     content = bytearray(Path(file.filehandle.path).read_bytes())
-    tag: Any = file.pages.first.tags.get(274)  # type: ignore[union-attr]
+    tag: Any = file.pages.first.tags.get(274)
     if tag is not None:
         content[tag.valueoffset : tag.valueoffset + 2] = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
     return bytes(content)

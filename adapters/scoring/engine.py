@@ -21,9 +21,9 @@ from ...representation import Representation
 from ...windows import Windows
 from ..common.scorer import Representing, Scorer
 from ..images.large import LARGE, LargeImage, open_large
+from ..images.notes import Notes
 from ..images.pairs import Pair
 from ..images.read import Picture, Reading, decode, to_tensor
-from ..images.notes import Notes
 
 __all__ = ["Pair", "Result", "score_pairs"]
 
@@ -174,9 +174,7 @@ def _read(
     return _jobs(groups.values(), iter(loader), Notes(note))
 
 
-def _jobs(
-    groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str], notes: Notes
-) -> Iterator[_Job | tuple[Pair, str]]:
+def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str], notes: Notes) -> Iterator[_Job | tuple[Pair, str]]:
     for group in groups:
         image = next(images)
         if isinstance(image, str):
