@@ -113,7 +113,7 @@ def write_packed(path: Path, array: np.ndarray, bits: int, white_is_zero: bool, 
     height, width, channels = array.shape
     places = np.arange(bits - 1, -1, -1)
     rows = [
-        np.packbits(((row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes()
+        np.packbits(((row.reshape(-1, 1) >> places) & 1).astype(np.uint8).ravel()).tobytes()
         for row in array
     ]
     data = b"".join(rows)
