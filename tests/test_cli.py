@@ -96,7 +96,8 @@ def test_options_after_commas(folders: tuple[Path, Path]) -> None:
 def test_two_folders_by_name(folders: tuple[Path, Path]) -> None:
     (folders[0] / "photo2.png").unlink()
     result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
+    assert run("score", *FAST, "-r", folders[0], "-d", folders[1], "--allow-unmatched").exit_code == 0
     assert [Path(row[1]).name for row in lines(result.stdout)[1:]] == ["photo0.png", "photo1.png"]
     assert "Pairs matched by name: 2" in result.stderr
     assert "without a counterpart: 1" in result.stderr

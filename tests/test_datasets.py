@@ -113,3 +113,57 @@ def test_deviations_follow_a_split():
     data = from_pyiqa(Loaded(), "mine", False)
     assert data.table["std"].tolist() == [0.2]
     assert "distortion" not in data.table
+
+
+ROWS = [("r1.png", "001", 4.5), ("NA", "1e3", 3.25)]
+
+
+def written(separator: str, header: bool, comma: bool, space: str) -> str:
+    rows = ([("reference", "distorted", "score")] if header else []) + [
+        (r, d, str(s).replace(".", ",") if comma else str(s)) for r, d, s in ROWS
+    ]
+    return "\r\n".join((separator + space).join(row) for row in rows) + "\r\n\r\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize(("separator", "comma"), [(",", False), (";", False), (";", True), ("\t", True)])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("space", ["", " "])
+def test_tables_as_they_are_written(tmp_path, encoding, separator, comma, header, space):
+    (tmp_path / "t.csv").write_bytes(written(separator, header, comma, space).encode(encoding))
+    table = load_csv(tmp_path / "t.csv", root="x").table
+    assert [Path(path).name for path in table["reference"]] == ["r1.png", "NA"]
+    assert [Path(path).name for path in table["distorted"]] == ["001", "1e3"]
+    assert table["score"].tolist() == [4.5, 3.25]
+
+
+def test_latin_1(tmp_path):
+    (tmp_path / "t.csv").write_bytes("ref,dist,mos\ncaf\u00e9.png,d.png,1\n".encode("latin-1"))
+    assert load_csv(tmp_path / "t.csv").table["reference"][0].endswith("caf\u00e9.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ref,dist,mos\nr,d,1\n\n,e,2\n", r"t\.csv: line 4 has no reference"),
+        ("ref,dist,mos\nr,d,\n", r"t\.csv: line 2 has no score"),
+        ("ref,dist,mos\nr,d\n", r"t\.csv: line 2 has no score"),
+        ("ref,dist,mos\nr,d,1,x\n", r"t\.csv: line 2 has 4 fields, the first row 3"),
+        ("r.png,d.png,bad\nr.png,e.png,1\n", r"t\.csv has no finite score in lines 1"),
+        ("ref,dist,mos\n\nr,d,inf\n", r"t\.csv has no finite score in lines 3"),
+        ("ref,dist,mos,std\nr,d,1,x\n", r"t\.csv: line 2 has the standard deviation 'x'"),
+        ("ref,dist,mos,MOS\nr,d,1,2\n", r"t\.csv has two columns of the name mos"),
+        ('ref,dist,mos\n"r,d,1\n', r"t\.csv: line 2 cannot be read"),
+        ("", r"t\.csv has no rows"),
+    ],
+)
+def test_faults_are_named_with_file_and_line(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path / "t.csv")
+
+
+def test_what_is_no_text(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"PK\3\4\0\0\0\0\1\0")
+    with pytest.raises(ValueError, match="not a table of text"):
+        load_csv(tmp_path / "t.csv")

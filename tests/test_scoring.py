@@ -13,7 +13,7 @@ import pytest
 import torch
 from msds_plugin.adapters.common.scorer import Scorer, choose_device
 from msds_plugin.adapters.images.pairs import Pair, match
-from msds_plugin.adapters.images.read import ImageFileError, decode, read_image, to_tensor
+from msds_plugin.adapters.images.read import ImageFileError, Picture, Reading, decode, read_image, to_tensor
 from msds_plugin.adapters.scoring import engine as scoring
 from msds_plugin.adapters.scoring.engine import score_pairs
 from msds_plugin.adapters.scoring.scorers import create_scorer
@@ -105,9 +105,9 @@ def test_a_reference_is_represented_once_and_decoded_once(
         represented += len(image)
         return original(image)
 
-    def counting(path: Path) -> np.ndarray:
+    def counting(path: Path, reading: Reading) -> Picture:
         decoded[path] += 1
-        return decode(path)
+        return decode(path, reading)
 
     monkeypatch.setattr(fast.module, "represent", represent)
     monkeypatch.setattr(scoring, "decode", counting)
@@ -155,7 +155,7 @@ def test_a_metric_of_piq_that_scales_by_the_batch_is_given_one_pair_at_a_time() 
 def test_images_of_many_sizes_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = save(tmp_path / "r.png", 0)
     decoded = []
-    monkeypatch.setattr(scoring, "decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(scoring, "decode", lambda path, reading: decoded.append(path) or decode(path, reading))
     pairs = [Pair(reference, save(tmp_path / f"d{i}.png", 1, (20 + i, 20))) for i in range(12)]
     metric = nn.Module()
     metric.forward = lambda x, y: x.mean((1, 2, 3))  # type: ignore[method-assign]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import MissingDependencyError
-from .labels import read_columns
+from .labels import Line, is_header, number, read_lines
 
 #: What a column may be called, by what it holds; the first three are needed.
 COLUMNS = {
@@ -74,33 +76,83 @@ def load_csv(
     lower_is_better: bool = False,
     name: str | None = None,
 ) -> Dataset:
-    """A data set from a CSV file, separated by commas, semicolons or tabs.
+    """A data set from a CSV file.
 
-    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the first line, by position as in
-    pyiqa's meta-info files: reference, distorted, score. Other columns are ignored. A first line that holds a score is no
-    header.
+    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the header or there is none, by
+    position as in pyiqa's meta-info files: reference, distorted, score. Other columns are ignored. Commas, semicolons or tabs
+    may separate them, and numbers have a decimal point or comma. Names are text, whatever they look like.
 
     Args:
-        path: the CSV file.
+        path: the CSV file; UTF-8, UTF-16 or Latin-1.
         root: folder the image names are relative to; None for the CSV's own folder.
         lower_is_better: the scores are difference scores (DMOS).
         name: for tables; None for the file's stem.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: fewer than three columns, a missing column, no rows, scores that are not finite numbers, a pair twice.
+        ValueError: fewer than three columns, a missing column, no rows, an empty cell, too many cells, scores that are not
+            finite numbers, a pair twice; names the file and the line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no CSV file at {path}")
-    table = read_columns(path, COLUMNS, ("reference", "distorted", "score"), ("score", "std"))
+    lines = read_lines(path)
+    if not lines:
+        raise ValueError(f"{path} has no rows")
+    places, rows = _columns(path, lines)
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    width = len(lines[0].cells)
     base = path.parent if root is None else Path(root)
+    records = [_record(path, line, places, width) for line in rows]
+    bad = [line.number for line, record in zip(rows, records, strict=True) if record["score"] is None]
+    if bad:
+        raise ValueError(f"{path} has no finite score in lines {', '.join(map(str, bad[:5]))}")
+    table = pd.DataFrame(records)
     for key in ("reference", "distorted"):
-        table[key] = [str(base / value) for value in table[key]]
+        table[key] = [str(base / name) for name in table[key]]
     twice = table.index[table.duplicated(["reference", "distorted"])]
     if len(twice):
-        raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
-    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better)
+        raise ValueError(f"{path} lists the pair of line {rows[twice[0]].number} twice: {table['distorted'][twice[0]]}")
+    return Dataset(name or path.stem, table, lower_is_better)
+
+
+def _columns(path: Path, lines: Sequence[Line]) -> tuple[dict[str, int], Sequence[Line]]:
+    """Which column holds what, and the rows below the header, if there is one."""
+    needed = ("reference", "distorted", "score")
+    first = lines[0].cells
+    header = is_header(lines[0], {name for names in COLUMNS.values() for name in names})
+    titles = [cell.lower() for cell in first] if header else []
+    found = {key: titles.index(next(n for n in names if n in titles)) for key, names in COLUMNS.items() if {*names} & {*titles}}
+    twice = [titles[place] for place in found.values() if titles.count(titles[place]) > 1]
+    if twice:
+        raise ValueError(f"{path} has two columns of the name {twice[0]}")
+    if not any(key in found for key in needed):
+        if len(first) < len(needed):
+            raise ValueError(f"{path} has {len(first)} columns: at least reference, distorted and score are needed")
+        found |= dict(zip(needed, range(len(needed)), strict=True))
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(first)}")
+    return found, lines[1:] if header else lines
+
+
+def _record(path: Path, line: Line, places: Mapping[str, int], width: int) -> dict[str, Any]:
+    """The cells of one row by what they hold; a score that is none is None."""
+    if any(line.cells[width:]):
+        raise ValueError(f"{path}: line {line.number} has {len(line.cells)} fields, the first row {width}")
+    cells = {key: line.cells[place] if place < len(line.cells) else "" for key, place in places.items()}
+    for key in ("reference", "distorted", "score"):
+        if not cells[key]:
+            raise ValueError(f"{path}: line {line.number} has no {key}")
+    record: dict[str, Any] = {**cells, "score": number(cells["score"])}
+    if "std" in cells:
+        record["std"] = number(cells["std"]) if cells["std"] else math.nan
+        if record["std"] is None:
+            raise ValueError(f"{path}: line {line.number} has the standard deviation {cells['std']!r}, which is no number")
+    if "distortion" in cells:
+        record["distortion"] = cells["distortion"] or None
+    return record
 
 
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:

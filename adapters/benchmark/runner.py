@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from ...backbones import BACKBONES, Backbone
 from ..common.names import parse_metric
 from ..common.scorer import Scorer, choose_device
 from ..images.pairs import Pair
+from ..images.read import Reading
 from ..results.keys import pair_keys
 from ..results.store import Outcome, Results, ResultsWriteError
 from ..scoring.identity import identity, toolkit_of, versions_of
@@ -29,6 +31,8 @@ from .datasets import Dataset
 from .summary import Scores
 
 PACKAGES = ("msds-plugin", "pyiqa", "piq", "torch", "torchvision", "timm", "numpy", "scipy", "pillow")
+
+_LOG = logging.getLogger(__name__)
 
 #: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -74,6 +78,8 @@ def run(
     batch_size: int = 8,
     workers: int | None = None,
     progress: Progress = no_progress,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> Benchmark:
     """Score every pair of every data set with every metric, or take the score from the results file if it is there.
 
@@ -87,8 +93,10 @@ def run(
         device: None for the GPU if there is one.
         amp: compute under autocast, in half precision where torch thinks fit.
         batch_size: pairs of equal size at a time.
-        workers: processes that decode images; None for one per core.
+        workers: threads that read images and score them; None for one per core.
         progress: shows how far it is, for example :func:`terminal.progress`.
+        reading: what the image files do not say: see :class:`Reading`.
+        note: called once for everything of note in how files were read.
 
     Raises:
         ValueError: no metric or data set, two of one name, an unknown metric or device.
@@ -98,7 +106,8 @@ def run(
     """
     chosen = choose_device(device)
     _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
-    entries = [_entry(metric, chosen, amp) for metric in metrics]
+    reading = reading or Reading()
+    entries = [_entry(metric, chosen, amp, reading) for metric in metrics]
     _check_names("metric", [entry.scorer.name for entry in entries], "give each once")
     keys = {data.name: pair_keys(_paths(data)) for data in datasets}
     with Results(results) as kept:
@@ -112,7 +121,7 @@ def run(
         steps = sum(len(numbers) * len(keys) for numbers, keys in work.items())
         with torch.autocast(chosen.type, enabled=amp), progress("scoring", steps) as advance:
             try:
-                with closing(score_and_keep(kept, scorers, pairs, work, batch_size, workers)) as outcomes:
+                with closing(score_and_keep(kept, scorers, pairs, work, batch_size, workers, reading, note)) as outcomes:
                     for outcome in outcomes:
                         computed.append(outcome)
                         advance()
@@ -156,11 +165,11 @@ def _paths(data: Dataset) -> list[tuple[str, str]]:
     return list(zip(data.table["reference"], data.table["distorted"], strict=True))
 
 
-def _entry(metric: str | Scorer, device: torch.device, amp: bool) -> _Entry:
+def _entry(metric: str | Scorer, device: torch.device, amp: bool, reading: Reading) -> _Entry:
     if isinstance(metric, Scorer):
-        return _Entry(metric, identity(metric, metric.name, amp))
+        return _Entry(metric, identity(metric, metric.name, amp, reading))
     scorer = create_scorer(metric, device)
-    return _Entry(scorer, identity(scorer, parse_metric(metric)[0], amp))
+    return _Entry(scorer, identity(scorer, parse_metric(metric)[0], amp, reading))
 
 
 def _table(data: Dataset, keys: Sequence[str], metric: str, outcomes: pd.DataFrame) -> pd.DataFrame:

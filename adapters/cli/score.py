@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
 from .stop import exit_code, stoppable
 from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
 
@@ -57,11 +58,20 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
+    peak: Annotated[float | None, PEAK] = None,
+    background: Annotated[str, BACKGROUND] = "white",
+    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
+    ] = False,
+    allow_unmatched: Annotated[
+        bool, typer.Option("--allow-unmatched", help="Exit with 0 also if distorted images have no reference.")
+    ] = False,
 ) -> None:
     """Score distorted images beside their references.
 
-    Two files; two folders, matched by file name or, if no names agree, by sorted order; or one reference file with a folder of
-    distorted images. The output file is replaced in one step at the end, also if you press Ctrl-C. Until every score is there
+    Two files; two folders, matched by file name, by what a common prefix or suffix leaves of it (cat.png with cat_x4.png) or,
+    if no names agree, by sorted order; or one reference file with a folder of distorted images. The output file is replaced in one step at the end, also if you press Ctrl-C. Until every score is there
     they are kept in a hidden file beside it, so that the same command goes on where it stopped.
 
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
@@ -78,14 +88,15 @@ def score(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        matching = match(reference, distorted)
+        reading = reading_of(peak, background, max_pixels)
+        matching = match(reference, distorted, recursive)
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
     with kept:
         with setup(), clean_stdout():
-            scored = Scored(matching.pairs, scorers, kept, amp)
+            scored = Scored(matching.pairs, scorers, kept, amp, reading)
         if scored.ready:
             say(f"Scores of an earlier run that are used again: {scored.ready}")
         unkept: OSError | None = None
@@ -96,7 +107,7 @@ def score(
                 clean_stdout(),
                 half,
                 progress("scoring", len(scored.pairs)) as advance,
-                closing(scored.run(batch_size, workers)) as pairs,
+                closing(scored.run(batch_size, workers, say)) as pairs,
             ):
                 for _ in pairs:
                     advance()
@@ -113,6 +124,8 @@ def score(
         except KeyboardInterrupt as error:
             stopped = error
         _finish(scored, output, stopped, unkept)
+    if matching.unscored and not allow_unmatched:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _write(scored: Scored, output: Path, kept: Results) -> OSError | None:
@@ -148,7 +161,7 @@ def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | No
 
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
-    if len(pairs) > 1 or matching.unmatched:
+    if len(pairs) > 1 or matching.unmatched or " without " in matching.how:
         say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
@@ -157,6 +170,8 @@ def _say_matching(matching: Matching) -> None:
         say(f"Left out, without a counterpart: {len(matching.unmatched)}")
         for path in matching.unmatched:
             say(f"  {path}")
+    for folder, images in matching.left_out:
+        say(f"Left out: {folder} with {images} images (--recursive looks into sub-folders)")
 
 
 def _show(scored: Scored, needed: bool) -> None:

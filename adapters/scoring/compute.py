@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,9 +18,9 @@ from ...windows import Windows
 from ..common.scorer import Representing, Scorer
 from ..images.large import LARGE, LargeImage
 from ..images.pairs import Pair
-from ..images.read import to_tensor
+from ..images.read import Picture, to_tensor
 
-Pixels: TypeAlias = npt.NDArray[Any] | LargeImage
+Pixels: TypeAlias = Picture | LargeImage
 
 
 @dataclass(frozen=True)

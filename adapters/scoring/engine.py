@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 from ...deepssim import pixels_at_once
 from ..common.scorer import Scorer
 from ..images.large import open_large
+from ..images.notes import Notes
 from ..images.pairs import Pair
-from ..images.read import decode
+from ..images.read import Reading, decode
 from .compute import Claims, Job, Pixels, Reference, Result, claim, score_batch, size
 
 __all__ = ["Pair", "Result", "score_pairs"]
@@ -31,9 +33,16 @@ MOST_WORKERS = 16
 #: Pixels of one batch where batches are scored beside each other: on a processor more bring nothing.
 PIXELS_BESIDE = 2**18
 
+_LOG = logging.getLogger(__name__)
+
 
 def score_pairs(
-    pairs: Iterable[Pair], scorers: Sequence[Scorer], batch_size: int = BATCH_SIZE, workers: int | None = None
+    pairs: Iterable[Pair],
+    scorers: Sequence[Scorer],
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> Iterator[Result]:
     """Score every pair with every metric, giving results as they come, those of one pair one after the other.
 
@@ -50,6 +59,8 @@ def score_pairs(
         scorers: what to score it with.
         batch_size: pairs per batch at most; large images go in smaller batches.
         workers: threads; 0 to do everything in the calling one, None for one per core (at most 16, and one per pair).
+        reading: what the files do not say: see :class:`Reading`.
+        note: called once for everything of note in how files were read: transparency, several frames, colour profiles.
 
     Raises:
         ValueError: a batch size below one, a negative number of workers, or no metric.
@@ -67,7 +78,8 @@ def score_pairs(
     if workers is None:
         workers = min(_cores(), MOST_WORKERS, count)
         workers = 0 if workers < 2 else workers
-    return _results(list(groups.values()), scorers, _plan(scorers, batch_size, workers, count), workers)
+    files = _Files(reading or Reading(), Notes(note))
+    return _results(list(groups.values()), scorers, _plan(scorers, batch_size, workers, count), workers, files)
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,29 @@ def _threads(workers: int, each: int) -> Iterator[ThreadPoolExecutor | None]:
         torch.set_num_threads(ours)  # or threads that are yet to come would get the number of the pool's
 
 
-def _results(groups: Sequence[Sequence[Pair]], scorers: Sequence[Scorer], plan: _Plan, workers: int) -> Iterator[Result]:
+@dataclass(frozen=True)
+class _Files:
+    """How files are read, and who is told what is of note."""
+
+    reading: Reading
+    notes: Notes
+
+    def load(self, path: Path) -> Pixels | str:
+        """A decoded file; in place of one that cannot be read, the reason."""
+        try:
+            return open_large(path, self.reading) or decode(path, self.reading)
+        except Exception as error:  # whatever is wrong with one file must not cost the others
+            return str(error) or type(error).__name__
+
+
+def _results(
+    groups: Sequence[Sequence[Pair]], scorers: Sequence[Scorer], plan: _Plan, workers: int, files: _Files
+) -> Iterator[Result]:
     with _threads(workers, plan.threads) as pool:
         paths = [path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group))]
         running: deque[Future[list[Result]]] = deque()
         precision = _Precision(scorers[0].device.type)
-        for batch in _batches(_jobs(groups, _images(paths, pool, 2 * workers)), plan):
+        for batch in _batches(_jobs(groups, _images(paths, pool, 2 * workers, files), files.notes), plan):
             if isinstance(batch, tuple):
                 pair, reason = batch
                 yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
@@ -172,38 +201,45 @@ def _too_many(waiting: Mapping[Any, Sequence[Job]], most: int, most_pixels: int)
     return len(jobs) >= most or sum(math.prod(size(job.distorted)) for job in jobs) >= most_pixels
 
 
-def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str]) -> Iterator[_Read]:
+def _jobs(groups: Iterable[Sequence[Pair]], images: Iterator[Pixels | str], notes: Notes) -> Iterator[_Read]:
     """The pairs by reference, with their images or the reason why they cannot be read."""
     for group in groups:
         image = next(images)
         if isinstance(image, str):
             yield from ((pair, image) for pair, _ in zip(group, images, strict=False))
             continue
-        reference = Reference(image)
+        references = {False: Reference(image)}  # as it is, and in sRGB where a distorted image has another profile
+        notes.say(group[0].reference, image)
         for pair, distorted in zip(group, images, strict=False):
-            yield (pair, distorted) if isinstance(distorted, str) else Job(pair, distorted, reference)
+            if isinstance(distorted, str):
+                yield pair, distorted
+                continue
+            notes.say(pair.distorted, distorted)
+            differ = distorted.profile != image.profile
+            try:
+                if differ:
+                    notes.say_profiles(pair.distorted, pair.reference)
+                    distorted = distorted.in_srgb()
+                    if True not in references:
+                        references[True] = Reference(image.in_srgb())
+            except ValueError as error:
+                yield pair, f"{pair.distorted} beside {pair.reference}: {error}"
+                continue
+            yield Job(pair, distorted, references[differ])
 
 
-def _images(paths: Iterable[Path], pool: ThreadPoolExecutor | None, ahead: int) -> Iterator[Pixels | str]:
+def _images(paths: Iterable[Path], pool: ThreadPoolExecutor | None, ahead: int, files: _Files) -> Iterator[Pixels | str]:
     """Decoded files, a few of them ahead of need."""
     if pool is None:
-        yield from map(_load, paths)
+        yield from map(files.load, paths)
         return
     waiting: deque[Future[Pixels | str]] = deque()
     for path in paths:
-        waiting.append(pool.submit(_load, path))
+        waiting.append(pool.submit(files.load, path))
         if len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _load(path: Path) -> Pixels | str:
-    """A decoded file; in place of one that cannot be read, the reason."""
-    try:
-        return open_large(path) or decode(path)
-    except Exception as error:  # whatever is wrong with one file must not cost the others
-        return str(error) or type(error).__name__
 
 
 def _cores() -> int:

@@ -11,15 +11,17 @@ import torch
 from torch import nn
 
 from ..common.scorer import Scorer
+from ..images.samples import Reading
 
 
-def identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
+def identity(scorer: Scorer, name: str, amp: bool, reading: Reading) -> dict[str, Any]:
     """All that scores depend on, as plain values.
 
     Args:
         scorer: what makes them.
         name: without its options.
         amp: under autocast.
+        reading: what is stated about the files.
     """
     return {
         "metric": name,
@@ -29,6 +31,7 @@ def identity(scorer: Scorer, name: str, amp: bool) -> dict[str, Any]:
         "versions": versions_of({"msds-plugin", toolkit_of(scorer)} | _packages(scorer.module)),
         "device": scorer.device.type,
         "amp": amp,
+        "reading": {"peak": reading.peak, "background": list(reading.background)},
     }
 
 

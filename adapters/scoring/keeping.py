@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 from ..common.scorer import Scorer
 from ..images.pairs import Pair
+from ..images.read import Reading
 from ..results.store import Outcome, Results
 from .engine import Result, score_pairs
 
 #: Seconds after which scores go to the results file, of waiting or of computing what waits (a batch comes all at once).
 WRITE_EVERY = 0.5
+
+
+def _silent(note: str) -> None:
+    pass
 
 
 def lacking(kept: Results, scorers: Mapping[int, Scorer], keys: Mapping[str, Pair]) -> dict[tuple[int, ...], list[str]]:
@@ -34,6 +39,8 @@ def score_and_keep(
     work: Mapping[tuple[int, ...], Sequence[str]],
     batch_size: int,
     workers: int | None,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _silent,
     warm_up: bool = True,
 ) -> Generator[Outcome, None, None]:
     """Compute what is lacking, and give each outcome as it is kept, which takes half a second at most.
@@ -44,7 +51,7 @@ def score_and_keep(
         pairs: by their keys.
         work: from :func:`lacking`.
         batch_size: pairs per batch at most.
-        workers: see :func:`score_pairs`.
+        workers, reading, note: see :func:`score_pairs`.
         warm_up: so that what is only slow the first time does not count as a metric's time.
 
     Raises:
@@ -55,9 +62,9 @@ def score_and_keep(
         chosen = [replace(scorers[number], name=str(number)) for number in numbers]
         files = {pairs[key]: key for key in keys}
         if warm_up:
-            list(score_pairs([next(iter(files))], chosen, workers=0))
+            list(score_pairs([next(iter(files))], chosen, workers=0, reading=reading, note=_silent))
         with _Writer(kept) as writer:
-            for result in score_pairs(files, chosen, batch_size, workers):
+            for result in score_pairs(files, chosen, batch_size, workers, reading, note):
                 outcome = _outcome(result, files[result.pair])
                 writer.take(outcome)
                 yield outcome

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..common.scorer import Scorer
 from ..images.pairs import Pair
+from ..images.samples import Reading
 from ..results.keys import pair_keys
 from ..results.store import Outcome, Results
 from ..results.tables import read_table, write_table
@@ -39,14 +40,16 @@ class Scored:
         scorers: its columns.
         kept: where scores are kept, and taken from.
         amp: they are made under autocast.
+        reading: what is stated about the files.
     """
 
-    def __init__(self, pairs: Sequence[Pair], scorers: Sequence[Scorer], kept: Results, amp: bool) -> None:
+    def __init__(self, pairs: Sequence[Pair], scorers: Sequence[Scorer], kept: Results, amp: bool, reading: Reading) -> None:
         self.pairs = pairs
         self.scorers = scorers
         self._kept = kept
+        self._reading = reading
         self._keys = pair_keys((pair.reference, pair.distorted) for pair in pairs)
-        self._numbers = [kept.metric(scorer.name, identity(scorer, scorer.name, amp)) for scorer in scorers]
+        self._numbers = [kept.metric(scorer.name, identity(scorer, scorer.name, amp, reading)) for scorer in scorers]
         self._found: dict[tuple[int, str], float] = {}
         self._errors: dict[tuple[int, str], str] = {}
         for number in self._numbers:
@@ -63,13 +66,13 @@ class Scored:
         """Whether every pair has every score."""
         return self.ready == len(self._keys) * len(self._numbers)
 
-    def run(self, batch_size: int, workers: int | None) -> Generator[Pair, None, None]:
+    def run(self, batch_size: int, workers: int | None, note: Callable[[str], object]) -> Generator[Pair, None, None]:
         """Compute what is lacking; gives each pair as it is complete, those first that are."""
         by_key = dict(zip(self._keys, self.pairs, strict=True))
         scorers = dict(zip(self._numbers, self.scorers, strict=True))
         yield from (pair for key, pair in zip(self._keys, self.pairs, strict=True) if self._row(key) is not None)
         work = lacking(self._kept, scorers, by_key)
-        outcomes = score_and_keep(self._kept, scorers, by_key, work, batch_size, workers, warm_up=False)
+        outcomes = score_and_keep(self._kept, scorers, by_key, work, batch_size, workers, self._reading, note, warm_up=False)
         places: dict[str, list[Pair]] = defaultdict(list)
         for key, pair in zip(self._keys, self.pairs, strict=True):
             places[key].append(pair)
