@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import typer
@@ -29,6 +30,8 @@ app.command("demo")(demo)
 
 def main() -> None:
     """The console script ``msds``."""
+    # oneDNN keeps 1024 compiled operations, each for one image size: with sizes that never come again, memory for nothing.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name that stdout cannot show must not cost the results
     app()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from ... import registry
-from ...errors import MissingDependencyError
 from ...fusion_file import FusionFile
 from ..common.names import parse_metric
 from ..common.scorer import MetricUnavailableError, Scorer, choose_device
+from ..common.toolkits import describe_toolkits
 
 __all__ = ["MetricUnavailableError", "create_scorer", "create_scorers", "describe_metrics"]
 
@@ -115,9 +113,4 @@ def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, s
         rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
     if not with_toolkits:
         return rows
-    theirs = [
-        import_module(f"..{toolkit}.scorers", __package__).describe() for toolkit in ("pyiqa", "piq") if find_spec(toolkit)
-    ]
-    if not theirs:
-        raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    return sum(theirs, rows)
+    return rows + describe_toolkits()
