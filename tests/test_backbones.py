@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import ClassVar
 from urllib.error import URLError
 
 import pytest
@@ -432,7 +433,7 @@ class TestSharing:
         assert not same_memory(other.cpu(), one)
         assert same_memory(self.build().cuda().cpu(), one)
 
-    CHANGES = {
+    CHANGES: ClassVar = {
         "init": lambda p: nn.init.uniform_(p),
         "data": lambda p: p.data.mul_(1.5),
         "one element": lambda p: p.data.view(-1)[-1].add_(1),
@@ -470,7 +471,9 @@ class TestSharing:
     def test_initialising_the_network_that_holds_the_loss(self, pair):
         kept, held = self.build(MSDS, levels=2), self.build(MSDS, levels=2)
         before = kept(*pair)
-        nn.ModuleList([nn.Conv2d(3, 3, 3), held]).apply(lambda m: isinstance(m, nn.Conv2d) and nn.init.kaiming_normal_(m.weight))
+        nn.ModuleList([nn.Conv2d(3, 3, 3), held]).apply(
+            lambda m: isinstance(m, nn.Conv2d) and nn.init.kaiming_normal_(m.weight)
+        )
         assert not torch.equal(held(*pair), before)
         assert torch.equal(kept(*pair), before)
         assert held.source != kept.source

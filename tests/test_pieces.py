@@ -79,7 +79,8 @@ def test_gradients_take_the_whole_image(pair, monkeypatch):
 def test_the_command_bounds_onednns_cache_and_the_library_leaves_the_environment_alone():
     name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     show = f"import os; print(os.environ.get({name!r}))"
-    command = "import sys; sys.argv = ['msds', '--help']\nfrom msds_plugin.adapters.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    command = "import sys; sys.argv = ['msds', '--help']\nfrom msds_plugin.adapters.cli import main\n"
+    command += "try: main()\nexcept SystemExit: pass\n"
     clean = {key: value for key, value in os.environ.items() if key != name}
     for code, environment, expected in (
         (f"import msds_plugin, torch; {show}", clean, "None"),

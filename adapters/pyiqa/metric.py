@@ -71,4 +71,3 @@ def _add(metric: registry.Metric) -> None:
         "score_range": ", ".join(f"{bound:g}" for bound in metric.score_range),
     }
     pyiqa_multiscale.refresh()
-
