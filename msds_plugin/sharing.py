@@ -158,5 +158,5 @@ def _mark(tensor: Tensor) -> Hashable:
     if tensor.device.type != "cpu":
         version = None if tensor.is_inference() else tensor._version
         return (*place, id(tensor), version, None if tensor.is_meta else _address(tensor))
-    values = tensor.detach().clone(memory_format=torch.contiguous_format)
-    return (*place, zlib.crc32(memoryview(values.flatten().view(torch.uint8).numpy())))
+    values = tensor.detach().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)  # bfloat16 too
+    return (*place, zlib.crc32(values.numpy().tobytes()))
