@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import pieces
 from . import sharing as _sharing
 from . import weights as _weights
 from .errors import WeightsFileError, WeightsNotFoundError, check_size
@@ -145,10 +146,16 @@ class Backbone(nn.Module):
             TypeError: the image's type is not the network's.
         """
         check_size(image, self.smallest)
-        features = self.net(self.normalise(image), mask)
+        features = self._features(image, mask)
         for feature in features:
             if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
                 raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
+        return features
+
+    def _features(self, image: Tensor, mask: Tensor | None) -> list[Tensor]:
+        if mask is None and isinstance(self.net, _Sequence) and pieces.worth_it(image):
+            return pieces.run(self.net, self.known_layers, self.net.taps, self.normalise(image))
+        features: list[Tensor] = self.net(self.normalise(image), mask)
         return features
 
     def normalise(self, image: Tensor) -> Tensor:

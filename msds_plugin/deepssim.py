@@ -156,7 +156,8 @@ class _GramMetric(nn.Module):
         check_pair(x, y)
         if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
             both = self._grams(torch.cat([x, y]))  # type: ignore[list-item]
-            return self._score([gram[: x.shape[0]] for gram in both], [gram[x.shape[0] :] for gram in both])
+            count = x.shape[0]
+            return self._score([gram[:count] for gram in both], [gram[count:] for gram in both])
         return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y))
 
     def map(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:

@@ -41,7 +41,7 @@ def values_unchecked() -> Iterator[None]:
 
 
 def looks_at_values() -> bool:
-    """Whether a check may read values now: under ``torch.compile`` and ``torch.func`` (``vmap``, ``grad``) they are not there."""
+    """Whether a check may read values now: under ``torch.compile`` and ``torch.func`` they are not there."""
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 

@@ -24,6 +24,12 @@ from .weights import check_tensor
 _lock = threading.RLock()
 
 
+def _address(tensor: Tensor) -> int:
+    # data_ptr() would count as a change, and give a copy-on-write memory of its own.
+    address: int = torch._C._data_address(tensor)  # type: ignore[attr-defined]
+    return address
+
+
 class Original:
     """Values that nobody writes to, alive as long as a network was made from them."""
 
@@ -42,7 +48,7 @@ class Original:
     def is_unchanged_in(self, tensor: Tensor) -> bool:
         """Whether nothing has written to ``tensor``, a copy, since it was made."""
         same = tensor.dtype == self.values.dtype and tensor.shape == self.values.shape
-        return same and torch._C._data_address(tensor) == torch._C._data_address(self.values)
+        return same and _address(tensor) == _address(self.values)
 
 
 # By source of the weights, name, dtype.
@@ -151,6 +157,6 @@ def _mark(tensor: Tensor) -> Hashable:
     place = (tensor.dtype, tuple(tensor.shape), tensor.device)
     if tensor.device.type != "cpu":
         version = None if tensor.is_inference() else tensor._version
-        return (*place, id(tensor), version, None if tensor.is_meta else torch._C._data_address(tensor))
-    values = tensor.detach().clone(memory_format=torch.contiguous_format)
-    return (*place, zlib.crc32(values.flatten().view(torch.uint8).numpy()))
+        return (*place, id(tensor), version, None if tensor.is_meta else _address(tensor))
+    values = tensor.detach().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)  # bfloat16 too
+    return (*place, zlib.crc32(values.numpy().tobytes()))

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -31,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from .backbones import Backbone, Layer
 from .errors import check_image, check_size
 from .functional import gram_matrix
+from .spans import Span, margins, round_up, spans
 from .windows import Cropped, Windows, as_windows
 
 __all__ = ["Tile", "check_tile", "gram_sums"]
@@ -45,67 +45,6 @@ PIECE = 512
 
 #: On a CPU ``"auto"`` takes no more bytes than this for a tile: its margin is small beside it then, and more gains little.
 MOST_BYTES = 1 << 29
-
-
-@dataclass(frozen=True)
-class Span:
-    """A tile along one axis: it owns the pixels from ``first`` to ``last`` and sees those from ``begin`` to ``end``."""
-
-    begin: int
-    end: int
-    first: int
-    last: int
-
-    def __len__(self) -> int:
-        return self.end - self.begin
-
-    def owned(self, stride: int) -> slice:
-        """Which positions of the window's map are the tile's own."""
-        return slice((self.first - self.begin) // stride, (self.last - self.begin) // stride)
-
-    def owned_by_both(self, other: Span, stride: int) -> slice:
-        """Which positions are its own and those of ``other`` too, in whose window it is a tile."""
-        first = max(self.first, other.first - other.begin)
-        last = max(first, min(self.last, other.last - other.begin))
-        return slice((first - self.begin) // stride, (last - self.begin) // stride)
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
-
-
-def _margins(layers: Sequence[Layer]) -> tuple[int, int]:
-    before = max(0, *(-layer.start for layer in layers))
-    after = max(0, *(layer.start + layer.receptive_field - layer.stride for layer in layers))
-    return before, after
-
-
-def spans(length: int, core: int, layers: Sequence[Layer], smallest: int) -> list[Span]:
-    """Cut ``length`` pixels into tiles of nearly equal length, each with the margin it needs.
-
-    Args:
-        length: side of the image.
-        core: how many pixels a tile owns at most, rounded up to the largest stride.
-        layers: every layer that features are taken from.
-        smallest: pixels that a window must have.
-
-    Example:
-        >>> for span in spans(100, 40, [Layer(25, 512, 16, 132, -58)], 16):
-        ...     print(span)
-        Span(begin=0, end=100, first=0, last=48)
-        Span(begin=0, end=100, first=48, last=96)
-        Span(begin=32, end=100, first=96, last=112)
-    """
-    step = max(layer.stride for layer in layers)
-    before, after = _margins(layers)
-    number = -(-length // _round_up(core, step))
-    core = _round_up(-(-length // number), step)
-    found = []
-    for first in range(0, length, core):
-        last = min(first + core, _round_up(length, step))
-        begin = max(0, min(first - before, length - smallest) // step * step)
-        found.append(Span(begin, min(length, max(last + after, begin + smallest)), first, last))
-    return found
 
 
 def check_tile(tile: Tile, backbone: Backbone) -> None:
@@ -259,13 +198,13 @@ class _Tiles:
         pixels = budget / (self.image.shape[0] * self._bytes_per_pixel())
         if height * width <= pixels:
             return max(height, width)
-        margin = sum(_margins(self.layers))
+        margin = sum(margins(self.layers))
         return max(margin, math.isqrt(int(pixels)) - margin)  # with less, most of the work would be for margins
 
     def _bytes_per_pixel(self) -> float:
         """Memory of the second part per pixel of a tile: measured on a small map, per pixel of the image."""
         assert self.cut is not None
-        side = _round_up(2 * self.backbone.smallest, 128)
+        side = round_up(2 * self.backbone.smallest, 128)
         parameter = next(self.second_part.parameters())
         sample = parameter.new_zeros(1, self.cut.channels, side // self.cut.stride, side // self.cut.stride)
         sizes: list[tuple[int, int]] = []

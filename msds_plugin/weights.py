@@ -52,7 +52,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_tensor(name: str, tensor: Tensor, source: str) -> None:
-    """Raise a WeightsFileError unless ``tensor`` can be a network's weight: real, floating-point where it counts, and finite."""
+    """Raise a WeightsFileError unless ``tensor`` can be a network's weight: real, finite, floating-point where it counts."""
     whole = not (tensor.is_floating_point() or tensor.is_complex())
     if tensor.is_complex() or (whole and name.rpartition(".")[-1] in ("weight", "bias", "running_mean", "running_var")):
         raise WeightsFileError(f"{source}: {name!r} holds {tensor.dtype} values, weights are floating-point numbers")

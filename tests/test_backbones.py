@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import ClassVar
 from urllib.error import URLError
 
 import pytest
@@ -432,7 +433,7 @@ class TestSharing:
         assert not same_memory(other.cpu(), one)
         assert same_memory(self.build().cuda().cpu(), one)
 
-    CHANGES = {
+    CHANGES: ClassVar = {
         "init": lambda p: nn.init.uniform_(p),
         "data": lambda p: p.data.mul_(1.5),
         "one element": lambda p: p.data.view(-1)[-1].add_(1),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MultiScale, tiling
+from msds_plugin import spans as spans_module
 from msds_plugin.functional import pyramid
 from msds_plugin.windows import Windows, halvings
 
@@ -120,12 +121,12 @@ def test_margins_are_not_larger_than_needed(name, size, tile, monkeypatch):
     """With one position less of margin the result differs: the test above would notice a wrong table."""
     metric = build(name)
     image = torch.rand(1, 3, *size, dtype=torch.float64)
-    margins = tiling._margins
+    margins = spans_module.margins
     with torch.no_grad():
         whole = metric.represent(image)
         metric.tile = tile
         step = max(layer.stride for layer in metric.backbone.geometry)
-        monkeypatch.setattr(tiling, "_margins", lambda layers: tuple(max(0, m - 2 * step) for m in margins(layers)))
+        monkeypatch.setattr(spans_module, "margins", lambda layers: tuple(max(0, m - 2 * step) for m in margins(layers)))
         assert difference(whole, metric.represent(image)) > 1e-9
 
 
@@ -274,7 +275,7 @@ def test_auto_follows_free_memory(name, layers, monkeypatch):
 
     assert tile(1 << 40) == 100
     if layers is None:
-        assert tile(1 << 10) == sum(tiling._margins(metric.backbone.geometry))
+        assert tile(1 << 10) == sum(spans_module.margins(metric.backbone.geometry))
         source.shape = (1, 3, 100_000, 100_000)
         assert 700 < tile(1 << 29) < tile(1 << 30) == tile(1 << 40) < 30_000
         assert tile(1 << 30, gradient=True) < tile(1 << 30)

@@ -41,7 +41,7 @@ def test_a_damaged_entry_that_is_used(number, state, tmp_path):
     path = tmp_path / "alexnet.pth"
     torch.save(state, path)
     damage(path, entry_of(path, number))
-    with pytest.raises(WeightsFileError, match="alexnet.pth"):
+    with pytest.raises(WeightsFileError, match=r"alexnet\.pth"):
         build_backbone("alexnet", weights=path)
 
 
@@ -50,7 +50,7 @@ def test_damage_that_only_the_checksum_shows(state, tmp_path):
     torch.save(state, path)
     damage(path, entry_of(path, 2))
     assert all(value.isfinite().all() for value in read_state_dict(path).values())
-    with pytest.raises(WeightsFileError, match="is damaged: its part .*data/2 is not what was written"):
+    with pytest.raises(WeightsFileError, match=r"is damaged: its part .*data/2 is not what was written"):
         build_backbone("alexnet", weights=path)
 
 
@@ -108,7 +108,7 @@ def test_values_that_fold_to_no_weights(key, tmp_path):
     model = timm.create_model("resnet18").state_dict()
     model["layer1.0.conv1.weight"] /= 0
     torch.save(model, tmp_path / "resnet18.pth")
-    with pytest.raises(WeightsFileError, match="'layer1.0.conv1.weight' holds values that are not finite"):
+    with pytest.raises(WeightsFileError, match=r"'layer1.0.conv1.weight' holds values that are not finite"):
         build_backbone("timm:resnet18", weights=tmp_path / "resnet18.pth")
 
 
@@ -246,3 +246,21 @@ def test_many_threads_build_change_copy_and_score_at_once(state, tmp_path, pair)
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_broken_toolkit_does_not_hide_the_others(monkeypatch):
+    pytest.importorskip("piq")
+    from msds_plugin.adapters.common import toolkits
+
+    real = toolkits.import_module
+
+    def broken(name, package=None):
+        if "pyiqa" in name:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return real(name, package)
+
+    monkeypatch.setattr(toolkits, "import_module", broken)
+    monkeypatch.setattr(toolkits, "find_spec", lambda name: True)
+    with pytest.warns(RuntimeWarning, match=r"pyiqa is installed but cannot be used.*RuntimeError: operator torchvision::nms"):
+        rows = toolkits.describe_toolkits()
+    assert "piq:ssim" in {row[0] for row in rows}

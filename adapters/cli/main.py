@@ -14,6 +14,8 @@ def main() -> NoReturn:
     """The console script ``msds``."""
     catch_signals()
     mend_streams()
+    # oneDNN keeps 1024 compiled operations, each for one image size: with sizes that never come again, memory for nothing.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     if sys.platform == "linux":
         # Huge pages for torch's large maps: page faults are a third of the time of a large image. Read when torch is loaded.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

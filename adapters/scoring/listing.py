@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from ... import registry
+from ..common.toolkits import describe_toolkits
 
 
 def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, str, str]]:
@@ -25,11 +23,4 @@ def describe_metrics(with_toolkits: bool = False) -> list[tuple[str, str, str, s
         rows.append((name, metric.title, direction, f"{low:g}, {high:g}", metric.summary))
     if not with_toolkits:
         return rows
-    theirs = [
-        import_module(f"..{toolkit}.scorers", __package__).describe() for toolkit in ("pyiqa", "piq") if find_spec(toolkit)
-    ]
-    if not theirs:
-        from ...errors import MissingDependencyError
-
-        raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    return sum(theirs, rows)
+    return rows + describe_toolkits()
