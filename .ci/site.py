@@ -20,8 +20,8 @@ from layout import ROOT, lay_out
 
 #: Pages written for readers of the repository, and what they are called here.
 FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-#: Parts of the adapters that programs use; the rest of them is the terminal's.
-PROGRAMMED = ("pyiqa", "piq", "images", "scoring", "benchmark", "report")
+#: Rooms of the adapters that programs do not use.
+INTERNAL = ("cli", "common", "demo", "moved", "results")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|exc|data):`~?([^`]+)`")
 
@@ -61,7 +61,7 @@ def _as_in_docs(text: str) -> str:
 def _is_public(parts: tuple[str, ...]) -> bool:
     if any(part.startswith("_") and part != "__init__" for part in parts):
         return False
-    return len(parts) < 3 or parts[1] != "adapters" or parts[2] in PROGRAMMED
+    return len(parts) < 3 or parts[1] != "adapters" or parts[2] not in INTERNAL
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

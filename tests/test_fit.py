@@ -244,6 +244,7 @@ class TestFitFusion:
             fit.fit_fusion(metric, load_csv(folder / "table.csv"), workers=0, **options)
 
 
+@pytest.mark.slow
 def test_live_gblur_with_alexnet(shared, alexnet_file):
     """Every figure of the evaluation again, by scipy alone, from the scores that the metric itself gives."""
     data = load_csv(shared / "data/live_gblur/labels.csv", shared / "data/live_gblur/images", True)

@@ -14,10 +14,10 @@ from .terminal import clean_stdout, progress, say, setup, show_table
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to save (.png, .pdf, .svg, ...).")] = Path("demo.png"),
 ) -> None:
-    """Distort photographs, score them, draw the outcome.
+    """Distort photographs, score them, and draw the result.
 
-    The photographs are those that scikit-image ships. Nothing is downloaded: the metrics use VGG16 if its weights are on this
-    machine, otherwise EfficientNet-Lite0.
+    The photographs are scikit-image's. Nothing is downloaded: the metrics use VGG16 if its weights are on this machine,
+    otherwise EfficientNet-Lite0.
     """
     import pandas as pd
 

@@ -40,13 +40,13 @@ def check_picture(path: Path) -> None:
 
 
 def draw(table: pd.DataFrame, path: Path, titles: Mapping[str, str], photo: str = "chelsea") -> None:
-    """Save one picture: what each distortion looks like, and every metric over its strength.
+    """Save one picture: an example of each distortion, and every score over its strength.
 
     Args:
         table: the rows of :func:`~msds_plugin.adapters.demo.run`.
-        path: where to; the suffix says the format.
-        titles: score columns other than PSNR, to their names in the legend.
-        photo: whose distorted versions are shown.
+        path: file to write; its suffix chooses the format.
+        titles: name in the legend of every score column other than PSNR.
+        photo: name of the photograph whose distorted versions are shown.
     """
     figure = Figure(figsize=(16, 12.6), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)  # without pyplot, whose settings and windows belong to the caller

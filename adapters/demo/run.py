@@ -1,4 +1,4 @@
-"""A demonstration: photographs that scikit-image ships, distorted at rising strength, scored, and one picture of it all."""
+"""The demonstration: scikit-image's photographs, distorted at rising strength, and scored."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MARGIN = 16
 
 @dataclass(frozen=True)
 class Distortion:
-    """One way to spoil a photograph.
+    """One kind of distortion.
 
     Attributes:
-        name: for the table.
-        unit: what ``strengths`` are, with a place for the number.
-        strengths: rising.
+        name: as shown in the table.
+        unit: format string of a strength with its unit.
+        strengths: from mild to severe.
         apply: (photograph with its margin, strength) to the distorted photograph without margin.
         resizes: the result is smaller than the reference.
     """
@@ -90,7 +90,7 @@ DISTORTIONS = (
 
 
 def photographs() -> dict[str, Photo]:
-    """Three photographs as scikit-image's package brings them, each a square of 288 pixels: 256 and a margin around them."""
+    """Three photographs of scikit-image, each 288 x 288 pixels: 256 x 256 and a margin around them."""
     side = SIZE + 2 * MARGIN
     return {name: _square(getattr(data, name)(), side) for name in PHOTOGRAPHS}
 
@@ -102,7 +102,7 @@ def _square(photo: Photo, side: int) -> Photo:
 
 
 def choose_metrics() -> tuple[tuple[str, str], str]:
-    """The names of MSDS and DeepSSIM that work here without a download, and the backbone they use, and why."""
+    """Names of MSDS and DeepSSIM that need no download here, and the reason for that choice of backbone."""
     url = BACKBONES["vgg16"].url
     assert url is not None  # torchvision's weights have one
     path = hub_path(url)
@@ -112,15 +112,15 @@ def choose_metrics() -> tuple[tuple[str, str], str]:
 
 
 def count() -> int:
-    """How many rows :func:`run` yields."""
+    """Number of rows that :func:`run` yields."""
     return len(PHOTOGRAPHS) * sum(len(distortion.strengths) for distortion in DISTORTIONS)
 
 
 def run(scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
-    """Distort every photograph in every way and strength and score the result.
+    """Score every photograph under every distortion at every strength.
 
     Args:
-        scorers: of metrics that can represent an image.
+        scorers: of metrics that have ``represent`` and ``compare``.
 
     Yields:
         Rows: ``photo``, ``distortion``, ``level`` (1 is the mildest), ``strength``, one column per scorer, ``SSIM`` and
