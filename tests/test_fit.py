@@ -160,6 +160,11 @@ class TestFitFusion:
         assert made.folds.groupby("fold")["images"].first().tolist() == [12, 12, 12]
         assert trained_on[3] == set(data.table["score"])
 
+    def test_one_fold_per_reference(self, folder):
+        data = judged(folder, (0.2, 0.3, 0.5), noise=5)
+        made = fit.fit_fusion("ms-psnr", data, workers=0, folds=None)
+        assert made.folds["fold"].nunique() == made.file.folds == data.table["reference"].nunique()
+
     def test_same_seed_same_result(self, folder):
         data = judged(folder, (0.2, 0.3, 0.5), noise=5)
         one, two = (fit.fit_fusion("ms-psnr", data, workers=0) for _ in range(2))
