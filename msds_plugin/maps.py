@@ -78,7 +78,7 @@ def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | 
     """
     if x.shape != y.shape:
         raise ValueError(
-            f"x {tuple(x.shape)} and y {tuple(y.shape)} differ in size, so that no pixel of the one belongs to one of the other: "
+            f"x {tuple(x.shape)} and y {tuple(y.shape)} differ in size, so that pixels do not belong together: "
             "map_parts gives a map of each"
         )
     of_x, of_y = map_parts(metric, x, y)

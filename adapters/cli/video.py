@@ -25,8 +25,8 @@ def video(
 ) -> None:
     """Score a distorted video beside its reference: per frame, and pooled over time.
 
-    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower is better)
-    and the worst second. A csv file grows frame by frame. A damaged or truncated file keeps the scores so far.
+    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower
+    is better) and the worst second. A csv file grows frame by frame. A damaged or truncated file keeps the scores so far.
 
     Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130 interrupted.
     """
