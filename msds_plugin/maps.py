@@ -94,7 +94,8 @@ def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows,
     Returns:
         (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float64: they can be large and nearly equal.
     """
-    from .multiscale import MultiScale, check_pair
+    from .deepssim import check_pair
+    from .multiscale import MultiScale
 
     single = metric.metric if isinstance(metric, MultiScale) else metric
     if not hasattr(single, "backbone") or getattr(single, "kind", None) not in ("deepssim", "deepssim-lite"):
