@@ -78,7 +78,7 @@ def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | 
     """
     if x.shape != y.shape:
         raise ValueError(
-            f"x {tuple(x.shape)} and y {tuple(y.shape)} differ in size, so that no pixel of the one belongs to one of the other: "
+            f"x {tuple(x.shape)} and y {tuple(y.shape)} differ in size, so that pixels do not belong together: "
             "map_parts gives a map of each"
         )
     of_x, of_y = map_parts(metric, x, y)
@@ -94,7 +94,8 @@ def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows,
     Returns:
         (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float64: they can be large and nearly equal.
     """
-    from .multiscale import MultiScale, check_pair
+    from .deepssim import check_pair
+    from .multiscale import MultiScale
 
     single = metric.metric if isinstance(metric, MultiScale) else metric
     if not hasattr(single, "backbone") or getattr(single, "kind", None) not in ("deepssim", "deepssim-lite"):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from msds_plugin.adapters.video import VideoFileError, pool, probe, score_video
 from typer.testing import CliRunner
 
 av = pytest.importorskip("av")
-from fractions import Fraction
 
 
 def write(path, count=12, rate=12, size=(96, 96), level=lambda index: 0.0, lossless=True):

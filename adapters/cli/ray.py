@@ -11,9 +11,7 @@ from .terminal import INCOMPLETE, clean_stdout, say, setup
 
 
 def score_on_ray(
-    pairs: Annotated[
-        str, typer.Argument(help="A .csv or .parquet list with the columns reference and distorted; path or URI.")
-    ],
+    pairs: Annotated[str, typer.Argument(help="List (.csv, .parquet) with columns reference and distorted; path or URI.")],
     metric: Annotated[list[str], typer.Option("--metric", "-m", help="Metric by name; may be given several times.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node.")],
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a local one]")] = None,

@@ -26,8 +26,8 @@ def video(
 ) -> None:
     """Score a distorted video beside its reference: per frame, and pooled over time.
 
-    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower is better)
-    and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores so far.
+    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower
+    is better) and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores so far.
 
     Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
     Ctrl-C, SIGTERM or SIGHUP.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..images.read import ImageFileError, read_image
+from ..images.read import ImageFileError, decode, read_image, to_tensor
 
 #: One image: a path, a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor (3 or 1, H, W).
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor
@@ -19,6 +19,7 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | T
 _LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _ORIENTATION = 0x0112  # of EXIF
 _ALPHA = "laid over white, as it has an alpha channel"
+_TURNED = "turned as its EXIF orientation {} says"
 _DEEP = "16 bits, divided by 65535"
 
 
@@ -54,6 +55,28 @@ def take(given: Any) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _from_file(path: str | os.PathLike[str]) -> tuple[Tensor, tuple[str, ...]]:
+    decoded: Any = decode(path)
+    said: tuple[str, ...] | None = getattr(decoded, "notes", None)
+    if said is None:  # a reader that gives the values as they are stored
+        return _as_stored(path)
+    transparent = [note for note in said if "transparent" in note]
+    notes = [note for note in said if note not in transparent]
+    orientation = _orientation(path)
+    notes += [_TURNED.format(orientation)] if orientation != 1 else []
+    notes += [_DEEP] if decoded.colours.dtype == np.uint16 else []
+    notes += [_ALPHA] if transparent else []
+    return to_tensor(decoded).contiguous(), tuple(notes)
+
+
+def _orientation(path: str | os.PathLike[str]) -> int:
+    try:
+        with Image.open(path) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, SyntaxError):
+        return 1  # of a format that Pillow does not know
+
+
+def _as_stored(path: str | os.PathLike[str]) -> tuple[Tensor, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     try:
         with Image.open(path) as image:
@@ -75,7 +98,7 @@ def _from_pil(image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
     try:
         if orientation != 1:
             image = ImageOps.exif_transpose(image)
-            notes.append(f"turned as its EXIF orientation {orientation} says")
+            notes.append(_TURNED.format(orientation))
         if image.mode.startswith("I;16"):
             tensor, more = _from_array(np.asarray(image).astype(np.uint16))
             return tensor, (*notes, *more)

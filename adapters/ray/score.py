@@ -79,8 +79,8 @@ def score(
     and represented once: sort the list by reference.
 
     Args:
-        pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray dataset, pairs.
-            Images are paths that every node sees, or URIs for fsspec.
+        pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray
+            dataset, pairs. Images are paths that every node sees, or URIs for fsspec.
         metrics: names, as for ``msds score``.
         folder: where the Parquet files go, seen by every node; columns ``reference``, ``distorted``, one per metric, ``error``.
         workers: actors, each with metrics of its own.

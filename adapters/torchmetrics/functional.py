@@ -12,7 +12,9 @@ from .held import Held
 def full_reference(
     preds: Tensor, target: Tensor, name: str, reduction: Literal["mean", "none"] = "mean", **options: Any
 ) -> Tensor:
-    """What :class:`~msds_plugin.adapters.torchmetrics.FullReference` of this name gives for one batch: a scalar, or (N,) without reduction.
+    """What :class:`~msds_plugin.adapters.torchmetrics.FullReference` of this name gives for one batch.
+
+    A scalar, or (N,) without reduction.
 
     The metric is built anew at each call; in a loop use the class.
 

@@ -62,12 +62,12 @@ class FullReference(Metric):
         return self._held.name
 
     @property
-    def higher_is_better(self) -> bool:
+    def higher_is_better(self) -> bool:  # type: ignore[override]
         """Direction of the score."""
         return not self._held.lower_is_better
 
     @property
-    def is_differentiable(self) -> bool:
+    def is_differentiable(self) -> bool:  # type: ignore[override]
         """Whether ``forward`` gives a gradient: ours do, those of the toolkits are made for measuring."""
         return self._held.ours
 

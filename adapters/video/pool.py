@@ -41,7 +41,7 @@ def pool(times: Sequence[float], scores: Sequence[float], lower_is_better: bool 
     }
 
 
-def _worst_second(times: np.ndarray, values: np.ndarray, lower_is_better: bool) -> float:  # type: ignore[type-arg]
+def _worst_second(times: np.ndarray, values: np.ndarray, lower_is_better: bool) -> float:
     sums = np.concatenate([[0.0], values.cumsum()])
     ends = np.searchsorted(times, times + 1 - 1e-9)
     interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
