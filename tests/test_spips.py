@@ -9,13 +9,12 @@ import torch
 import typer
 from msds_plugin.adapters.datasets import Dataset
 from msds_plugin.adapters.training import command, from_opinions, load_twoafc, spips, train_spips
-from msds_plugin.spips import maps
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
 from msds_plugin import WeightsFileError, registry
-from msds_plugin.spips import SPIPS, load_weights, save_weights
+from msds_plugin.spips import SPIPS, load_weights, maps, save_weights
 
 STRENGTHS = (0.02, 0.3)
 PLAIN = {"backbone": "alexnet", "backbone_weights": None}
@@ -181,7 +180,9 @@ def test_layouts_that_cannot_be_read(choices, tmp_path):
 def test_the_command(choices, tmp_path, monkeypatch):
     app = typer.Typer()
     app.command()(command.train)
-    monkeypatch.setattr(command, "train_spips", lambda data, out, backbone, _, *rest: train_spips(data, out, backbone, None, *rest))
+    monkeypatch.setattr(
+        command, "train_spips", lambda data, out, backbone, _, *rest: train_spips(data, out, backbone, None, *rest)
+    )
     arguments = ["--twoafc", str(choices), "-o", str(tmp_path / "x.safetensors"), "--backbone", "alexnet", "--epochs", "1"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

@@ -103,7 +103,9 @@ def load_twoafc(folder: str | os.PathLike[str], name: str | None = None) -> Judg
         reference, first, second = (_image(judge, kind) for kind in ("ref", "p0", "p1"))
         pairs += [(reference, first), (reference, second)]
     both = torch.arange(len(pairs)).view(-1, 2)
-    return Judgements(name or root.name, pairs, _scenes([reference for reference, _ in pairs]), None, (both, torch.tensor(shares)))
+    return Judgements(
+        name or root.name, pairs, _scenes([reference for reference, _ in pairs]), None, (both, torch.tensor(shares))
+    )
 
 
 def _image(judge: Path, kind: str) -> Path:

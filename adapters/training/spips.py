@@ -93,15 +93,17 @@ def train_spips(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metric = SPIPS.untrained(backbone, backbone_weights).to(device)
-    inputs = inputs_of(
-        metric, data.pairs, Path(cache or f"{path}.features"), lambda done, of: step("features", done, of)
-    )
+    inputs = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), lambda done, of: step("features", done, of))
     inputs = Inputs(inputs.maps.to(device), inputs.thumbnails.to(device))
     learn, stop, test = _divide(data, seed)
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
     settings = {
-        "data": data.name, "pairs": len(data.pairs), "backbone": metric.backbone.description, "seed": seed, "patience": patience,
-    }  # fmt: skip
+        "data": data.name,
+        "pairs": len(data.pairs),
+        "backbone": metric.backbone.description,
+        "seed": seed,
+        "patience": patience,
+    }
     state = _State(metric.fusion, Path(f"{path}.checkpoint"), settings)
     for epoch in range(state.epoch, epochs):
         if state.since >= patience:
