@@ -16,7 +16,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from msds_plugin import WeightsFileError, registry
-from msds_plugin.spips import SPIPS, load_weights, save_weights
+from msds_plugin.spips import SPIPS, load_weights, maps, save_weights
 
 STRENGTHS = (0.02, 0.3)
 PLAIN = {"backbone": "alexnet", "backbone_weights": None}

@@ -98,8 +98,12 @@ def train_spips(
     learn, stop, test = _divide(data, seed)
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
     settings = {
-        "data": data.name, "pairs": len(data.pairs), "backbone": metric.backbone.description, "seed": seed, "patience": patience,
-    }  # fmt: skip
+        "data": data.name,
+        "pairs": len(data.pairs),
+        "backbone": metric.backbone.description,
+        "seed": seed,
+        "patience": patience,
+    }
     state = _State(metric.fusion, Path(f"{path}.checkpoint"), settings)
     for epoch in range(state.epoch, epochs):
         if state.since >= patience:
