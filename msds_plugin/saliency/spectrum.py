@@ -33,10 +33,8 @@ def spectral_residual(image: Tensor) -> Tensor:
     Source: X. Hou, L. Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007.
 
     Example:
-        >>> image = torch.zeros(1, 3, 64, 64)
-        >>> image[..., 40:48, 8:16] = 1
-        >>> spectral_residual(image)[0, 0, 43, 11] > 0.9
-        tensor(True)
+        >>> spectral_residual(torch.rand(1, 3, 96, 128)).shape
+        torch.Size([1, 1, 48, 64])
     """
     height, width = image.shape[-2:]
     size = fitted(height, width, SIDE)
