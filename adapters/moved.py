@@ -9,6 +9,7 @@ from typing import Any
 
 MOVED = {
     "datasets": "benchmark.datasets",
+    "failures": "benchmark.failures",
     "fit": "benchmark.fit",
     "large_images": "images.large",
     "statistics": "benchmark.statistics",
