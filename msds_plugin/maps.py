@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .backbones import Backbone
 from .functional import halve
-from .tiling import spans
+from .spans import spans
 from .windows import Windows, as_windows, halvings
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def _decode(content: bytes, reading: Reading) -> Picture:
     with whole_files_only(), _open(content) as image:
         reading.check_size(*image.size)
         chunks = check_png(content) if image.format == "PNG" else set()
-        notes = (FRAMES,) if getattr(image, "is_animated", False) else ()
+        notes: tuple[str, ...] = (FRAMES,) if getattr(image, "is_animated", False) else ()
         deep = read_deep(content, image.format or "")
         if deep is not None:
             if b"eXIf" in chunks and "exif" not in image.info:  # it stands behind the pixels
@@ -151,7 +151,7 @@ def _decode_tiff(path: Path, reading: Reading) -> Picture:
     with tifffile.TiffFile(path) as file:
         tags = tags_of(file)
         reading.check_size(*tags.size)
-        notes = (FRAMES,) if tags.frames > 1 else ()
+        notes: tuple[str, ...] = (FRAMES,) if tags.frames > 1 else ()
         if tags.samples is not None:
             tags.samples.white(reading)  # before the work
             colours, transparent = to_colours(read_values(file), tags.samples, reading)

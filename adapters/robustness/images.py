@@ -13,7 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from ..benchmark.runner import Progress, no_progress
-from ..images.read import decode, list_images
+from ..images.listing import list_images
+from ..images.read import decode
 from .deformations import DEFORMATIONS, Photo, deform, inner
 from .distortions import DISTORTIONS, distort
 
@@ -112,12 +113,12 @@ def _of_photograph(file: Path, folder: Path, wanted: Sequence[Cell]) -> Iterator
 
 
 def _photo(file: Path) -> Photo:
-    pixels = decode(file)
+    pixels = decode(file).colours
     if pixels.dtype != np.uint8:
         raise ValueError(f"{file} has 16 bits per colour: save it with 8")
     if min(pixels.shape[:2]) < SMALLEST:
         raise ValueError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels: at least {SMALLEST} on each side are needed")
-    return np.asarray(pixels)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
 
 
 def _keep(path: Path, make: Callable[[], Photo]) -> None:
