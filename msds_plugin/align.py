@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import Weights, build_backbone
-from .deepssim import check_pair, check_source, fit_together, saliency_maps
-from .errors import check_size
+from .deepssim import fit_together, saliency_maps
+from .errors import check_pair, check_size, check_source
 from .functional import block_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Mask, Saliency, keep

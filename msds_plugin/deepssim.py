@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Weights, build_backbone
-from .errors import check_has_values, check_image
+from .errors import check_has_values, check_pair, check_source
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Mask, Saliency, keep
@@ -34,26 +34,6 @@ def fit_together(x: Tensor | Windows, y: Tensor | Windows) -> bool:
     if torch.is_grad_enabled() and x.requires_grad != y.requires_grad:
         return False  # the gradient of the one would take a way through the other as well
     return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
-
-
-def check_source(image: Tensor | Windows, name: str = "image") -> None:
-    """Raise a clear error unless ``image`` is a batch as :func:`check_image` wants it, or can be read in windows of one."""
-    if isinstance(image, Tensor) or not isinstance(image, Windows):
-        check_image(image, name)
-    elif len(image.shape) != 4 or image.shape[1] != 3 or image.shape[0] == 0:
-        raise ValueError(f"{name} must be RGB of shape (N, 3, H, W), got {tuple(image.shape)}")
-
-
-def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
-    """Raise a clear error unless two batches can be compared image by image; their sizes may differ."""
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.device != y.device:
-        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
-    check_source(x, "the distorted image x")
-    check_source(y, "the reference image y")
-    if x.shape[0] != y.shape[0]:
-        raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype != y.dtype:
-        raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
 
 
 def saliency_maps(saliency: Tensor | Windows, image: Tensor | Windows) -> Tensor | Windows:

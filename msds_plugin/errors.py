@@ -110,3 +110,23 @@ def too_small(image: Tensor | Windows, fits: int, levels: int, reason: str, name
         f"{name} of {height} x {width} pixels is too small: level {fits} of {levels} would be "
         f"{height >> fits} x {width >> fits}, {reason}; {advice}"
     )
+
+
+def check_source(image: Tensor | Windows, name: str = "image") -> None:
+    """Raise a clear error unless ``image`` is a batch as :func:`check_image` wants it, or can be read in windows of one."""
+    if isinstance(image, Tensor) or not isinstance(image, Windows):
+        check_image(image, name)
+    elif len(image.shape) != 4 or image.shape[1] != 3 or image.shape[0] == 0:
+        raise ValueError(f"{name} must be RGB of shape (N, 3, H, W), got {tuple(image.shape)}")
+
+
+def check_pair(x: Tensor | Windows, y: Tensor | Windows) -> None:
+    """Raise a clear error unless two batches can be compared image by image; their sizes may differ."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.device != y.device:
+        raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
+    check_source(x, "the distorted image x")
+    check_source(y, "the reference image y")
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"x has {x.shape[0]} images and y has {y.shape[0]}: one reference per distorted image is needed")
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype != y.dtype:
+        raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone
+from .errors import check_pair
 from .functional import halve
 from .spans import spans
 from .windows import Windows, as_windows, halvings
@@ -94,15 +95,13 @@ def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows,
     Returns:
         (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float64: they can be large and nearly equal.
     """
-    from .deepssim import check_pair
-    from .multiscale import MultiScale
-
-    single = metric.metric if isinstance(metric, MultiScale) else metric
+    pyramid = getattr(metric, "fusion", None)  # of a metric on several levels
+    single = metric if pyramid is None else cast("MultiScale", metric).metric
     if not hasattr(single, "backbone") or getattr(single, "kind", None) not in ("deepssim", "deepssim-lite"):
         raise TypeError(f"{type(single).__name__} compares no Gram matrices: maps are for DeepSSIM, MSDS and their -lite forms")
     single = cast("DeepSSIM | DeepSSIMLite", single)
     check_pair(x, y)
-    weights = metric.fusion.double().tolist() if isinstance(metric, MultiScale) else [1.0]
+    weights = [1.0] if pyramid is None else pyramid.double().tolist()
     images = [_levels(image, len(weights), single.tile is not None) for image in (x, y)]
     parts: list[list[Tensor]] = [[], []]
     for level, weight in enumerate(weights):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import Weights
-from .deepssim import DeepSSIM, DeepSSIMLite, check_pair, check_source, saliency_maps
-from .errors import check_has_values, check_size, too_small, values_unchecked
+from .deepssim import DeepSSIM, DeepSSIMLite, saliency_maps
+from .errors import check_has_values, check_pair, check_size, check_source, too_small, values_unchecked
 from .functional import check_levels, fuse, normalise_fusion, pyramid
 from .fusion_file import FusionFile, FusionFileError
 from .representation import Representation, check_comparable

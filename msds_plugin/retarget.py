@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from .align import smooth_halve
 from .backbones import Weights, build_backbone
-from .deepssim import check_pair, check_source, saliency_maps
-from .errors import check_size
+from .deepssim import saliency_maps
+from .errors import check_pair, check_size, check_source
 from .functional import global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency, keep

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from msds_plugin.adapters.results import salvage
+from msds_plugin.adapters.results import rescue as salvage
 from msds_plugin.adapters.results.files import replace_file
 from msds_plugin.adapters.results.keys import pair_key
 from msds_plugin.adapters.results.store import Outcome, Results, ResultsFileError, ResultsInUseError, ResultsWriteError

@@ -10,7 +10,6 @@ import typer
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.cli import train as command
 from msds_plugin.adapters.training import from_opinions, load_twoafc, spips, train_spips
-from msds_plugin.spips import maps
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner

@@ -55,8 +55,8 @@ def robustness(
     Rank says whether a deformed image is still ordered by its damage, penalty whether a deformation that nobody minds costs
     more than damage. Images and scores are kept: start again after a stop, and only what is missing is made.
 
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129 stopped by Ctrl-C,
-    SIGTERM or SIGHUP.
+    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129
+    stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from ..results.tables import check_output, write_table
     from ..robustness import run_robustness, summarise

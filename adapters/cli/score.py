@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.videos import VIDEO_SUFFIXES
 from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
 from .stop import exit_code, stoppable
 from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
+from .video import video
 
 if TYPE_CHECKING:
     from ..common.scorer import Scorer
@@ -51,6 +53,18 @@ def score(
     fusion: Annotated[
         Path | None, typer.Option(help="File with the weights of the levels, as msds fit wrote it, for the metric it names.")
     ] = None,
+    saliency: Annotated[
+        str | None,
+        typer.Option(help="Compare what people look at: gbvs, spectral or features; for the metrics of msds_plugin."),
+    ] = None,
+    saliency_threshold: Annotated[
+        float | None, typer.Option(help="A pixel counts where its saliency is above this. [default: 0.25 with --saliency]")
+    ] = None,
+    map: Annotated[
+        Path | None, typer.Option("--map", help="Folder for pictures of where the images differ, by DeepSSIM and MSDS.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
@@ -71,15 +85,25 @@ def score(
     """Score distorted images beside their references.
 
     Two files; two folders, matched by file name, by what a common prefix or suffix leaves of it (cat.png with cat_x4.png) or,
-    if no names agree, by sorted order; or one reference file with a folder of distorted images. The output file is replaced in one step at the end, also if you press Ctrl-C. Until every score is there
-    they are kept in a hidden file beside it, so that the same command goes on where it stopped.
+    if no names agree, by sorted order; or one reference file with a folder of distorted images; two videos, as
+    msds video does. The output file is replaced in one step at the end, also if you press Ctrl-C. Until every
+    score is there they are kept in a hidden file beside it, so that the same command goes on where it stopped.
 
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
     130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
+    metric = _with_saliency(metric, saliency, saliency_threshold)
+    if engine != "local":
+        _on_ray(engine, reference, distorted, metric, output, address, workers)
+        return
+    if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
+        video(reference, distorted, metric, output=output, device=device)
+        return
+
     import torch
 
     from ..images.pairs import match
+    from ..maps import write_maps
     from ..results.store import Results, ResultsWriteError
     from ..results.tables import check_output
     from ..scoring.scored import Scored, store_beside
@@ -93,6 +117,8 @@ def score(
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
+        if map is not None:
+            write_maps([], scorers, map)  # says at once if no metric has maps
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
     with kept:
         with setup(), clean_stdout():
@@ -123,8 +149,42 @@ def score(
                 unkept = unkept or (None if output is None else _write(scored, output, kept))
         except KeyboardInterrupt as error:
             stopped = error
+        if map is not None and stopped is None and unkept is None:
+            failed = {path for path, *_ in scored.failures}
+            with setup(), clean_stdout():
+                drawn = list(write_maps([pair for pair in scored.pairs if pair.distorted not in failed], scorers, map))
+            say(f"Maps are in {map}: {len(drawn)}")
         _finish(scored, output, stopped, unkept)
     if matching.unscored and not allow_unmatched:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _with_saliency(metrics: list[str], saliency: str | None, threshold: float | None) -> list[str]:
+    """The metrics with the option that ``--saliency`` stands for."""
+    if saliency is None:
+        return metrics
+    return [f"{metric},saliency={saliency},saliency_threshold={0.25 if threshold is None else threshold}" for metric in metrics]
+
+
+def _on_ray(
+    engine: str,
+    reference: Path,
+    distorted: Path,
+    metric: list[str],
+    output: Path | None,
+    address: str | None,
+    workers: int | None,
+) -> None:
+    from ..ray import score as score_on_ray
+
+    with setup(), clean_stdout():
+        if engine != "ray":
+            raise ValueError(f"--engine is local or ray, not {engine}")
+        if output is None:
+            raise ValueError("--engine ray needs --output, a folder that every node sees")
+        done = score_on_ray((reference, distorted), metric, output, workers=workers or 2, address=address)
+    say(f"{done.pairs} pairs are in {output}, {done.failed} without all scores")
+    if done.failed:
         raise typer.Exit(INCOMPLETE)
 
 

@@ -1,9 +1,8 @@
-"""What can still be read of a damaged results file: ``python -m msds_plugin.adapters.results.salvage OLD NEW``."""
+"""What can still be read of a damaged results file."""
 
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -61,25 +60,3 @@ def _until_damage(db: sqlite3.Connection, query: str) -> Iterator[_Score]:
         yield from db.execute(query)
     except sqlite3.Error:
         return
-
-
-def main(old: str, new: str) -> None:
-    """Write what can be read of ``old`` to ``new``."""
-    import json
-
-    from .store import Outcome, Results
-
-    if Path(new).exists():
-        sys.exit(f"{new} is there already: choose another name")
-    found = salvage(Path(old))
-    with Results(new) as results:
-        for name, identity, *row in found:
-            number = results.metric(name, json.loads(identity))
-            results.add([Outcome(number, *row)])
-    print(f"{len(found)} scores are in {new}")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    main(*sys.argv[1:])

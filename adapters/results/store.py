@@ -142,7 +142,7 @@ class Results:
         readable = len(salvage(self.path))
         return ResultsFileError(
             f"{self.path} is damaged ({reason}). {readable} of its scores can still be read; to save them in a new file: "
-            f"python -m msds_plugin.adapters.results.salvage {self.path} NEW. Or choose another name to start afresh"
+            f"python -m msds_plugin.adapters.results.rescue {self.path} NEW. Or choose another name to start afresh"
         )
 
     def metric(self, name: str, identity: Mapping[str, Any]) -> int:

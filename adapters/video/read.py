@@ -11,9 +11,9 @@ from typing import Any
 import numpy.typing as npt
 
 from ...errors import MissingDependencyError
+from ..common.videos import VIDEO_SUFFIXES
 
 #: What counts as a video by its name.
-SUFFIXES = frozenset({".mp4", ".m4v", ".mkv", ".mov", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".y4m"})
 
 
 class VideoFileError(ValueError):
@@ -46,7 +46,7 @@ def _av() -> Any:
 
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether the name is that of a video file."""
-    return Path(path).suffix.lower() in SUFFIXES
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Any, Any]:

@@ -12,8 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..deepssim import check_pair, check_source
-from ..errors import values_unchecked
+from ..errors import check_pair, check_source, values_unchecked
 from ..functional import normalise_fusion
 from ..representation import Representation, check_comparable
 from ..windows import Windows

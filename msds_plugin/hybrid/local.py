@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..deepssim import check_pair
-from ..errors import check_size
+from ..errors import check_pair, check_size
 from ..windows import Windows
 
 __all__ = ["blocks", "check_local", "luma_chroma", "read_padded", "similarity_deficit"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import Weights, build_backbone
-from ..deepssim import check_pair
+from ..errors import check_pair
 from ..weights import load
 from .maps import THUMBNAIL, feature_map, psnr_map, ssim_maps
 from .weights_file import load_weights
