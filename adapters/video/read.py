@@ -13,7 +13,6 @@ import numpy.typing as npt
 from ...errors import MissingDependencyError
 from ..common.videos import VIDEO_SUFFIXES
 
-#: What counts as a video by its name.
 
 
 class VideoFileError(ValueError):
