@@ -36,8 +36,11 @@ def attach() -> None:
 
 
 def _attach_to(toolkit: ModuleType) -> None:
+    room = f"{__name__}.{toolkit.__name__}"
+    if room in sys.modules and not hasattr(sys.modules[room], "attach"):
+        return  # it is what imports the toolkit, and attaches itself when that is done
     try:
-        import_module(f"{__name__}.{toolkit.__name__}").attach()
+        import_module(room).attach()
     except Exception as error:  # whatever keeps our metrics out must not keep the toolkit from being imported
         warnings.warn(
             f"the metrics of msds_plugin cannot be registered in {toolkit.__name__} ({type(error).__name__}: {error})",

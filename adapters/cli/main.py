@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 from .stop import catch_signals, exit_code
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     if sys.platform == "linux":
         # Huge pages for torch's large maps: page faults are a third of the time of a large image. Read when torch is loaded.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"  # no line of source
     try:
         from .app import app
 

@@ -14,3 +14,5 @@ __all__ = ["DeepSSIMLoss", "MSDSLoss", "MetricLoss", "MultiScale", "attach", "de
 def __getattr__(name: str) -> Any:
     """The functions and losses of metrics that were registered, for imports and for pickle."""
     return getattr(_metric, name)
+
+attach()

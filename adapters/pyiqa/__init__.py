@@ -4,3 +4,5 @@ from ..common.borrow import lend
 from .metric import PyiqaMetric, attach
 
 __all__ = ["PyiqaMetric", "attach", "lend"]
+
+attach()
