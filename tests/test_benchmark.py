@@ -18,6 +18,7 @@ from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.common.names import parse_metric
 from msds_plugin.adapters.common.scorer import Scorer
+from msds_plugin.adapters.images import Reading
 from msds_plugin.adapters.results.store import Outcome, Results, ResultsWriteError
 from msds_plugin.adapters.scoring import keeping
 from msds_plugin.adapters.scoring.identity import identity
@@ -150,7 +151,7 @@ def test_versions_of_every_package_that_computes_tell_scores_apart():
     pytest.importorskip("pyiqa")
     made = create_scorer("ms-ssim", "cpu", levels=2)
     wrapped = nn.Sequential(made.module)  # as msds fit wraps it
-    assert {"pyiqa", "msds-plugin"} <= identity(replace(made, module=wrapped), "ms-ssim", False)["versions"].keys()
+    assert {"pyiqa", "msds-plugin"} <= identity(replace(made, module=wrapped), "ms-ssim", False, Reading())["versions"].keys()
 
 
 def test_a_changed_image_is_scored_again(data, tmp_path):

@@ -259,7 +259,7 @@ def test_a_metric_of_pyiqa_on_a_pyramid(folders: tuple[Path, Path], name: str) -
 def test_folders_that_cannot_be_matched(folders: tuple[Path, Path]) -> None:
     (folders[1] / "photo0.png").unlink()
     for path in folders[1].iterdir():
-        path.rename(path.with_stem(f"{path.stem}_noisy"))
+        path.rename(path.with_stem(f"noisy{len(path.stem)}{path.stem[-1]}_of"))
     result = run("score", *FAST, "-r", folders[0], "-d", folders[1])
     assert result.exit_code == 2
     assert "no two names agree, and 3 reference images" in result.stderr

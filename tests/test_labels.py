@@ -57,13 +57,13 @@ def test_names_are_text(tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (",d4.png,1.4", "line 6: no reference"),
-        ("r4.png,,1.4", "line 6: no distorted"),
-        ("r4.png,d4.png,", "line 6: 2 fields"),
+        (",d4.png,1.4", "line 6 has no reference"),
+        ("r4.png,,1.4", "line 6 has no distorted"),
+        ("r4.png,d4.png,", "line 6 has no score"),
         ("r4.png,d4.png,many", "score in lines 6"),
         ("r4.png,d4.png,inf", "score in lines 6"),
-        ("r4.png,d4.png,1.4,more", "line 6: 4 fields"),
-        ("r4.png,d4.png", "line 6: 2 fields"),
+        ("r4.png,d4.png,1.4,more", "line 6 has 4 fields"),
+        ("r4.png,d4.png", "line 6 has no score"),
         ("r1.png,d1.png,4.4", "line 6 twice"),
     ],
 )

@@ -144,9 +144,7 @@ def test_the_command_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
     assert one.exit_code == 0, one.output
     assert "TID2013" in one.stdout
     assert "Published and measured" in (tmp_path / "report/report.md").read_text()
-    monkeypatch.setattr(
-        "msds_plugin.adapters.benchmark.runner.score_pairs", lambda *args, **kwargs: pytest.fail("scored again")
-    )
+    monkeypatch.setattr("msds_plugin.adapters.scoring.keeping.score_pairs", lambda *args, **kwargs: pytest.fail("scored again"))
     again = CliRunner().invoke(app, [*arguments, "--dataset", "tid2013"])
     assert again.stdout == one.stdout
     rest = CliRunner().invoke(app, arguments)

@@ -67,7 +67,7 @@ def test_identical_is_exactly_one(metric, photographs):
 def test_losing_what_is_salient_costs_more(metric, photographs):
     y = photographs[0].clone()
     kept = metric(y[..., 64:], y)
-    everywhere = torch.zeros(1, 1, 256, 256)
+    everywhere = torch.zeros(1, 1, *y.shape[-2:])
     everywhere[..., :64] = 1
     assert metric(y[..., 64:], y, everywhere) < kept < 1
 

@@ -98,7 +98,7 @@ class TestMaps:
 
 def test_gbvs_hardly_depends_on_the_size(photographs):
     small = torch.nn.functional.avg_pool2d(photographs[2], 2)
-    assert torch.corrcoef(torch.stack([gbvs(photographs[2]).flatten(), gbvs(small).flatten()]))[0, 1] > 0.98
+    assert torch.corrcoef(torch.stack([gbvs(photographs[2]).flatten(), gbvs(small).flatten()]))[0, 1] > 0.97
 
 
 def test_feature_energy_finds_what_there_is(lite0):

@@ -35,8 +35,8 @@ def choices(photographs, tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     for number in range(120):
         scene = np.random.default_rng(number // 4)
-        top, left = scene.integers(0, 256 - 48, 2)
         photograph = photographs[scene.integers(len(photographs))]
+        top, left = scene.integers(0, min(photograph.shape[-2:]) - 48, 2)
         y = photograph[0, :, top : top + 48, left : left + 48].permute(1, 2, 0).numpy()
         first, second = (float(np.exp(rng.uniform(*np.log(STRENGTHS)))) for _ in range(2))
         save(y, root / f"ref/{number:03d}.png")
@@ -182,7 +182,7 @@ def test_the_command(choices, tmp_path, monkeypatch):
     app = typer.Typer()
     app.command()(command.train)
     monkeypatch.setattr(
-        command, "train_spips", lambda data, out, backbone, _, *rest: train_spips(data, out, backbone, None, *rest)
+        spips, "train_spips", lambda data, out, backbone, _, *rest: train_spips(data, out, backbone, None, *rest)
     )
     arguments = ["--twoafc", str(choices), "-o", str(tmp_path / "x.safetensors"), "--backbone", "alexnet", "--epochs", "1"]
     done = CliRunner().invoke(app, arguments)

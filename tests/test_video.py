@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from msds_plugin.adapters.cli import app
+from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.scoring.scorers import create_scorer
 from msds_plugin.adapters.video import VideoFileError, pool, probe, score_video
 from typer.testing import CliRunner

@@ -140,7 +140,7 @@ class TestSaliency:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_map_that_says_nothing(self, kind, tile, pair):
         maps = self.maps(kind, pair[0])
-        message = "not finite" if kind in ("nan", "one nan", "infinite") else "nowhere above the threshold 0,"
+        message = "NaN or infinite" if kind in ("nan", "one nan", "infinite") else "nowhere above the threshold of 0,"
         for metric in (DeepSSIM("alexnet", None, "relu2", tile=tile), MSDS(2, backbone="alexnet", weights=None, tile=tile)):
             for call in (
                 lambda metric=metric: metric(*pair, maps, maps),
@@ -167,7 +167,7 @@ class TestSaliency:
     def test_above_the_threshold(self, pair):
         metric = DeepSSIM("alexnet", None, "relu2", saliency_threshold=0.5)
         maps = torch.full((2, *pair[0].shape[-2:]), 0.5)
-        with pytest.raises(ValueError, match=r"image 0 is nowhere above the threshold 0.5"):
+        with pytest.raises(ValueError, match=r"nowhere above the threshold of 0.5"):
             metric(*pair, maps, maps)
         assert (metric(*pair, maps + 0.1, maps + 0.1) < 1).all()
 

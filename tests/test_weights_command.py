@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from msds_plugin.adapters.cli import app
+from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.weights import files, inventory, put_in_place
 from typer.testing import CliRunner
 

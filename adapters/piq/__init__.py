@@ -15,4 +15,5 @@ def __getattr__(name: str) -> Any:
     """The functions and losses of metrics that were registered, for imports and for pickle."""
     return getattr(_metric, name)
 
+
 attach()

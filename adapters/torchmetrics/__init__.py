@@ -1,7 +1,31 @@
 """The registered metrics as ``torchmetrics.Metric``, and any full-reference metric of pyiqa and piq by its name."""
 
-from .functional import deepssim, deepssim_fast, deepssim_lite, full_reference, msds, msds_fast, msds_lite
-from .metric import MSDS, DeepSSIM, DeepSSIMFast, DeepSSIMLite, FullReference, MSDSFast, MSDSLite
+from .functional import (
+    deepssim,
+    deepssim_fast,
+    deepssim_lite,
+    full_reference,
+    msds,
+    msds_align,
+    msds_fast,
+    msds_hybrid,
+    msds_lite,
+    msds_lite_fast,
+    msds_retarget,
+)
+from .metric import (
+    MSDS,
+    DeepSSIM,
+    DeepSSIMFast,
+    DeepSSIMLite,
+    FullReference,
+    MSDSAlign,
+    MSDSFast,
+    MSDSHybrid,
+    MSDSLite,
+    MSDSLiteFast,
+    MSDSRetarget,
+)
 
 __all__ = [
     "MSDS",
@@ -9,13 +33,21 @@ __all__ = [
     "DeepSSIMFast",
     "DeepSSIMLite",
     "FullReference",
+    "MSDSAlign",
     "MSDSFast",
+    "MSDSHybrid",
     "MSDSLite",
+    "MSDSLiteFast",
+    "MSDSRetarget",
     "deepssim",
     "deepssim_fast",
     "deepssim_lite",
     "full_reference",
     "msds",
+    "msds_align",
     "msds_fast",
+    "msds_hybrid",
     "msds_lite",
+    "msds_lite_fast",
+    "msds_retarget",
 ]

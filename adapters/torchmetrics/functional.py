@@ -58,3 +58,23 @@ def msds_lite(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] 
 def msds_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
     """MSDS-Fast of one batch, higher is better."""
     return full_reference(preds, target, "msds-fast", reduction, **options)
+
+
+def msds_lite_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+    """MSDS-Fast of one batch, higher is better."""
+    return full_reference(preds, target, "msds-lite-fast", reduction, **options)
+
+
+def msds_hybrid(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+    """MSDS-Fast of one batch, higher is better."""
+    return full_reference(preds, target, "msds-hybrid", reduction, **options)
+
+
+def msds_align(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+    """MSDS-Fast of one batch, higher is better."""
+    return full_reference(preds, target, "msds-align", reduction, **options)
+
+
+def msds_retarget(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+    """MSDS-Fast of one batch, higher is better."""
+    return full_reference(preds, target, "msds-retarget", reduction, **options)

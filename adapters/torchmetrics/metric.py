@@ -11,7 +11,19 @@ from torchmetrics.utilities import dim_zero_cat
 
 from .held import Held
 
-__all__ = ["MSDS", "DeepSSIM", "DeepSSIMFast", "DeepSSIMLite", "FullReference", "MSDSFast", "MSDSLite"]
+__all__ = [
+    "MSDS",
+    "DeepSSIM",
+    "DeepSSIMFast",
+    "DeepSSIMLite",
+    "FullReference",
+    "MSDSAlign",
+    "MSDSFast",
+    "MSDSHybrid",
+    "MSDSLite",
+    "MSDSLiteFast",
+    "MSDSRetarget",
+]
 
 
 class FullReference(Metric):
@@ -163,3 +175,39 @@ class MSDSFast(FullReference):
 
     def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
         super().__init__("msds-fast", reduction, **options)
+
+
+class MSDSLiteFast(FullReference):
+    """MSDS-Lite on EfficientNet-Lite0, lower is better: a training loss."""
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
+        super().__init__("msds-lite-fast", reduction, **options)
+
+
+class MSDSHybrid(FullReference):
+    """MSDS, HaarPSI and MDSI in one score for aligned pairs, higher is better."""
+
+    plot_upper_bound = 1.0
+
+    def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
+        super().__init__("msds-hybrid", reduction, **options)
+
+
+class MSDSAlign(FullReference):
+    """For displaced content, higher is better; see :class:`msds_plugin.MSDSAlign`."""
+
+    plot_upper_bound = 1.0
+
+    def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
+        super().__init__("msds-align", reduction, **options)
+
+
+class MSDSRetarget(FullReference):
+    """For retargeting and cropping, higher is better; see :class:`msds_plugin.MSDSRetarget`."""
+
+    plot_upper_bound = 1.0
+
+    def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
+        super().__init__("msds-retarget", reduction, **options)

@@ -14,7 +14,6 @@ from ...errors import MissingDependencyError
 from ..common.videos import VIDEO_SUFFIXES
 
 
-
 class VideoFileError(ValueError):
     """A video file that cannot be read, or no further."""
 
