@@ -33,9 +33,49 @@ def read_image(path: Path, mode: str = "RGB") -> Tensor:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
+#: What takes long by nature, by the beginning of its name: new interpreters and signals, VGG16 in float64, whole networks.
+#: Each has a quicker relative in the default run.
+LONG = (
+    "test_processes.py::",
+    "test_align.py::test_gradient_in_tiles_is_that_of_the_whole",
+    "test_align.py::test_tiles_are_the_whole",
+    "test_cli.py::test_progress_is_shown_on_stderr_only",
+    "test_docs.py::test_page_runs_as_printed[docs/alignment",
+    "test_docs.py::test_page_runs_as_printed[docs/robustness",
+    "test_docs.py::test_page_runs_as_printed[docs/study",
+    "test_golden.py::test_vgg16_in_float64[parrots",
+    "test_golden.py::test_vgg16_in_float64[shutters",
+    "test_hybrid.py::test_gradients",
+    "test_metrics.py::TestCompile::test_few_graphs_for_many_sizes",
+    "test_metrics.py::TestGradients::test_gradcheck_in_float64[msds",
+    "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[ckdn",
+    "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[deepdc",
+    "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[dmm",
+    "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[lpips-vgg+",
+    "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[stlpips-vgg",
+    "test_notebook.py::test_the_proposed_patch",
+    "test_pieces.py::test_every_layer_as_on_the_whole_image[vgg16",
+    "test_results.py::test_a_damaged_file_says_what_can_be_saved[0.",
+    "test_robustness.py::test_strength_zero_is_the_identity[seam",
+    "test_tiling.py::test_equal_to_the_whole_image[size0-vgg16",
+    "test_tiling.py::test_gradients[cpu-vgg16",
+    "test_tiling.py::test_margins_are_not_larger_than_needed",
+    "test_tiling.py::test_margins_suffice_where_no_tile_sees_the_whole_image",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[deepssim-lite",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[deepssim]",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[msds-align",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[msds-lite",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[msds-retarget",
+    "test_torchmetrics.py::test_functional_class_and_accumulation_agree[msds]",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the fixture ``shared`` is marked ``shared``, and what is marked so is skipped where the material is absent."""
+    """Mark what is long as ``slow``, and what uses the fixture ``shared`` as ``shared``."""
     for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(LONG):
+            item.add_marker("slow")
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("shared")
 

@@ -64,7 +64,7 @@ def test_concentration_is_the_equilibrium_of_its_chain(height, width):
 @pytest.mark.parametrize("method", [gbvs, spectral_residual])
 class TestMaps:
     def test_in_range_detached_and_the_same_again(self, method, photographs):
-        image = photographs[0].requires_grad_()
+        image = photographs[0].clone().requires_grad_()
         found = method(image)
         assert found.dtype == torch.float32
         assert not found.requires_grad
