@@ -32,7 +32,6 @@ def read_image(path: Path, mode: str = "RGB") -> Tensor:
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
 #: What takes long by nature, by the beginning of its name: new interpreters and signals, VGG16 in float64, whole networks.
 #: Each has a quicker relative in the default run.
 LONG = (
