@@ -90,4 +90,5 @@ class Markdown(Extension):
 def _markdown(text: str) -> str:
     text = re.sub(r"^( *)\.\. math:: (.*(?:\n\1 +\S.*)*)", r"\1$$\n\1\2\n\1$$", text, flags=re.MULTILINE)
     text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)  # the name of the section whose >>> is code
     return ROLE.sub(lambda role: f"`{role[1].removeprefix('msds_plugin.')}`", text)
