@@ -106,8 +106,8 @@ def test_orders_distortions_by_strength(metric, photographs, kind):
 
 
 @pytest.mark.slow
-def test_rises_along_all_jpeg_qualities(metric, photographs):
-    for y in photographs:
+def test_rises_along_all_jpeg_qualities(metric, kodak):
+    for y in kodak:
         images = torch.cat([coded(y, "JPEG", quality=quality) for quality in range(1, 101)])
         with torch.inference_mode():
             scores = torch.cat([metric(part, y.expand_as(part)) for part in images.split(10)])
