@@ -9,9 +9,8 @@ from types import ModuleType
 
 from wrapt import register_post_import_hook
 
+from .common.toolkits import TOOLKITS
 from .moved import keep_old_names
-
-TOOLKITS = ("pyiqa", "piq")
 
 _awaited: set[str] = set()
 keep_old_names()

@@ -30,7 +30,7 @@ def reproduce(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode images. [default: one per core, none for few images]")
+        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
 ) -> None:
     """Measure the published configuration (VGG16) on the data sets that are there, beside the published figures.
