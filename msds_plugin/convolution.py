@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .sharing import Original
 
@@ -77,10 +78,10 @@ def _kernel_type(x: Tensor) -> torch.dtype | None:
         or x.device.type != "cpu"
         or torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
-        or torch.autograd.forward_ad._current_level >= 0
+        or forward_ad._current_level >= 0
     ):
         return None
     if torch.is_autocast_enabled("cpu"):
