@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ImageFileError", "Picture", "Reading", "decode", "read_image", "to_tensor"]
+__all__ = ["ImageFileError", "Picture", "Reading", "decode", "decode_pair", "read_image", "size_of", "to_tensor"]
 
 _DEFAULT = Reading()
 _BYTE = Samples(8, "unsigned", 3)
@@ -83,6 +83,39 @@ def decode(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Picture
         raise ImageFileError(f"cannot read {path}: {reason or type(error).__name__}{hint(path, error)}") from error
 
 
+def decode_pair(
+    distorted: str | os.PathLike[str], reference: str | os.PathLike[str], reading: Reading = _DEFAULT
+) -> tuple[Picture, Picture]:
+    """Two files as they are compared: in sRGB where their colour profiles differ.
+
+    Raises:
+        ImageFileError: as :func:`decode`.
+        ValueError: a profile that cannot be used.
+    """
+    x, y = decode(distorted, reading), decode(reference, reading)
+    return (x, y) if x.profile == y.profile else (x.in_srgb(), y.in_srgb())
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of an image file as it is shown, of which only the header is read.
+
+    Raises:
+        Exception: whatever is wrong with the file; :func:`decode` says it in words.
+    """
+    if is_tiff(Path(path)):
+        with tifffile.TiffFile(path) as file:
+            tags = tags_of(file)
+        (width, height), orientation = tags.size, tags.orientation
+    else:
+        with _open(Path(path).read_bytes()) as image:
+            (width, height), orientation = image.size, _orientation(image)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    return None if image.format == "JXL" else image.getexif().get(0x0112)  # its decoder has turned it
+
+
 def _decode(content: bytes, reading: Reading) -> Picture:
     with whole_files_only(), _open(content) as image:
         reading.check_size(*image.size)
@@ -97,7 +130,7 @@ def _decode(content: bytes, reading: Reading) -> Picture:
             values, samples, more = _by_pillow(image, content)
             notes += more
         colours, transparent = to_colours(values, samples, reading)
-        orientation = None if image.format == "JXL" else image.getexif().get(0x0112)
+        orientation = _orientation(image)
         profile = None if INKS in notes else image.info.get("icc_profile") or None
     notes += (TRANSPARENT,) if transparent else ()
     return Picture(turn(colours, orientation), profile, notes)
