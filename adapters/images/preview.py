@@ -17,7 +17,6 @@ def preview(path: str | os.PathLike[str], side: int, reading: Reading) -> Image.
 
     Raises:
         ImageFileError: it cannot be read.
-        MissingDependencyError: a large TIFF, and rasterio is not installed.
     """
     large = open_large(path, reading)
     picture = decode(path, reading) if large is None else Picture(large.thin(2 * side), large.profile)

@@ -19,7 +19,8 @@ from .damage import check_png, whole_files_only
 from .deep import read_deep
 from .formats import hint, register_plugins
 from .samples import MAX_PIXELS, Array, ImageFileError, Reading, Samples, colour, to_colours, turn
-from .tiff import is_tiff, read_values, tags_of, upright
+from .tiff import Tags, is_tiff, tags_of
+from .tiff_parts import Parts
 
 if TYPE_CHECKING:
     import torch
@@ -183,21 +184,18 @@ def _open(content: bytes) -> Image.Image:
 def _decode_tiff(path: Path, reading: Reading) -> Picture:
     with tifffile.TiffFile(path) as file:
         tags = tags_of(file)
-        reading.check_size(*tags.size)
-        notes: tuple[str, ...] = (FRAMES,) if tags.frames > 1 else ()
-        if tags.samples is not None:
-            tags.samples.white(reading)  # before the work
-            colours, transparent = to_colours(read_values(file), tags.samples, reading)
-            notes += (TRANSPARENT,) if transparent else ()
-            return Picture(turn(colours, tags.orientation), tags.profile, notes)
-        bits, content = file.pages.first.bitspersample, upright(file)
-    if not isinstance(bits, int) or bits > 8:
-        raise ValueError(f"its colours are {tags.colours} of {bits} bits: convert it to RGB")
-    with whole_files_only(), _open(content) as image:
-        values, samples, more = _by_pillow(image, content)
-        colours, transparent = to_colours(values, samples, reading)
-        profile = None if more else tags.profile
-        return Picture(turn(colours, tags.orientation), profile, notes + more + ((TRANSPARENT,) if transparent else ()))
+        width, height = tags.size
+        reading.check_size(width, height)
+        tags.samples.white(reading)  # before the work
+        stored = Parts(file, reading.max_pixels).read((0, height), (0, width))
+    colours, transparent = to_colours(tags.unfold(stored), tags.samples, reading)
+    return Picture(turn(colours, tags.orientation), tags.profile, tiff_notes(tags, transparent))
+
+
+def tiff_notes(tags: Tags, transparent: bool) -> tuple[str, ...]:
+    """What is to be said of a TIFF."""
+    said = ((FRAMES, tags.frames > 1), (INKS, tags.inks), (TRANSPARENT, transparent))
+    return tuple(note for note, holds in said if holds)
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:

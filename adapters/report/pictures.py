@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from ...errors import MissingDependencyError
 from ..benchmark.summary import Scores, Summary
 from ..images.preview import preview
 from ..images.read import ImageFileError, Reading
@@ -116,7 +115,7 @@ def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str, reading: Rea
 def _thumbnail(path: str, reading: Reading) -> bytes:
     try:
         small = preview(path, THUMBNAIL, reading)
-    except (ImageFileError, MissingDependencyError):  # gone since, for example: no reason to lose the report
+    except ImageFileError:  # gone since, for example: no reason to lose the report
         small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
