@@ -70,8 +70,9 @@ def energies(
     """
     unique = list(dict.fromkeys(paths))
     found: dict[str, float] = {}
+    share_of = partial(_share, frequency=frequency, reading=reading or Reading())
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for path, share in zip(unique, pool.map(partial(_share, frequency=frequency, reading=reading or Reading()), unique), strict=True):
+        for path, share in zip(unique, pool.map(share_of, unique), strict=True):
             found[path] = share
             if advance is not None:
                 advance()

@@ -61,7 +61,6 @@ def train(
 
 def _data(twoafc: Path | None, csv: Path | None, root: Path | None, lower_better: bool) -> Judgements:
     from ..benchmark.datasets import load_csv
-    from ..images.samples import Reading
     from ..training.judgements import from_opinions, load_twoafc
 
     if twoafc is not None and csv is None:

@@ -106,11 +106,11 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     if is_tiff(Path(path)):
         with tifffile.TiffFile(path) as file:
             tags = tags_of(file)
-        (width, height), orientation = tags.size, tags.orientation
+        (width, height), turned = tags.size, tags.orientation >= 5
     else:
         with _open(Path(path).read_bytes()) as image:
-            (width, height), orientation = image.size, _orientation(image)
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+            (width, height), turned = image.size, (_orientation(image) or 1) >= 5
+    return (width, height) if turned else (height, width)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -94,10 +94,11 @@ class Parts:
 
     def _decode(self, index: int) -> Array:
         page = self._page
+        content: Any
         ((content, _),) = self._file.filehandle.read_segments(
             page.dataoffsets[index : index + 1], page.databytecounts[index : index + 1]
         )
-        options = {}
+        options: dict[str, Any] = {}
         if page.compression == _JPEG:
             _check_jpeg(content, page)
             options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}

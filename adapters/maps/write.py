@@ -38,9 +38,7 @@ def overlay(image: Tensor, shares: Tensor) -> Image.Image:
     return Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
-def write_maps(
-    pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, reading: Reading = _DEFAULT
-) -> Iterator[Path]:
+def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, reading: Reading = _DEFAULT) -> Iterator[Path]:
     """Write, for every pair and every metric that has maps, an overlay ``.png`` and the shares themselves, ``.npy`` float32.
 
     The files are named after the distorted image and the metric; the folder is made if need be. Sums of the shares are the

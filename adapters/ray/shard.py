@@ -21,7 +21,6 @@ from ..images.samples import Reading
 from ..scoring.engine import score_pairs
 from .pairs import Names, is_uri, open_uri
 
-
 _DEFAULT = Reading()
 
 

@@ -41,7 +41,9 @@ def inputs_of(
     return Inputs(torch.stack(maps), torch.stack(small))
 
 
-def _each(metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, reading: Reading) -> Iterator[dict[str, torch.Tensor]]:
+def _each(
+    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, reading: Reading
+) -> Iterator[dict[str, torch.Tensor]]:
     device = next(metric.backbone.parameters()).device
     for reference, distorted in pairs:
         stated = "" if reading == _DEFAULT else f" {reading.peak} {reading.background}"
