@@ -222,7 +222,7 @@ def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | No
 
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
-    if len(pairs) > 1 or matching.unmatched or " without " in matching.how:
+    if len(pairs) > 1 or matching.unmatched or matching.by_order or " without " in matching.how:
         say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
@@ -232,7 +232,10 @@ def _say_matching(matching: Matching) -> None:
         for path in matching.unmatched:
             say(f"  {path}")
     for folder, images in matching.left_out:
-        say(f"Left out: {folder} with {images} images (--recursive looks into sub-folders)")
+        if images is None:
+            say(f"Left out: {folder}, which cannot be read")
+        else:
+            say(f"Left out: {folder} with {images} image{'s' * (images != 1)} (--recursive looks into sub-folders)")
 
 
 def _show(scored: Scored, needed: bool) -> None:

@@ -18,6 +18,7 @@ from . import profiles
 from .damage import check_png, whole_files_only
 from .deep import read_deep
 from .formats import hint, register_plugins
+from .jxl import read_header
 from .samples import MAX_PIXELS, Array, ImageFileError, Reading, Samples, colour, to_colours, turn
 from .tiff import Tags, is_tiff, tags_of
 from .tiff_parts import Parts
@@ -74,8 +75,7 @@ def decode(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Picture
             range the file does not say (signed, 32 bits, floating-point) and ``reading.peak`` neither.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
+        _check_file(path)
         if is_tiff(Path(path)):
             return _decode_tiff(Path(path), reading)
         return _decode(Path(path).read_bytes(), reading)
@@ -103,6 +103,7 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         Exception: whatever is wrong with the file; :func:`decode` says it in words.
     """
+    _check_file(path)
     if is_tiff(Path(path)):
         with tifffile.TiffFile(path) as file:
             tags = tags_of(file)
@@ -113,15 +114,26 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def _has_frames(image: Image.Image, content: bytes) -> bool:
+    if image.format == "JXL":  # whose plugin does not say
+        return read_header(content).animated
+    return bool(getattr(image, "is_animated", False))
+
+
 def _orientation(image: Image.Image) -> int | None:
     return None if image.format == "JXL" else image.getexif().get(0x0112)  # its decoder has turned it
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
 
 
 def _decode(content: bytes, reading: Reading) -> Picture:
     with whole_files_only(), _open(content) as image:
         reading.check_size(*image.size)
         chunks = check_png(content) if image.format == "PNG" else set()
-        notes: tuple[str, ...] = (FRAMES,) if getattr(image, "is_animated", False) else ()
+        notes: tuple[str, ...] = (FRAMES,) if _has_frames(image, content) else ()
         deep = read_deep(content, image.format or "")
         if deep is not None:
             if b"eXIf" in chunks and "exif" not in image.info:  # it stands behind the pixels

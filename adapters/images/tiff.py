@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,9 @@ from PIL import Image
 
 from . import profiles
 from .samples import Array, Samples
+
+# What it has to say goes to a program's log if there is one, and not to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _KINDS: dict[int, Literal["unsigned", "signed", "floating-point"]] = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -61,6 +65,8 @@ def tags_of(file: tifffile.TiffFile) -> Tags:
     Raises:
         ValueError: parts of the page are not in the file, or it is of a kind that nothing here reads.
     """
+    if not len(file.pages):
+        raise ValueError("it holds no image")
     page: Any = file.pages.first
     _check_whole(page, file.filehandle.size)
     frames = sum(not (other.subfiletype & 0b101) for other in _pages(file)) if len(file.pages) > 1 else 1
