@@ -129,7 +129,10 @@ def _columns(path: Path, lines: Sequence[Line]) -> tuple[dict[str, int], Sequenc
         raise ValueError(f"{path} has two columns of the name {twice[0]}")
     if not any(key in found for key in needed):
         if len(first) < len(needed):
-            raise ValueError(f"{path} has {len(first)} columns: at least reference, distorted and score are needed")
+            raise ValueError(
+                f"{path} has {len(first)} columns: at least reference, distorted and score are needed, separated by commas, "
+                "semicolons or tabs"
+            )
         found |= dict(zip(needed, range(len(needed)), strict=True))
     missing = [key for key in needed if key not in found]
     if missing:

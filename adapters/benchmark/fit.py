@@ -83,6 +83,7 @@ def fit_fusion(
     resamples: int = statistics.RESAMPLES,
     seed: int = statistics.SEED,
     progress: Progress = no_progress,
+    **options: Any,
 ) -> FusionFit:
     """Learn one weight per pyramid level from opinion scores.
 
@@ -96,7 +97,7 @@ def fit_fusion(
         levels: 2 to 5.
         folds: at least 2, at most as many as there are references; None for one per reference (leave one reference out).
         results: file that keeps the scores of each level (:class:`results.Results`); None to keep nothing.
-        device, batch_size, workers, progress: as for :func:`benchmark.run`.
+        device, batch_size, workers, progress, options (``reading``, ``note``): as for :func:`benchmark.run`.
         resamples, seed: of the bootstrap; the seed also divides the references into folds.
 
     Raises:
@@ -109,11 +110,11 @@ def fit_fusion(
     folds = references if folds is None else folds
     if not 2 <= folds <= references:
         raise ValueError(f"folds must be 2 to the number of references, {references} in {data.name}, got {folds}")
-    name, options = parse_metric(metric)
-    if {"levels", "fusion", "learn_fusion"} & options.keys():
+    name, own = parse_metric(metric)
+    if {"levels", "fusion", "learn_fusion"} & own.keys():
         raise ValueError(f"{metric!r}: give the number of levels apart from the metric, and no weights: they are learned")
     scorer, whole = _multiscale(metric, levels, device)
-    made = run(_level_scorers(scorer, whole), [data], results, scorer.device, False, batch_size, workers, progress)
+    made = run(_level_scorers(scorer, whole), [data], results, scorer.device, False, batch_size, workers, progress, **options)
     rows = _usable(made.scores.table, levels)
     if rows["reference"].nunique() < folds:
         raise ValueError(_too_few(rows, folds, made.scores.failures))

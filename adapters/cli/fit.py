@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .datasets import datasets_of
+from .reading import reads_images
 from .stop import exit_code
 from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.fit import FusionFit
+    from ..images.samples import Reading
 
 
+@reads_images
 def fit(
     metric: Annotated[
         str,
@@ -44,6 +47,8 @@ def fit(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Learn the weights of a multiscale metric's levels from opinion scores, and say what they are worth.
 
@@ -79,6 +84,8 @@ def fit(
                     workers,
                     seed=seed,
                     progress=progress,
+                    reading=reading,
+                    note=say,
                 )
                 made.file.save(output)
         except NotKeptError as error:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .reading import reads_images
 from .terminal import INCOMPLETE, clean_stdout, say, setup
 
+if TYPE_CHECKING:
+    from ..images.samples import Reading
 
+
+@reads_images
 def score_on_ray(
     pairs: Annotated[str, typer.Argument(help="List (.csv, .parquet) with columns reference and distorted; path or URI.")],
     metric: Annotated[list[str], typer.Option("--metric", "-m", help="Metric by name; may be given several times.")],
@@ -19,6 +24,8 @@ def score_on_ray(
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, or a part of one.")] = 0,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs of one file.")] = 1000,
+    *,
+    reading: Reading,
 ) -> None:
     """Score a list of pairs on a Ray cluster; started again, it computes only what is missing.
 
@@ -40,6 +47,7 @@ def score_on_ray(
             gpus=gpus,
             address=address,
             on_progress=report,
+            reading=reading,
         )
     print(f"{done.pairs}\t{done.failed}\t{done.computed}")
     if done.failed:

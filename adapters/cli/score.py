@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.videos import VIDEO_SUFFIXES
-from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
+from .reading import reads_images
 from .stop import exit_code, stoppable
 from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
 from .video import video
@@ -21,6 +21,7 @@ from .video import video
 if TYPE_CHECKING:
     from ..common.scorer import Scorer
     from ..images.pairs import Matching
+    from ..images.samples import Reading
     from ..results.store import Results
     from ..scoring.scored import Scored
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 
 
+@reads_images
 def score(
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference image, or a folder of them.")],
     distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted image, or a folder of them.")],
@@ -72,15 +74,14 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
-    peak: Annotated[float | None, PEAK] = None,
-    background: Annotated[str, BACKGROUND] = "white",
-    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
     ] = False,
     allow_unmatched: Annotated[
         bool, typer.Option("--allow-unmatched", help="Exit with 0 also if distorted images have no reference.")
     ] = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Score distorted images beside their references.
 
@@ -94,7 +95,7 @@ def score(
     """
     metric = _with_saliency(metric, saliency, saliency_threshold)
     if engine != "local":
-        _on_ray(engine, reference, distorted, metric, output, address, workers)
+        _on_ray(engine, reference, distorted, metric, output, address, workers, reading)
         return
     if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
         video(reference, distorted, metric, output=output, device=device)
@@ -112,13 +113,12 @@ def score(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        reading = reading_of(peak, background, max_pixels)
         matching = match(reference, distorted, recursive)
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
         if map is not None:
-            write_maps([], scorers, map)  # says at once if no metric has maps
+            write_maps([], scorers, map, reading)  # says at once if no metric has maps
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
     with kept:
         with setup(), clean_stdout():
@@ -152,7 +152,7 @@ def score(
         if map is not None and stopped is None and unkept is None:
             failed = {path for path, *_ in scored.failures}
             with setup(), clean_stdout():
-                drawn = list(write_maps([pair for pair in scored.pairs if pair.distorted not in failed], scorers, map))
+                drawn = list(write_maps([pair for pair in scored.pairs if pair.distorted not in failed], scorers, map, reading))
             say(f"Maps are in {map}: {len(drawn)}")
         _finish(scored, output, stopped, unkept)
     if matching.unscored and not allow_unmatched:
@@ -174,6 +174,7 @@ def _on_ray(
     output: Path | None,
     address: str | None,
     workers: int | None,
+    reading: Reading,
 ) -> None:
     from ..ray import score as score_on_ray
 
@@ -182,7 +183,7 @@ def _on_ray(
             raise ValueError(f"--engine is local or ray, not {engine}")
         if output is None:
             raise ValueError("--engine ray needs --output, a folder that every node sees")
-        done = score_on_ray((reference, distorted), metric, output, workers=workers or 2, address=address)
+        done = score_on_ray((reference, distorted), metric, output, workers=workers or 2, address=address, reading=reading)
     say(f"{done.pairs} pairs are in {output}, {done.failed} without all scores")
     if done.failed:
         raise typer.Exit(INCOMPLETE)
@@ -221,7 +222,7 @@ def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | No
 
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
-    if len(pairs) > 1 or matching.unmatched or " without " in matching.how:
+    if len(pairs) > 1 or matching.unmatched or matching.by_order or " without " in matching.how:
         say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
@@ -231,7 +232,10 @@ def _say_matching(matching: Matching) -> None:
         for path in matching.unmatched:
             say(f"  {path}")
     for folder, images in matching.left_out:
-        say(f"Left out: {folder} with {images} images (--recursive looks into sub-folders)")
+        if images is None:
+            say(f"Left out: {folder}, which cannot be read")
+        else:
+            say(f"Left out: {folder} with {images} image{'s' * (images != 1)} (--recursive looks into sub-folders)")
 
 
 def _show(scored: Scored, needed: bool) -> None:

@@ -9,13 +9,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from .reading import reads_images
 from .stop import exit_code, stoppable
 from .terminal import clean_stdout, say, setup
 
 if TYPE_CHECKING:
+    from ..images.samples import Reading
     from ..training.judgements import Judgements
 
 
+@reads_images
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
@@ -29,6 +32,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for features. [default: beside the output]")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    *,
+    reading: Reading,
 ) -> None:
     """Train a metric on what people said. Start again after a stop, and it goes on where it was."""
     from ..training.spips import train_spips
@@ -46,7 +51,7 @@ def train(
                         tasks[what] = bar.add_task(what, total=of)
                     bar.update(tasks[what], completed=done)
 
-                made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, device, step)
+                made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, device, step, reading)
     except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(exit_code(error)) from None

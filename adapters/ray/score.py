@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MissingDependencyError
+from ..images.samples import Reading
 from .pairs import read_pairs, shards
 from .shard import Done, write_shard
 
@@ -33,17 +34,20 @@ class Progress:
 class _Actor:
     """Holds the metrics, on one core unless more are asked for."""
 
-    def __init__(self, metrics: Sequence[str], device: str | None, options: dict[str, Any], threads: int) -> None:
+    def __init__(
+        self, metrics: Sequence[str], device: str | None, options: dict[str, Any], threads: int, reading: Reading
+    ) -> None:
         import torch
 
         from ..scoring.scorers import create_scorers
 
         torch.set_num_threads(threads)
         self.metrics = list(metrics)
+        self.reading = reading
         self.scorers = create_scorers(metrics, device, **options)
 
     def run(self, pairs: Sequence[tuple[str, str]], folder: str) -> Done:
-        return write_shard(pairs, self.scorers, self.metrics, folder)
+        return write_shard(pairs, self.scorers, self.metrics, folder, self.reading)
 
     def pid(self) -> int:
         return os.getpid()
@@ -68,6 +72,7 @@ def score(
     gpus: float = 0,
     address: str | None = None,
     device: str | None = None,
+    reading: Reading | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Progress:
@@ -88,6 +93,7 @@ def score(
         cpus, gpus: what each actor takes; it computes in ``cpus`` threads.
         address: of the cluster; None for one that is running, or else a local one.
         device: None for the GPU if the actor has one.
+        reading: what the image files do not say: see :class:`Reading`.
         on_progress: called after each shard.
         options: ``backbone``, ``weights``, ... as for ``create_scorers``.
 
@@ -107,7 +113,8 @@ def score(
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
     actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(_Actor)
-    actors = [actor.remote(list(metrics), device or (None if gpus else "cpu"), options, cpus) for _ in range(workers)]
+    chosen = device or (None if gpus else "cpu")
+    actors = [actor.remote(list(metrics), chosen, options, cpus, reading or Reading()) for _ in range(workers)]
     target = str(Path(folder).resolve())
     progress = Progress()
     in_flight: dict[Any, Any] = {}

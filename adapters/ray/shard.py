@@ -17,8 +17,11 @@ from pyarrow import parquet
 
 from ..common.scorer import Scorer
 from ..images.pairs import Pair
+from ..images.samples import Reading
 from ..scoring.engine import score_pairs
 from .pairs import Names, is_uri, open_uri
+
+_DEFAULT = Reading()
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,23 @@ class Done:
     computed: int
 
 
-def shard_name(pairs: Sequence[Names], metrics: Sequence[str]) -> str:
-    """The name of a shard's file: by its content, so that the same pairs and metrics find the same file again."""
-    text = json.dumps([list(map(list, pairs)), list(metrics)])
+def shard_name(pairs: Sequence[Names], metrics: Sequence[str], reading: Reading = _DEFAULT) -> str:
+    """The name of a shard's file: by its content, so that the same pairs, metrics and reading find the same file again."""
+    stated = [] if reading == _DEFAULT else [reading.peak, reading.background]
+    text = json.dumps([list(map(list, pairs)), list(metrics), *stated])
     return f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
 
 
-def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], metrics: Sequence[str], folder: str) -> Done:
+def write_shard(
+    pairs: Sequence[Names], scorers: Sequence[Scorer], metrics: Sequence[str], folder: str, reading: Reading = _DEFAULT
+) -> Done:
     """Score what the shard's file lacks and write the file whole; rows that failed before are tried again."""
-    target = Path(folder, shard_name(pairs, metrics))
+    target = Path(folder, shard_name(pairs, metrics, reading))
     before = parquet.read_table(target).to_pylist() if target.is_file() else [None] * len(pairs)
     missing = [place for place, row in enumerate(before) if row is None or row["error"] is not None]
     if not missing:
         return Done(str(target), len(pairs), 0, 0)
-    new = dict(zip(missing, _score([pairs[place] for place in missing], scorers), strict=True))
+    new = dict(zip(missing, _score([pairs[place] for place in missing], scorers, reading), strict=True))
     rows = [new.get(place, row) for place, row in enumerate(before)]
     columns = [("reference", pa.string()), ("distorted", pa.string()), *((each.name, pa.float64()) for each in scorers)]
     part = target.with_name(f".{target.name}.{os.getpid()}")
@@ -53,7 +59,7 @@ def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], metrics: Sequ
     return Done(str(target), len(pairs), sum(row["error"] is not None for row in rows), len(missing))
 
 
-def _score(pairs: Sequence[Names], scorers: Sequence[Scorer]) -> list[dict[str, object]]:
+def _score(pairs: Sequence[Names], scorers: Sequence[Scorer], reading: Reading) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [{"reference": r, "distorted": d} for r, d in pairs]
     for row in rows:
         row.update({scorer.name: math.nan for scorer in scorers}, error=None)
@@ -68,7 +74,7 @@ def _score(pairs: Sequence[Names], scorers: Sequence[Scorer]) -> list[dict[str, 
                 continue
             reference, distorted = (path for path in found if isinstance(path, Path))
             places.setdefault(Pair(reference, distorted), []).append(place)
-        for result in score_pairs(list(places), scorers, workers=0):
+        for result in score_pairs(list(places), scorers, workers=0, reading=reading):
             for place in places[result.pair]:
                 rows[place][result.metric] = result.score
                 if result.error is not None:
