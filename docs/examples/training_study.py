@@ -42,7 +42,8 @@ from torchvision.utils import save_image
 import msds_plugin  # noqa: F401 (it gives pyiqa the metrics)
 
 #: No smaller crops: of 128 pixels the third level is the smallest image that AlexNet takes.
-BATCH, CROP, STEPS = 2, 128, 200
+BATCH, CROP, STEPS, RATE = 2, 128, 150, 4e-3
+SLOPE = 0.2
 LOSSES = (
     "l1",
     "ssim",
@@ -80,8 +81,8 @@ class Run(NamedTuple):
 
 
 def halved(image: Tensor) -> Tensor:
-    """Half the size, and back to the full one."""
-    small = F.interpolate(image, scale_factor=0.5, mode="bicubic", antialias=True)
+    """Half the size, as a soft lens gives it, and back to the full one."""
+    small = F.avg_pool2d(gaussian_blur(image, 5, 0.8), 2)
     return F.interpolate(small, image.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
@@ -114,9 +115,13 @@ class Network(nn.Module):
         super().__init__()
         sizes = [3, channels, channels, channels, 3]
         convolutions = [nn.Conv2d(a, b, 3, padding=1, padding_mode="reflect") for a, b in pairwise(sizes)]
+        for layer in convolutions[:-1]:
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
         nn.init.zeros_(convolutions[-1].weight)
         nn.init.zeros_(convolutions[-1].bias)
-        self.layers = nn.Sequential(*(part for layer in convolutions[:-1] for part in (layer, nn.ReLU())), convolutions[-1])
+        # Not ReLU: under the noisy gradients of pairs that do not line up, all its units may end at zero for good.
+        hidden = [part for layer in convolutions[:-1] for part in (layer, nn.LeakyReLU(SLOPE))]
+        self.layers = nn.Sequential(*hidden, convolutions[-1])
 
     def forward(self, image: Tensor) -> Tensor:
         """Restored images, which may leave [0, 1] a little."""
@@ -154,7 +159,7 @@ def train(run: Run) -> Network:
     """The network after training."""
     torch.manual_seed(run.seed)
     network, loss = Network(), loss_of(run.loss)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, run.steps)
     for _ in range(run.steps):
         given, sharp = batch(TASKS[run.task])
@@ -241,8 +246,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> Path:
 
 
 def every(tasks: list[str], losses: list[str], seeds: int, steps: int) -> Iterator[Run]:
-    """All runs, and the inputs."""
-    for task, loss, seed in product(tasks, (INPUT, *losses), range(seeds)):
+    """All runs, and the inputs; each seed after the other, so that what is there first is complete."""
+    for seed, task, loss in product(range(seeds), tasks, (INPUT, *losses)):
         yield Run(task, loss, seed, steps)
 
 
