@@ -2,8 +2,8 @@
 
     python tests/benchmarks/from_noise.py [STEPS]
 
-A corner of 128 x 128 pixels of a photograph of scikit-image is the target; Adam with a rate of 0.02, values clamped to [0, 1]. Losses
-need AlexNet's weights in torch.hub's cache.
+A corner of 128 x 128 pixels of a photograph of scikit-image is the target; Adam with a rate of 0.02, values clamped to [0, 1].
+Some losses need AlexNet's weights in torch.hub's cache.
 """
 
 from __future__ import annotations
