@@ -2,8 +2,8 @@
 
     python tests/benchmarks/saliency_time.py
 
-Median of 30 calls in milliseconds, on one thread and on two; ``option`` is what ``saliency="gbvs"`` costs a metric: the map of an
-image of at most 512 pixels on the longer side, enlarged to the image.
+Median of 30 calls in milliseconds, on one thread and on two. ``option`` is what ``saliency="gbvs"`` costs a metric: the map of
+an image of at most 512 pixels on the longer side, enlarged to the image.
 """
 
 from __future__ import annotations
