@@ -31,6 +31,8 @@ DEEP = ((1, 1), (2, 1), (1, 0), (1, 2), (0, 1))
 SHALLOW_LEVELS = ({1: 1}, {0: 1, 1: 1}, {0: 1, 1: 3}, {1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}, {1: 2, 2: 1})
 DEEP_LEVELS = ({0: 1}, {0: 1, 1: 1}, {1: 1}, {0: 1, 1: 1, 2: 1}, {0: 2, 1: 1}, {2: 1}, {1: 1, 2: 1})
 
+PENALTIES = (0.05, 0.10, 0.15, 0.20)
+
 #: Constants that a form leaves open: weights of the shallow stages, their levels, of the deep ones, their levels, the share.
 FORMS: dict[str, tuple[Any, ...]] = {
     "nothing: shallow stages alone, equal": (EQUAL, HALF, ((1, 1),), FULL, (0.0,)),
@@ -39,14 +41,16 @@ FORMS: dict[str, tuple[Any, ...]] = {
     "and the deep stages' levels": (SHALLOW, HALF, DEEP, DEEP_LEVELS, SHARES),
     "and the shallow stages' levels": (SHALLOW, SHALLOW_LEVELS, DEEP, DEEP_LEVELS, SHARES),
 }
+#: The form with most constants.
+WIDEST = list(FORMS)[-1]
 
 
 def candidates(form: tuple[Any, ...]) -> Iterator[Metric]:
     """Every choice of a form's constants, each once."""
     for shallow, shallow_levels, deep, deep_levels, of_deep in product(*form):
         first = spread("cov", _without_zeros((0, 1, 2), shallow), shallow_levels)
-        second = spread("pos", _without_zeros((3, 4), deep), deep_levels) if of_deep else first
-        yield share(first, second, of_deep)
+        second = spread("pos", _without_zeros((3, 4), deep), deep_levels)
+        yield share(first, second, of_deep) if of_deep else first
 
 
 def _without_zeros(stages: tuple[int, ...], weights: tuple[int, ...]) -> dict[int, float]:
@@ -74,7 +78,7 @@ class Candidates:
     def __init__(self, tables: Tables, metrics: list[Metric]) -> None:
         self.tables = tables
         parts = sorted({part for metric in metrics for part in metric})
-        weights = np.array([[metric.get(part, 0.0) for part in parts] for metric in metrics])
+        weights = np.array([[metric.get(part, 0.0) for part in parts] for metric in metrics], float)
         weights /= weights.sum(1, keepdims=True)
         self.scores = {
             data: 1 - weights @ np.stack([tables.dissimilarities(data, part) for part in parts]) for data in (*SETS, "kodak")
@@ -166,6 +170,17 @@ def fixed(tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def aims(made: Candidates) -> pd.DataFrame:
+    """What the aims of docs/alignment.md cost each other, among choices of a rank of 0.98 and 0.80 on views."""
+    found = {data: made.srcc(data, np.ones(len(opinions), bool)) for data, opinions in made.opinions.items()}
+    table = pd.DataFrame({**found, "penalty": made.penalty})[(made.rank >= 0.98) & (found["view_synthesis"] >= 0.80)]
+    rows = {
+        f"best sr4k, penalty up to {most:.2f}": table[table.penalty <= most].sort_values("sr4k").iloc[-1] for most in PENALTIES
+    }
+    rows["least penalty, sr4k from 0.946"] = table[table.sr4k >= 0.9455].sort_values("penalty").iloc[0]
+    return pd.DataFrame(rows).T.round(3)
+
+
 def front(made: Candidates) -> pd.DataFrame:
     """The choices than which none has both less penalty and more agreement (mean SRCC of the three sets)."""
     agreement = np.mean([made.srcc(data, np.ones(len(opinions), bool)) for data, opinions in made.opinions.items()], 0)
@@ -181,7 +196,7 @@ def draw(tables: Tables, kept: dict[str, tuple[Candidates, list[Metric]]], path:
     figure = Figure(figsize=(7.5, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name, colour in (("and the shallow stages' levels", "tab:blue"), ("and the stages' weights", "tab:orange")):
+    for name, colour in ((WIDEST, "tab:blue"), ("and the stages' weights", "tab:orange")):
         reached = front(kept[name][0])
         axes.plot(reached.penalty, reached.agreement, ".-", color=colour, label=f"best of {len(kept[name][1])} choices")
     made = Candidates(tables, list(METRICS.values()))
@@ -202,6 +217,7 @@ def main(data: Path, cache: Path, figure: Path | None) -> None:
     print(fixed(tables).to_markdown(disable_numparse=True), "\n")
     table, kept = nested(tables)
     print(table.to_markdown(disable_numparse=True), "\n")
+    print(aims(kept[WIDEST][0]).to_markdown(), "\n")
     if figure is not None:
         draw(tables, kept, figure)
 
