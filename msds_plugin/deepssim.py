@@ -12,9 +12,10 @@ from .backbones import Weights, build_backbone
 from .errors import check_has_values, check_pair, check_source
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
-from .saliency import Attention, Mask, Saliency, keep
-from .tiling import Tile, check_tile, gram_sums
-from .windows import Windows, as_windows
+from .saliency import Attention, Saliency
+from .saliency.matrices import Matrix, calibration, matrices
+from .tiling import Tile, check_tile
+from .windows import Windows
 
 __all__ = ["DeepSSIM", "DeepSSIMLite"]
 
@@ -86,8 +87,7 @@ class _GramMetric(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        calibration = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
-        return f"{self.kind} {self.backbone.description}{calibration}"
+        return f"{self.kind} {self.backbone.description}{calibration(self.attention, self.saliency_threshold)}"
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
@@ -110,15 +110,8 @@ class _GramMetric(nn.Module):
 
     def _grams(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> tuple[Tensor, ...]:
         maps = self.attend(image) if saliency is None else saliency_maps(saliency, image)
-        if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
-            mask = None if maps is None else keep(maps, self.saliency_threshold).to(image)
-            sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
-        else:
-            kept = None if maps is None else Mask(as_windows(maps), self.saliency_threshold)
-            sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
-            if kept is not None:
-                kept.check()
-        return tuple(self._gram(*each) for each in sums)
+        kind = Matrix(lambda feature: self._gram(gram_matrix(feature), feature[0, 0].numel()), gram_matrix, self._gram)
+        return matrices(self.backbone, image, maps, self.saliency_threshold, self.tile, kind)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
