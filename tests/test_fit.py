@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters.benchmark import fit
+from msds_plugin.adapters.benchmark import fit, learning, parts
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.images.read import read_image
@@ -148,7 +148,7 @@ class TestFitFusion:
         data = judged(folder, (0.2, 0.3, 0.5), noise=5)
         trained_on = []
 
-        def spy(scores, opinion, opposite=False):
+        def spy(scores, opinion, *_):
             trained_on.append(set(np.asarray(opinion)))
             return np.full(3, 1 / 3)
 
@@ -179,7 +179,7 @@ class TestFitFusion:
         def never(*_):
             raise AssertionError("scored again")
 
-        monkeypatch.setattr(fit._Level, "forward", never)
+        monkeypatch.setattr(parts._Level, "forward", never)
         second = fit.fit_fusion("ms-psnr", data, results=results, workers=0)
         assert first.file == second.file
 
@@ -190,7 +190,7 @@ class TestFitFusion:
         scorer = create_scorer("msds", "cpu", backbone="alexnet", weights=None, levels=2)
         scorer.module.load_state_dict(metric.state_dict())
         x, y = (read_image(data.table[side][4]) for side in ("distorted", "reference"))
-        levels = fit._level_scorers(scorer, scorer.module)
+        levels = parts.level_scorers(scorer, scorer.module)
         found = torch.stack([each.score(x, y) for each in levels], 1)
         torch.testing.assert_close(found, metric.level_scores(x, y))
         represented = [each.representing.compare(*map(each.representing.represent, (x, y))) for each in levels]
