@@ -150,7 +150,9 @@ class MultiScale(nn.Module):
     def layer_scores(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
         """Scores of each layer on each level alone, (N, levels, layers), of a metric that has ``represent``."""
         levels = zip(self.represent(x).grams, self.represent(y).grams, strict=True)
-        return torch.stack([torch.stack([self._of_one(*grams) for grams in zip(*level, strict=True)], 1) for level in levels], 1)
+        return torch.stack(
+            [torch.stack([self._of_one(*grams) for grams in zip(*level, strict=True)], 1) for level in levels], 1
+        )
 
     def _of_one(self, a: Tensor, b: Tensor) -> Tensor:
         compare = self.metric.compare  # type: ignore[attr-defined]

@@ -198,7 +198,9 @@ class TestHybrids:
         found = create_scorer("msds-hybrid", "cpu", fusion=self.KNOWN)
         data = load_csv(folder / "table.csv")
         with torch.inference_mode():
-            scores = [float(found.score(read_image(row.distorted), read_image(row.reference))) for row in data.table.itertuples()]
+            scores = [
+                float(found.score(read_image(row.distorted), read_image(row.reference))) for row in data.table.itertuples()
+            ]
         # The scale on which weights are learned is the logarithm of what differs.
         opinion = opinions(0.5 - 0.2 * stats.zscore(np.log(1 - np.array(scores) + 1e-3)))
         return fit.fit_fusion("msds-hybrid", Dataset("known", data.table.assign(score=opinion), False), workers=0, folds=3)
@@ -209,6 +211,7 @@ class TestHybrids:
         held_out = made.held_out.set_index("fusion")
         assert list(held_out.index) == [*made.file.parts, "equal", "learned"]
         assert held_out["srcc"]["learned"] > 0.99
+        assert held_out["plcc"]["learned"] > held_out["plcc"]["equal"]
         assert (made.file.levels, made.file.target.layers) == (3, ("stage1", "stage2", "stage3"))
 
     def test_the_file_makes_the_metric(self, made, folder, tmp_path):
@@ -319,7 +322,17 @@ class TestCommands:
         assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
 
     def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights_of_two_levels, random_alexnet_file):
-        command = ["score", "-m", "msds", "--fusion", str(weights_of_two_levels), "--weights", str(random_alexnet_file), "--device", "cpu"]
+        command = [
+            "score",
+            "-m",
+            "msds",
+            "--fusion",
+            str(weights_of_two_levels),
+            "--weights",
+            str(random_alexnet_file),
+            "--device",
+            "cpu",
+        ]
         pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
         done = RUNNER.invoke(app, [*command, *pair])
         assert done.exit_code == 0, done.output

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from ...backbones import Backbone
 from ...fusion_file import FusionFile
@@ -85,7 +86,8 @@ def fit_fusion(
     they are learned from says (:func:`learning.choose_strength`). Those in the file come from all references. What they are
     worth is measured by cross-validation: references are divided into folds, the weights for each fold and the strength are
     learned from the other folds, and the scores of all folds together are evaluated, so that no scene is in both training and
-    test. SRCC differences are tested by :func:`statistics.significance`.
+    test. Those of a fold are brought to the mean and deviation of equal weights on the other folds: scores by other weights
+    would not compare. SRCC differences are tested by :func:`statistics.significance`.
 
     Args:
         metric: ``msds``, ``msds-hybrid``, ``ms-lpips``, ..., any metric with levels; options after commas
@@ -180,7 +182,7 @@ def _cross_validate(
     for index in range(folds):
         held = fold == index
         weights, _ = _learned(problem.rows(~held), references[~held], seed)
-        fused.loc[held, LEARNED] = problem.rows(held).fused(weights)
+        fused.loc[held, LEARNED] = _on_one_scale(problem.fused(weights), fused[EQUAL].to_numpy(), ~held)[held]
         for name in fused:
             found = statistics.agreement(fused[name][held], opinion[held], opposite=opposite, resamples=0)
             chosen = _rounded(weights) if name == LEARNED else None
@@ -195,6 +197,12 @@ def _cross_validate(
     return pd.DataFrame(held_out), pd.DataFrame(by_fold, columns=["fold", "fusion", "images", "srcc", "plcc", "weights"])
 
 
+def _on_one_scale(scores: Array, equal: Array, known: NDArray[np.bool_]) -> Array:
+    """Scores with the mean and deviation that equal weights have on known rows, so that folds of other weights compare."""
+    a, b = scores[known], equal[known]
+    return np.asarray((scores - a.mean()) / (a.std() or 1.0) * b.std() + b.mean())
+
+
 def _against(tests: pd.DataFrame, name: str) -> Mapping[str, float]:
     """SRCC difference of a fusion from equal weights and its p value, uncorrected: the one comparison that was planned."""
     for row in tests.to_dict("records"):
@@ -204,7 +212,7 @@ def _against(tests: pd.DataFrame, name: str) -> Mapping[str, float]:
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:
-    """To four digits, summing to one still."""
-    kept = np.round(weights, 4)
+    """To six digits, summing to one still."""
+    kept = np.round(weights, 6)
     kept[int(kept.argmax())] += 1 - kept.sum()
-    return tuple(float(round(value, 4)) for value in kept)
+    return tuple(float(round(value, 6)) for value in kept)

@@ -19,7 +19,7 @@ STRENGTHS = (float("inf"), 1.0, 0.1, 0.01, 1e-3, 1e-4)
 #: Folds of references by which the strength is chosen, at most.
 INNER_FOLDS = 5
 #: Of one fit; opinions that have nothing to do with the scores would take thousands.
-MOST_STEPS = 200
+MOST_STEPS = 100
 #: How far the softmax logit of a part may be from that of the first.
 _LOGIT_BOUND = 12.0
 
@@ -207,7 +207,11 @@ class _Fit:
             fused = (problem.fused(_softmax(logits, prior)) - place) / scale * sign
             curve = np.clip((target.min(), np.ptp(target), fused.mean(), 0.5), low, high)
             start = [*logits, *curve]
-            fits.append(optimize.least_squares(residuals, start, jacobian, bounds=bounds, x_scale="jac", ftol=1e-10, max_nfev=MOST_STEPS))
+            fits.append(
+                optimize.least_squares(
+                    residuals, start, jacobian, bounds=bounds, x_scale="jac", ftol=1e-10, max_nfev=MOST_STEPS
+                )
+            )
         best = min(fits, key=lambda fit: fit.cost).x
         return _Fit(_softmax(best[:-4], prior), best[-4:], place, scale, sign, mean, deviation)
 

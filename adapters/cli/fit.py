@@ -33,7 +33,9 @@ def fit(
     root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
     lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
-    per_layer: Annotated[bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")] = False,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")

@@ -62,7 +62,9 @@ def main(
     table: str,
     root: Path | None = None,
     lower_better: bool = False,
-    trained_on: Annotated[str | None, typer.Option(help="NAME=FILE of the table to train on, of lower-is-better opinions")] = None,
+    trained_on: Annotated[
+        str | None, typer.Option(help="NAME=FILE of the table to train on, of lower-is-better opinions")
+    ] = None,
     trained_root: Path | None = None,
     folds: int = 5,
     seed: int = 0,
@@ -80,7 +82,9 @@ def main(
         other, _, other_path = trained_on.partition("=")
         file = work / f"{other}.safetensors"
         if not file.exists():
-            train_spips(from_opinions(load_csv(other_path, trained_root, True, other)), file, cache=work / "features", seed=seed)
+            train_spips(
+                from_opinions(load_csv(other_path, trained_root, True, other)), file, cache=work / "features", seed=seed
+            )
         scores = {f"spips of {other}": spips_scores(file, data, work / "features"), **scores}
     falling = [each for each in scores if each.startswith(("spips", "lpips"))]
     opinion = data.table["score"].to_numpy(float) * (-1 if lower_better else 1)
@@ -90,7 +94,9 @@ def main(
     sides = {metric: (values[a], values[b]) for metric, values in scores.items()}
     share, answers = (opinion[b] > opinion[a]).astype(float), np.ones(len(a))
     given = (sides, share, answers, data.table["reference"].to_numpy()[a], falling)
-    found = statistics.choice_agreement(*given)[["metric", "count", "references", "agreement", "agreement_low", "agreement_high"]]
+    found = statistics.choice_agreement(*given)[
+        ["metric", "count", "references", "agreement", "agreement_low", "agreement_high"]
+    ]
     print(f"{name}: {len(a)} comparisons, {len(groups)} references")
     print(found.to_markdown(index=False, floatfmt=".3f"))
     tests = statistics.choice_significance(*given)
