@@ -22,7 +22,9 @@ def fit(
     metric: Annotated[
         str,
         typer.Option(
-            "--metric", "-m", help="msds, msds-fast, ms-lpips, ..., with options after commas (msds,backbone=alexnet)."
+            "--metric",
+            "-m",
+            help="msds, msds-fast, msds-hybrid, ms-lpips, ..., with options after commas (msds,backbone=alexnet).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
@@ -34,11 +36,14 @@ def fit(
     root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
     lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
     ] = False,
-    results: Annotated[Path, typer.Option(help="Where the scores of each level are kept, and taken from.")] = Path(
+    results: Annotated[Path, typer.Option(help="Where the scores of each part are kept, and taken from.")] = Path(
         "msds-fit.sqlite"
     ),
     seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
@@ -50,11 +55,12 @@ def fit(
     *,
     reading: Reading,
 ) -> None:
-    """Learn the weights of a multiscale metric's levels from opinion scores, and say what they are worth.
+    """Learn the weights of a metric's levels, layers or terms from opinion scores, and say what they are worth.
 
-    Prints SRCC and PLCC of each level alone, of equal and of learned weights on references that the weights were not learned
-    from, and whether learned weights beat equal ones. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file
-    and msds score --fusion FILE. The scores of each level are kept, so that another seed or number of folds takes seconds.
+    Prints SRCC and PLCC of each part alone, of equal and of learned weights on references that the weights were not learned
+    from, and whether learned weights beat equal ones. Weights are drawn towards equal ones, as strongly as the references they
+    are learned from ask for. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file and msds score --fusion FILE.
+    The scores of each part are kept, so that another seed or number of folds takes seconds.
 
     Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start or could not
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
@@ -84,6 +90,7 @@ def fit(
                     workers,
                     seed=seed,
                     progress=progress,
+                    per_layer=per_layer,
                     reading=reading,
                     note=say,
                 )
@@ -97,6 +104,8 @@ def fit(
     say_failures(made.failures)
     say(made.verdict)
     say(f"Weights {', '.join(f'{weight:g}' for weight in made.file.weights)}, from all references, are in {output}")
+    if made.strength == float("inf"):
+        say("They are the equal ones: on references left out no others did better")
     if len(made.failures):
         raise typer.Exit(INCOMPLETE)
 
