@@ -110,8 +110,9 @@ def _frequencies(page: Document, relations: pd.DataFrame) -> None:
         return
     page.heading("Errors and high frequencies")
     page.text(
-        "In how many cells the errors grow or fall with the share of high frequencies in an image, as far as the 95 % interval "
-        "over references shows it. Of cells without any relation one in twenty is expected to show one. All are in relations.csv."
+        "In how many cells the errors grow or fall with the share of high frequencies in an image, as far as the 95 % "
+        "interval over references shows it. Of cells without any relation one in twenty is expected to show one. All are in "
+        "relations.csv."
     )
     cells = relations.assign(
         backbone=relations["metric"].str.split(" / ").str[0], comparison=relations["metric"].str.split(" / ").str[-1]
