@@ -76,8 +76,7 @@ def score_pairs(
         groups[pair.reference].append(pair)
     count = sum(map(len, groups.values()))
     if workers is None:
-        workers = min(_cores(), MOST_WORKERS, count)
-        workers = 0 if workers < 2 else workers
+        workers = min(_cores(), MOST_WORKERS, max(1, count))
     files = _Files(reading or Reading(), Notes(note))
     return _results(list(groups.values()), scorers, _plan(scorers, batch_size, workers, count), workers, files)
 
@@ -147,7 +146,7 @@ class _Files:
 def _results(
     groups: Sequence[Sequence[Pair]], scorers: Sequence[Scorer], plan: _Plan, workers: int, files: _Files
 ) -> Iterator[Result]:
-    with _threads(workers, plan.threads) as pool:
+    with _threads(workers, plan.threads) as pool, _threads(min(workers, 1), 0) as apart:
         paths = [path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group))]
         running: deque[Future[list[Result]]] = deque()
         precision = _Precision(scorers[0].device.type)
@@ -163,7 +162,10 @@ def _results(
                 continue
             while running:
                 yield from running.popleft().result()
-            yield from score_batch(batch, scorers, claim(batch, scorers))
+            if apart is None:
+                yield from score_batch(batch, scorers, claim(batch, scorers))
+            else:  # so that the calling thread only waits, and hears signals during operations that take long
+                yield from apart.submit(precision.score, batch, scorers, claim(batch, scorers), 1).result()
         while running:
             yield from running.popleft().result()
 
