@@ -49,6 +49,8 @@ WITHIN = (
     ("msds-hybrid", "msds-fast"),
     ("HaarPSI", "msds-fast"),
     ("MDSI", "msds-fast"),
+    ("pyiqa lpips", "msds-fast"),
+    ("msds-hybrid", "pyiqa dists"),
     ("deepssim, compiled", "deepssim"),
     ("deepssim-fast, compiled", "deepssim-fast"),
     ("msds-fast, compiled", "msds-fast"),
@@ -112,6 +114,7 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
     piq_dists: nn.Module = piq.DISTS()
     calls = {
         "pyiqa dists": pyiqa.create_metric("dists", pretrained=False, device=device).net,
+        "pyiqa lpips": pyiqa.create_metric("lpips", pretrained=False, pnet_rand=True, device=device).net,
         "pyiqa lpips-vgg": pyiqa.create_metric("lpips-vgg", pretrained=False, pnet_rand=True, device=device).net,
         "piq DISTS": piq_dists,
         "DeepSSIM, plain": plain_deepssim(device),
