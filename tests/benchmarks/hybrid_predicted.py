@@ -2,8 +2,8 @@
 
     python tests/benchmarks/hybrid_predicted.py ../shared/data/live_gblur/labels.csv --root ../shared/data/live_gblur/images
 
-The opinions on LIVE's noise, JPEG and fast fading are not at hand, but the SRCC of eight metrics with those on all 247 images is
-known (MEASURED). The references of the table are blurred, made noisy, coded as JPEG, and coded as JPEG 2000 with bit errors, at
+The opinions on LIVE's noise, JPEG and fast fading are not at hand, but the SRCC of eight metrics with all 247 of them is known
+(MEASURED). The references of the table are blurred, made noisy, coded as JPEG, and coded as JPEG 2000 with bit errors, at
 four strengths each. After each score has been turned into normal ranks, the correlations of the metrics with each other, R, and
 with the opinions, r, give the best linear estimate of the opinions, R^-1 r (with a small ridge), and with it the correlation of
 any other score. Checked on hybrids whose SRCC is known too. Prints both, and the SRCC with the estimate within each type.

@@ -58,11 +58,12 @@ WITHIN = (
 
 
 def without_downloads() -> None:
-    """Let the toolkits build their metrics on a VGG16 with random weights."""
+    """Let the toolkits build their metrics on a VGG16 and an AlexNet with random weights."""
     import piq.perceptual
 
-    make = models.vgg16
+    make, make_alexnet = models.vgg16, models.alexnet
     models.vgg16 = lambda *_, **__: make(weights=None)
+    models.alexnet = lambda *_, **__: make_alexnet(weights=None)
     piq.perceptual.vgg16 = models.vgg16
     heads = {"alpha": torch.rand(1, 1475, 1, 1), "beta": torch.rand(1, 1475, 1, 1)}
     torch.hub.load_state_dict_from_url = lambda *_, **__: heads
