@@ -49,6 +49,8 @@ WITHIN = (
     ("msds-hybrid", "msds-fast"),
     ("HaarPSI", "msds-fast"),
     ("MDSI", "msds-fast"),
+    ("pyiqa lpips", "msds-fast"),
+    ("msds-hybrid", "pyiqa dists"),
     ("deepssim, compiled", "deepssim"),
     ("deepssim-fast, compiled", "deepssim-fast"),
     ("msds-fast, compiled", "msds-fast"),
@@ -56,11 +58,12 @@ WITHIN = (
 
 
 def without_downloads() -> None:
-    """Let the toolkits build their metrics on a VGG16 with random weights."""
+    """Let the toolkits build their metrics on a VGG16 and an AlexNet with random weights."""
     import piq.perceptual
 
-    make = models.vgg16
+    make, make_alexnet = models.vgg16, models.alexnet
     models.vgg16 = lambda *_, **__: make(weights=None)
+    models.alexnet = lambda *_, **__: make_alexnet(weights=None)
     piq.perceptual.vgg16 = models.vgg16
     heads = {"alpha": torch.rand(1, 1475, 1, 1), "beta": torch.rand(1, 1475, 1, 1)}
     torch.hub.load_state_dict_from_url = lambda *_, **__: heads
@@ -112,6 +115,7 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
     piq_dists: nn.Module = piq.DISTS()
     calls = {
         "pyiqa dists": pyiqa.create_metric("dists", pretrained=False, device=device).net,
+        "pyiqa lpips": pyiqa.create_metric("lpips", pretrained=False, pnet_rand=True, device=device).net,
         "pyiqa lpips-vgg": pyiqa.create_metric("lpips-vgg", pretrained=False, pnet_rand=True, device=device).net,
         "piq DISTS": piq_dists,
         "DeepSSIM, plain": plain_deepssim(device),
