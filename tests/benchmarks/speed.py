@@ -3,10 +3,11 @@
     python tests/benchmarks/speed.py                       # 256 x 256 to 1920 x 1080, one pair and batches of 8
     python tests/benchmarks/speed.py --size 384x512 --batch 1 --repeats 9
 
-Weights are random, which costs the same time; no metric computes gradients. Each round calls every metric once; ratios are taken within the round, and
-their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that of CUDA events. The last
-column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time, over the rate of a
-large float32 product in the same run). A metric that does not fit into the memory of the machine is named and left out.
+Weights are random, which costs the same time; no metric computes gradients. Each round calls every metric once; ratios are
+taken within the round, and their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that
+of CUDA events. The last column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time,
+over the rate of a large float32 product in the same run). A metric that does not fit into the memory of the machine is named
+and left out.
 """
 
 from __future__ import annotations
