@@ -353,12 +353,6 @@ def test_folders_and_other_things_are_no_images(tmp_path) -> None:
         read_image(tmp_path / "absent.png")
 
 
-def test_avif_of_ten_bits(tmp_path) -> None:
-    array = values(10, 3, 0)
-    (tmp_path / "x.avif").write_bytes(imagecodecs.avif_encode(array, level=100, bitspersample=10))
-    check(tmp_path / "x.avif", array / 1023)
-
-
 @pytest.mark.parametrize("bits", [8, 16])
 def test_jpeg_xl(tmp_path, bits) -> None:
     pytest.importorskip("pillow_jxl")

@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import NoReturn
 
+from .shared.environment import set_environment
 from .shared.stop import catch_signals, exit_code
 from .shared.streams import NO_READER, drop_stdout, mend_streams
 
@@ -15,11 +16,7 @@ def main() -> NoReturn:
     """The console script ``msds``."""
     catch_signals()
     mend_streams()
-    # oneDNN keeps 1024 compiled operations, each for one image size: with sizes that never come again, memory for nothing.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    if sys.platform == "linux":
-        # Huge pages for torch's large maps: page faults are a third of the time of a large image. Read when torch is loaded.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    set_environment()
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"  # no line of source
     try:
         from .app import app

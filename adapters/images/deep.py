@@ -1,4 +1,4 @@
-"""Files of more than 8 bits per channel, which Pillow would cut to 8."""
+"""Files of more than 8 bits per channel, which Pillow would cut to 8, and others that it would stretch to 8."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _heif(content: bytes) -> tuple[Array, Samples] | None:
 
 def _jpegxl(content: bytes) -> tuple[Array, Samples] | None:
     header = read_header(content)
-    if header.bits <= 8 and not header.floating:
+    if header.bits == 8 and not header.floating:
         return None
     values = imagecodecs.jpegxl_decode(content)
     return _of_channels(values if values.ndim < 4 else values[0], header.bits)

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/interrupt.py --images ../shared/data/sr4k/images --labels ../shared/data/sr4k/labels.csv
 
-Each moment is a run of its own. Prints the seconds, the exit code and the last line of stderr; ends with 1 if one took longer than
-two seconds, left a traceback or another exit code than 130, 143 and 129. To be measured on a quiet machine.
+Each moment is a run of its own. Prints the seconds, the exit code and the last line of stderr; ends with 1 if one took longer
+than two seconds, left a traceback or another exit code than 130, 143 and 129. To be measured on a quiet machine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main() -> None:
             wrong = seconds > LIMIT or "Traceback" in said or code != 128 + number
             bad += wrong
             last = said.strip().splitlines()[-1] if said.strip() else ""
-            print(f"{name}\t{after:g} s\t{number.name}\t{seconds:.2f} s\t{code}\t{last}\t{'WRONG' if wrong else ''}", flush=True)
+            print(
+                f"{name}\t{after:g} s\t{number.name}\t{seconds:.2f} s\t{code}\t{last}\t{'WRONG' if wrong else ''}", flush=True
+            )
     sys.exit(bad > 0)
 
 
