@@ -4,7 +4,7 @@
     python tests/benchmarks/twoafc.py WORK live_gblur=$D/labels.csv --root $D/images --lower-better
 
 Of every two distorted images of a reference whose opinions differ, the one with the better opinion is the one that people
-prefer; with ``--across``, of every two images of different references of one fold, a harder choice (its intervals count the first
+prefer; with ``--across``, of every two images of different references of one fold, a harder choice (intervals count the first
 image's reference only, so they are somewhat narrow). SPIPS is trained once per fold of references on the opinions of the other
 folds, and judges the fold it has not seen; with ``--trained-on`` a second table it is trained on all of that one instead, for
 sets with too few references. Prints the agreement of each metric with 95 % intervals of a bootstrap over references, and paired
