@@ -49,6 +49,7 @@ LONG = (
     "test_golden.py::test_vgg16_in_float64[hats_jpeg8",
     "test_golden.py::test_vgg16_in_float64[parrots",
     "test_golden.py::test_vgg16_in_float64[shutters",
+    "test_fit.py::TestHybrids::test_layers_times_levels_times_terms",
     "test_hybrid.py::test_gradients",
     "test_hybrid_terms.py::test_gradients[MDSI",
     "test_import.py::test_a_broken_toolkit_says_so_itself_and_costs_nothing_else[pyiqa",

@@ -192,7 +192,8 @@ class Hybrid(nn.Module):
         if not together or any(abs(p - q) > FEW_PIXELS for p, q in zip(*sizes, strict=True)):
             raise ValueError(
                 f"x has {first} pixels and y {second}: a hybrid compares images that lie on each other pixel by pixel. Take a "
-                "metric that needs no alignment: msds-align where content is displaced, msds-fast for any two sizes"
+                "metric that needs no alignment: msds-align where content is displaced, msds-retarget where it was cropped or "
+                "retargeted, msds-fast for any two sizes"
             )
         height, width = (min(p, q) for p, q in zip(*sizes, strict=True))
         if not self._cropped_before:

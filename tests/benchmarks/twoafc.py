@@ -4,10 +4,11 @@
     python tests/benchmarks/twoafc.py WORK live_gblur=$D/labels.csv --root $D/images --lower-better
 
 Of every two distorted images of a reference whose opinions differ, the one with the better opinion is the one that people
-prefer. SPIPS is trained once per fold of references on the opinions of the other folds, and judges the fold it has not seen;
-with ``--trained-on`` a second table it is trained on all of that one instead (for sets with too few references). Prints the
-agreement of each metric with 95 % intervals of a bootstrap over references, and paired tests with Holm's correction. Scores and
-features are kept in WORK, so that a second run takes seconds.
+prefer; with ``--across``, of every two images of different references of one fold, a harder choice (intervals count the first
+image's reference only, so they are somewhat narrow). SPIPS is trained once per fold of references on the opinions of the other
+folds, and judges the fold it has not seen; with ``--trained-on`` a second table it is trained on all of that one instead, for
+sets with too few references. Prints the agreement of each metric with 95 % intervals of a bootstrap over references, and paired
+tests with Holm's correction. Scores and features are kept in WORK, so that a second run takes seconds.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ def spips_scores(weights: Path, data: Dataset, cache: Path) -> np.ndarray:
         return metric.fusion(type(inputs)(inputs.maps, inputs.thumbnails.float())).numpy()
 
 
-def trained_elsewhere(data: Dataset, folds: int, work: Path, seed: int) -> np.ndarray:
-    """Scores of SPIPS on each fold of references by weights learned from the others."""
+def folds_of(data: Dataset, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row."""
     codes, names = pd.factorize(data.table["reference"], sort=True)
-    fold = (np.random.default_rng(seed).permutation(len(names)) % folds)[codes]
+    return np.asarray((np.random.default_rng(seed).permutation(len(names)) % folds)[codes])
+
+
+def trained_elsewhere(data: Dataset, fold: np.ndarray, work: Path, seed: int) -> np.ndarray:
+    """Scores of SPIPS on each fold of references by weights learned from the others."""
     scores = np.empty(len(data.table))
-    for index in range(folds):
+    for index in np.unique(fold):
         held = pd.Series(fold == index)
         file = work / f"{data.name}_{index}.safetensors"
         if not file.exists():
@@ -67,6 +72,7 @@ def main(
         str | None, typer.Option(help="NAME=FILE of the table to train on, of lower-is-better opinions")
     ] = None,
     trained_root: Path | None = None,
+    across: Annotated[bool, typer.Option("--across", help="choices between different references")] = False,
     folds: int = 5,
     seed: int = 0,
 ) -> None:
@@ -77,8 +83,9 @@ def main(
     data = load_csv(path, root, lower_better, name)
     made = run(METRICS, [data], work / "scores.sqlite", "cpu", workers=0)
     scores = {metric: made.scores.of(name, metric)["score"].to_numpy(float) for metric in METRICS}
+    fold = folds_of(data, folds if trained_on is None else 1, seed)
     if trained_on is None:
-        scores = {"spips": trained_elsewhere(data, folds, work, seed), **scores}
+        scores = {"spips": trained_elsewhere(data, fold, work, seed), **scores}
     else:
         other, _, other_path = trained_on.partition("=")
         file = work / f"{other}.safetensors"
@@ -89,16 +96,17 @@ def main(
         scores = {f"spips of {other}": spips_scores(file, data, work / "features"), **scores}
     falling = [each for each in scores if each.startswith(("spips", "lpips"))]
     opinion = data.table["score"].to_numpy(float) * (-1 if lower_better else 1)
-    groups = data.table.groupby("reference").indices
-    pairs = np.array([two for rows in groups.values() for two in combinations(rows, 2) if opinion[two[0]] != opinion[two[1]]])
-    a, b = pairs.T
+    reference = data.table["reference"].to_numpy()
+    a, b = np.array(list(combinations(range(len(opinion)), 2))).T
+    together = (reference[a] != reference[b]) & (fold[a] == fold[b]) if across else reference[a] == reference[b]
+    a, b = (side[together & (opinion[a] != opinion[b])] for side in (a, b))
     sides = {metric: (values[a], values[b]) for metric, values in scores.items()}
     share, answers = (opinion[b] > opinion[a]).astype(float), np.ones(len(a))
-    given = (sides, share, answers, data.table["reference"].to_numpy()[a], falling)
+    given = (sides, share, answers, reference[a], falling)
     found = statistics.choice_agreement(*given)[
         ["metric", "count", "references", "agreement", "agreement_low", "agreement_high"]
     ]
-    print(f"{name}: {len(a)} comparisons, {len(groups)} references")
+    print(f"{name}: {len(a)} comparisons, {len(set(reference))} references")
     print(found.to_markdown(index=False, floatfmt=".3f"))
     tests = statistics.choice_significance(*given)
     print(tests.to_markdown(index=False, floatfmt=(".3f", ".3f", "+.3f", ".2g", ".2g", ".0f")))
