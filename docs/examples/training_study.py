@@ -263,7 +263,7 @@ def main() -> None:
     given = parser.parse_args()
     start = time.perf_counter()
     rows = study(given.folder, list(every(given.tasks, given.losses, given.seeds, given.steps)), given.workers)
-    print(summary(rows).to_markdown(disable_numparse=True))
+    print(summary(rows).reset_index().to_markdown(index=False, disable_numparse=True))
     print(f"{draw(rows, given.folder)} is drawn; {time.perf_counter() - start:.0f} s")
 
 
