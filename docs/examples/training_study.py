@@ -204,8 +204,10 @@ def study(folder: Path, wanted: list[Run], workers: int) -> pd.DataFrame:
             row = pd.DataFrame([done.result()])
             row.to_csv(rows, mode="a", header=not rows.exists(), index=False)
             print(f"{index + 1} of {len(left)}: {' '.join(map(str, row.iloc[0, :3]))}", flush=True)
-    table = pd.read_csv(rows)
-    return table[[Run(*row) in wanted for row in table[list(Run._fields)].itertuples(index=False)]]
+    table = pd.read_csv(rows).drop_duplicates(list(Run._fields))
+    place = {run: index for index, run in enumerate(wanted)}
+    order = pd.Series([place.get(Run(*row)) for row in table[list(Run._fields)].itertuples(index=False)], table.index)
+    return table.loc[order.dropna().sort_values().index]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -220,8 +222,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
     table = groups[list(JUDGES)].agg(shown).rename(columns=JUDGES)
     table["seconds"] = groups["seconds"].mean().round(1)
-    order = {name: index for index, name in enumerate((*TASKS, INPUT, *LOSSES))}
-    return table.sort_index(key=lambda names: names.map(lambda name: order.get(name, len(order))), sort_remaining=True)
+    return table
 
 
 def draw(rows: pd.DataFrame, folder: Path) -> Path:
@@ -263,7 +264,7 @@ def main() -> None:
     given = parser.parse_args()
     start = time.perf_counter()
     rows = study(given.folder, list(every(given.tasks, given.losses, given.seeds, given.steps)), given.workers)
-    print(summary(rows).to_markdown(disable_numparse=True))
+    print(summary(rows).reset_index().to_markdown(index=False, disable_numparse=True))
     print(f"{draw(rows, given.folder)} is drawn; {time.perf_counter() - start:.0f} s")
 
 
