@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,7 +95,11 @@ def score(
     """
     metric = _with_saliency(metric, saliency, saliency_threshold)
     if engine != "local":
-        _on_ray(engine, reference, distorted, metric, output, address, workers)
+        unknown = {"--amp": amp, "--map": map, "--peak": peak, "--max-pixels": max_pixels, "--recursive": recursive}
+        unknown["--background"] = background != "white"
+        options = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion)}
+        refused = [name for name, value in unknown.items() if value]
+        _on_ray(engine, reference, distorted, metric, output, address, workers, device, options, refused)
         return
     if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
         video(reference, distorted, metric, output=output, device=device)
@@ -174,18 +179,32 @@ def _on_ray(
     output: Path | None,
     address: str | None,
     workers: int | None,
+    device: str | None,
+    options: dict[str, str | None],
+    refused: list[str],
 ) -> None:
     from ..ray import score as score_on_ray
+    from .ray import say_foreign
 
     with setup(), clean_stdout():
         if engine != "ray":
             raise ValueError(f"--engine is local or ray, not {engine}")
         if output is None:
             raise ValueError("--engine ray needs --output, a folder that every node sees")
-        done = score_on_ray((reference, distorted), metric, output, workers=workers or 2, address=address)
-    say(f"{done.pairs} pairs are in {output}, {done.failed} without all scores")
+        if refused:
+            raise ValueError(f"--engine ray does not know {', '.join(refused)}: leave it out, or use --engine local")
+        folder, pairs = _place(output), (_place(reference), _place(distorted))
+        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        done = score_on_ray(pairs, metric, folder, workers=workers or 2, address=address, device=device, **chosen)
+    say_foreign(done.foreign, folder)
+    say(f"{done.pairs} pairs are in {folder}, {done.failed} without all scores")
     if done.failed:
         raise typer.Exit(INCOMPLETE)
+
+
+def _place(path: Path) -> str:
+    """A path, or the URI that it was before it became one and lost a slash."""
+    return re.sub(r"^(\w{2,}):/+", r"\1://", str(path))
 
 
 def _write(scored: Scored, output: Path, kept: Results) -> OSError | None:

@@ -22,7 +22,7 @@ from ..images.large import open_large
 from ..images.notes import Notes
 from ..images.pairs import Pair
 from ..images.read import Reading, decode
-from .blocks import BLOCK, in_blocks
+from .blocks import in_blocks
 from .compute import Claims, Job, Pixels, Reference, Result, claim, score_batch, size
 
 __all__ = ["Pair", "Result", "score_pairs"]
@@ -97,7 +97,8 @@ class _Plan:
 
     batch_size: int
     pixels: int  # of one batch
-    pixels_waiting: int  # of all pairs whose batches are not full
+    waiting: int  # pairs of batches that are not full
+    pixels_waiting: int  # of these
     beside: int = 1
     pixels_beside: int = 0  # of one image: more take so much memory that they are scored one after the other
     threads: int = 0  # of each of them
@@ -114,11 +115,13 @@ class _Plan:
 def _plan(scorers: Sequence[Scorer], batch_size: int, workers: int) -> _Plan:
     pixels = min(pixels_at_once(scorer.device) for scorer in scorers)
     if not all(scorer.device.type == "cpu" and scorer.representing is not None for scorer in scorers):
-        return _Plan(batch_size, pixels, 4 * pixels)
+        return _Plan(batch_size, pixels, 4 * batch_size, 4 * pixels)
     beside = max(1, workers)
     threads = max(1, torch.get_num_threads() // beside)
     size = min(batch_size, BATCH_ON_CPU)
-    return _Plan(size, min(pixels, PIXELS_ON_CPU), 4 * pixels, beside, pixels // beside, threads, together=False)
+    return _Plan(
+        size, min(pixels, PIXELS_ON_CPU), 4 * batch_size, 4 * pixels, beside, pixels // beside, threads, together=False
+    )
 
 
 @contextmanager
@@ -203,7 +206,7 @@ def _batches(jobs: Iterator[_Read], plan: _Plan) -> Iterator[list[Job] | tuple[P
         waiting[job.sizes].append(job)
         if plan.is_full(waiting[job.sizes]):
             yield waiting.pop(job.sizes)
-        elif _too_many(waiting, BLOCK, plan.pixels_waiting):
+        elif _too_many(waiting, plan.waiting, plan.pixels_waiting):
             yield waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes])))
     yield from waiting.values()
 
