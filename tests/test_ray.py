@@ -85,7 +85,7 @@ def test_folders_by_uri_are_matched_as_folders_are():
         f"memory://match/d/{name}.jpg" for name in ("a", "b", "deep/c")
     ]
     assert list(read_pairs(expected[0])) == expected[:1]
-    with pytest.raises(ValueError, match="no image in memory://match/none"):
+    with pytest.raises(ValueError, match=r"no image in memory://match/none"):
         read_pairs(("memory://match/none", "memory://match/d"))
     store.rm("/match", recursive=True)
 
@@ -170,25 +170,48 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.mark.slow
-def test_lists_and_datasets(tmp_path, files, cluster):
+@pytest.fixture
+def lists(tmp_path, files):
+    """The pairs in wrong order, as a csv file and as Parquet files in a folder."""
     table = pd.DataFrame(files[::-1], columns=["reference", "distorted"]).assign(extra=1)
     table.to_csv(tmp_path / "pairs.csv", index=False)
     (tmp_path / "parts").mkdir()
     table[:20].to_parquet(tmp_path / "parts" / "0.parquet")
     table[20:].to_parquet(tmp_path / "parts" / "1.parquet")
-    dataset = cluster.data.from_pandas(table)
-    parts = tmp_path / "parts"
-    for source in (tmp_path / "pairs.csv", f"file://{tmp_path}/pairs.csv", parts, f"file://{parts}/1.parquet", dataset):
-        expected = files if "1.parquet" not in str(source) else files[:28]
-        assert list(read_pairs(source)) == expected
-    table.rename(columns={"distorted": "other"}).to_csv(tmp_path / "wrong.csv", index=False)
+    return tmp_path
+
+
+def check_lists(lists, files):
+    for place in (lists / "pairs.csv", f"file://{lists}/pairs.csv"):
+        assert list(read_pairs(place)) == files
+    for place in (lists / "parts" / "1.parquet", f"file://{lists}/parts/1.parquet"):
+        assert list(read_pairs(place)) == files[:28]
+
+
+def test_short_lists(lists, files):
+    check_lists(lists, files)
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.pipe_file("/pairs.csv", b"distorted,reference\n1,007\n2,\n")
+    assert list(read_pairs("memory://pairs.csv")) == [("", "2"), ("007", "1")]
+    store.rm("/pairs.csv")
+    with pytest.raises(FileNotFoundError, match=r"no list at memory://pairs\.csv"):
+        read_pairs("memory://pairs.csv")
+    (lists / "wrong.csv").write_text("reference,other\na,b\n")
     with pytest.raises(ValueError, match="it has reference, other"):
-        read_pairs(tmp_path / "wrong.csv")
+        read_pairs(lists / "wrong.csv")
+    (lists / "pairs.txt").write_text("a b")
     with pytest.raises(ValueError, match="csv or"):
-        read_pairs(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"pairs\.txt"):
-        read_pairs("pairs.txt")
+        read_pairs(lists / "pairs.txt")
+
+
+@pytest.mark.slow
+def test_long_lists_and_datasets(lists, files, cluster, monkeypatch):
+    monkeypatch.setattr("msds_plugin.adapters.ray.pairs._SMALL", 0)
+    check_lists(lists, files)
+    assert list(read_pairs(lists / "parts")) == files
+    assert list(read_pairs(cluster.data.read_csv(str(lists / "pairs.csv")))) == files
+    with pytest.raises(ValueError, match="dataset needs the columns reference and distorted, it has id"):
+        read_pairs(cluster.data.range(3))
 
 
 @pytest.mark.slow

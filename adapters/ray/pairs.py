@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,19 @@ from ..images.listing import Listing
 from ..images.pairs import match, match_listings
 from ..images.samples import ImageFileError
 from ..scoring.blocks import in_blocks
-from .places import filesystem, is_uri, join, local_path, names_in
+from .places import filesystem, join, local_path, names_in
 
 #: (reference, distorted), paths or URIs.
 Names = tuple[str, str]
 _COLUMNS = ["reference", "distorted"]
+#: Bytes of a list up to which it is sorted here: for a short one Ray Data takes longer to start than to sort.
+_SMALL = 2**24
 
 
 def read_pairs(source: Any) -> Iterator[Names]:
     """The pairs of a source, sorted by reference and then by distorted image.
 
-    Lists and Ray datasets are read and sorted by Ray Data, on the cluster; they come here piece by piece.
+    Long lists and Ray datasets are read and sorted by Ray Data, on the cluster; they come here piece by piece.
 
     Args:
         source: a ``.csv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, or a folder of Parquet files,
@@ -36,7 +38,7 @@ def read_pairs(source: Any) -> Iterator[Names]:
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(each, (str, os.PathLike)) for each in source):
         return iter(sorted(_matched(*map(os.fspath, source))))
     if isinstance(source, (str, os.PathLike)):
-        return _sorted_by_ray(_read_list(os.fspath(source)), os.fspath(source))
+        return _read_list(os.fspath(source))
     if hasattr(source, "iter_batches"):
         return _sorted_by_ray(source, "the dataset")
     return iter(sorted((str(reference), str(distorted)) for reference, distorted in source))
@@ -76,42 +78,67 @@ def _listing(folder: str) -> Listing:
     return Listing(Path("/"), images, recursive=True)
 
 
-def _read_list(place: str) -> Any:
-    from pyarrow import csv, fs, string
+def _read_list(place: str) -> Iterator[Names]:
+    from pyarrow import fs
+
+    files, path = (fs.LocalFileSystem(), str(local_path(place))) if local_path(place) else _arrow(place)
+    (info,) = files.get_file_info([path])
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"no list at {place}")
+    folder = info.type == fs.FileType.Directory
+    if not folder and not path.endswith((".csv", ".parquet")):
+        raise ValueError(
+            f"{place} is no list of pairs: its name must end in .csv or .parquet, or it must be a folder of the latter"
+        )
+    if not folder and info.size <= _SMALL:
+        return iter(sorted(_names(_read_table(files, path, place))))
     from ray import data
 
-    where: dict[str, Any] = {}
-    path = place
-    if is_uri(place):
-        files, path = filesystem(place)
-        where["filesystem"] = fs.PyFileSystem(fs.FSSpecHandler(files))
-    elif not Path(place).exists():
-        raise FileNotFoundError(f"no list at {place}")
-    if place.endswith(".csv"):
-        text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
-        return data.read_csv(path, convert_options=text, **where)
-    if place.endswith(".parquet") or place.endswith("/") or Path(place).is_dir():
-        return data.read_parquet(path, **where)
-    raise ValueError(
-        f"{place} is not a list of pairs: its name must end in .csv or .parquet, or it must be a folder of the latter"
-    )
+    if path.endswith(".csv"):
+        return _sorted_by_ray(data.read_csv(path, filesystem=files, convert_options=_as_text()), place)
+    return _sorted_by_ray(data.read_parquet(path, filesystem=files), place)
 
 
-def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:
-    schema = dataset.schema()
-    columns = [] if schema is None else list(schema.names)
+def _arrow(place: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    files, path = filesystem(place)
+    return fs.PyFileSystem(fs.FSSpecHandler(files)), path
+
+
+def _as_text() -> Any:
+    from pyarrow import csv, string
+
+    return csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
+
+
+def _read_table(files: Any, path: str, place: str) -> Any:
+    from pyarrow import csv, parquet
+
+    with files.open_input_file(path) as file:
+        table = csv.read_csv(file, convert_options=_as_text()) if path.endswith(".csv") else parquet.read_table(file)
+    _check(table.column_names, place)
+    return table
+
+
+def _check(columns: Sequence[str], place: str) -> None:
     if not set(_COLUMNS) <= set(columns):
-        raise ValueError(f"{what} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
-    # Done before actors take the cores that sorting needs.
-    ordered = dataset.select_columns(_COLUMNS).sort(_COLUMNS).materialize()
-    return _rows(ordered)
+        raise ValueError(f"{place} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
 
 
-def _rows(ordered: Any) -> Iterator[Names]:
-    for batch in ordered.iter_batches(batch_format="pyarrow", batch_size=4096):
-        reference, distorted = (batch.column(name).to_pylist() for name in _COLUMNS)
-        yield from zip(map(_text, reference), map(_text, distorted), strict=True)
+def _names(table: Any) -> Iterator[Names]:
+    reference, distorted = (table.column(name).to_pylist() for name in _COLUMNS)
+    return zip(map(_text, reference), map(_text, distorted), strict=True)
 
 
 def _text(name: Any) -> str:
     return "" if name is None else str(name)
+
+
+def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:
+    schema = dataset.schema()
+    _check([] if schema is None else list(schema.names), what)
+    # Done before actors take the cores that sorting needs.
+    ordered = dataset.select_columns(_COLUMNS).sort(_COLUMNS).materialize()
+    batches = ordered.iter_batches(batch_format="pyarrow", batch_size=4096)
+    return (names for batch in batches for names in _names(batch))
