@@ -226,7 +226,6 @@ def test_bad_images(terms, pair):
 
 
 def test_the_engine_reads_large_images_in_windows(terms, pair, tmp_path, monkeypatch):
-    pytest.importorskip("rasterio")
     import tifffile
     from msds_plugin.adapters import large_images, scoring
     from msds_plugin.adapters.common.scorer import Scorer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pandas as pd
 from ..common.scorer import Scorer
 from . import statistics
 from .datasets import Dataset
+from .labels import Line, number, read_lines
 from .sizes import Sizes, run_any_size
 
 _COLUMNS = {
@@ -67,35 +69,46 @@ def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     """Forced choices from a CSV file with the columns reference, a, b, share, answers (any case).
 
     Args:
-        path: the file, with a header. ``share`` is the share of the answers that preferred b; without ``answers`` every
+        path: the file, with a header; separated and coded as for :func:`load_csv`. ``share`` is the share of the answers that preferred b; without ``answers`` every
             comparison counts alike.
         root: folder that the image names are relative to; None for the file's own.
         name: for tables; None for the file's stem.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, no rows, a share outside [0, 1], a number of answers that is not positive, an image
-            compared with itself.
+        ValueError: a missing column, no rows, an empty cell, a share outside [0, 1], a number of answers that is not positive,
+            an image compared with itself.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no CSV file at {path}")
-    raw = pd.read_csv(path, index_col=False)
-    lower = {str(column).strip().lower(): column for column in raw.columns}
-    found = {key: next((lower[n] for n in names if n in lower), None) for key, names in _COLUMNS.items()}
-    missing = [key for key, column in found.items() if column is None and key != "answers"]
+    lines = read_lines(path)
+    if not lines:
+        raise ValueError(f"{path} has no rows")
+    titles = [cell.lower() for cell in lines[0].cells]
+    found = {key: next((titles.index(n) for n in names if n in titles), None) for key, names in _COLUMNS.items()}
+    missing = [key for key, place in found.items() if place is None and key != "answers"]
     if missing:
-        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(map(str, raw.columns))}")
+        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(lines[0].cells)}")
     base = path.parent if root is None else Path(root)
-    table = pd.DataFrame({key: [str(base / str(value)) for value in raw[found[key]]] for key in ("reference", "a", "b")})
-    table["share"] = pd.to_numeric(raw[found["share"]], errors="coerce")
-    answers = raw[found["answers"]] if found["answers"] is not None else pd.Series(1.0, raw.index)
-    table["answers"] = pd.to_numeric(answers, errors="coerce")
-    _check(table, path)
+    table = pd.DataFrame([_record(path, line, found, base, len(titles)) for line in lines[1:]])
+    _check(table, [line.number for line in lines[1:]], path)
     return Choices(name or path.stem, table)
 
 
-def _check(table: pd.DataFrame, path: Path) -> None:
+def _record(path: Path, line: Line, places: Mapping[str, int | None], base: Path, width: int) -> dict[str, Any]:
+    if any(line.cells[width:]):
+        raise ValueError(f"{path}: line {line.number} has {len(line.cells)} fields, the header {width}")
+    cells = {key: line.cells[place] if place < len(line.cells) else "" for key, place in places.items() if place is not None}
+    empty = [key for key, cell in cells.items() if not cell]
+    if empty:
+        raise ValueError(f"{path}: line {line.number} has no {empty[0]}")
+    images = {key: str(base / cells[key]) for key in ("reference", "a", "b")}
+    numbers = {key: number(cells.get(key, "1")) for key in ("share", "answers")}
+    return images | {key: math.nan if value is None else value for key, value in numbers.items()}
+
+
+def _check(table: pd.DataFrame, numbers: Sequence[int], path: Path) -> None:
     if table.empty:
         raise ValueError(f"{path} has no rows")
     wrong = {
@@ -105,7 +118,7 @@ def _check(table: pd.DataFrame, path: Path) -> None:
     }
     for what, rows in wrong.items():
         if rows.any():
-            raise ValueError(f"{path} has {what} in line {int(np.argmax(rows)) + 2}")
+            raise ValueError(f"{path} has {what} in line {numbers[int(np.argmax(rows))]}")
 
 
 def run_choices(

@@ -21,7 +21,7 @@ from .labels import Line, is_header, number, read_lines
 COLUMNS = {
     "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path", "hq_name"),
     "distorted": ("distorted", "dist", "dist_name", "distorted_name", "dist_img", "img_name", "dist_path"),
-    "score": ("score", "mos", "dmos", "mos_label", "elo_score"),
+    "score": ("score", "mos", "dmos", "mos_label", "elo_score", "votes"),
     "distortion": ("distortion", "dist_type", "type"),
     "std": ("std", "mos_std", "dmos_std", "score_std"),
 }
@@ -129,7 +129,10 @@ def _columns(path: Path, lines: Sequence[Line]) -> tuple[dict[str, int], Sequenc
         raise ValueError(f"{path} has two columns of the name {twice[0]}")
     if not any(key in found for key in needed):
         if len(first) < len(needed):
-            raise ValueError(f"{path} has {len(first)} columns: at least reference, distorted and score are needed")
+            raise ValueError(
+                f"{path} has {len(first)} columns: at least reference, distorted and score are needed, separated by commas, "
+                "semicolons or tabs"
+            )
         found |= dict(zip(needed, range(len(needed)), strict=True))
     missing = [key for key in needed if key not in found]
     if missing:

@@ -14,7 +14,7 @@ from scipy import fft, signal
 from torch import Tensor
 
 from ..images.large import is_large
-from ..images.read import ImageFileError, read_image
+from ..images.read import ImageFileError, Reading, decode, to_tensor
 from . import statistics
 from .summary import Scores
 
@@ -54,27 +54,34 @@ def high_frequency_share(image: Tensor, frequency: float = FREQUENCY) -> float:
     return float(power[radius > frequency].sum() / power.sum())
 
 
-def energies(paths: Iterable[str], frequency: float = FREQUENCY, advance: Callable[[], None] | None = None) -> dict[str, float]:
+def energies(
+    paths: Iterable[str],
+    frequency: float = FREQUENCY,
+    advance: Callable[[], None] | None = None,
+    reading: Reading | None = None,
+) -> dict[str, float]:
     """:func:`high_frequency_share` of image files; NaN for one that cannot be read, or not as a whole.
 
     Args:
         paths: may repeat; each file is read once.
         frequency: in cycles per pixel.
         advance: called after each file.
+        reading: what the files do not say: see :class:`Reading`.
     """
     unique = list(dict.fromkeys(paths))
     found: dict[str, float] = {}
+    share_of = partial(_share, frequency=frequency, reading=reading or Reading())
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for path, share in zip(unique, pool.map(partial(_share, frequency=frequency), unique), strict=True):
+        for path, share in zip(unique, pool.map(share_of, unique), strict=True):
             found[path] = share
             if advance is not None:
                 advance()
     return found
 
 
-def _share(path: str, frequency: float) -> float:
+def _share(path: str, frequency: float, reading: Reading) -> float:
     try:
-        return math.nan if is_large(path) else high_frequency_share(read_image(path), frequency)
+        return math.nan if is_large(path) else high_frequency_share(to_tensor(decode(path, reading)), frequency)
     except ImageFileError:
         return math.nan
 

@@ -23,7 +23,7 @@ class Line:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The rows of a table separated by commas, semicolons or tabs, without blank ones.
+    """The rows of a table separated by commas, semicolons or tabs, without blank ones and comments (lines that begin with ``#``).
 
     Text is UTF-8 or UTF-16, with or without a byte order mark, or else Latin-1. The separator is the one that divides the first
     row into three cells or more, and most of the others into as many.
@@ -42,9 +42,10 @@ def read_lines(path: Path) -> list[Line]:
             found.append(_rows(path, text, separator, 1))
         except ValueError as error:
             last = error
-    if not found:
-        raise last or ValueError(f"{path} cannot be read")
-    return max(found, key=_fitness)
+    best: Sequence[Line] = max(found, key=_fitness, default=())
+    if last is not None and _fitness(best)[0] < 3:  # what divides it otherwise is of no use
+        raise last
+    return list(best)
 
 
 def _fitness(lines: Sequence[Line]) -> tuple[int, int]:
@@ -78,12 +79,16 @@ def _rows(path: Path, text: str, separator: str, first: int) -> list[Line]:
     try:
         for row in reader:
             cells = tuple(cell.strip() for cell in row)
-            if any(cells):
+            if any(cells) and not _is_comment(cells):
                 lines.append(Line(start + first, cells))
             start = reader.line_num
     except csv.Error as error:
         raise ValueError(f"{path}: line {start + first} cannot be read: {error}") from error
     return lines
+
+
+def _is_comment(cells: Sequence[str]) -> bool:
+    return cells[0].startswith("#") and not is_meant_as_image(cells[0])
 
 
 def is_header(line: Line, known: set[str]) -> bool:
@@ -95,6 +100,7 @@ def is_header(line: Line, known: set[str]) -> bool:
 
 def number(text: str) -> float | None:
     """A finite number, with a decimal point or comma; None for anything else."""
+    text = text.replace("\u2212", "-")  # the minus of typesetters
     if "_" in text or text.count(",") > 1 or ("," in text and "." in text):
         return None
     try:

@@ -8,7 +8,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,13 @@ class Benchmark:
             ``weights_sha256`` (of the file), ``parameters_sha256`` (of all the values it computes with); None where there is
             none, or where it is not known.
         made: device, precision, date, versions, by name, for reading.
+        reading: what was stated about the image files.
     """
 
     scores: Scores
     metrics: pd.DataFrame
     made: Mapping[str, str]
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def run(
         {entry.scorer.name: entry.scorer.lower_is_better for entry in entries},
         {data.name: data.lower_is_better for data in datasets},
     )
-    return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp))
+    return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp), reading)
 
 
 class NotKeptError(OSError):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.scorer import Scorer
+from ..images.read import size_of
 from ..scoring.scorers import create_scorer
 from .datasets import Dataset
 from .runner import Benchmark, run
@@ -103,9 +103,8 @@ def _differing(data: Dataset) -> int:
 
 def _size(path: str) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception:  # too large for Pillow, or damaged: whoever scores it says so
+        return size_of(path)
+    except Exception:  # whoever scores it says what is wrong
         return None
 
 

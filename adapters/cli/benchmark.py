@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .datasets import datasets_of
-from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
+from .reading import reads_images
 from .stop import exit_code
 from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from ..benchmark.choices import Choices, ChoiceSummary
     from ..benchmark.runner import Benchmark
     from ..benchmark.summary import Summary
+    from ..images.samples import Reading
 
 
+@reads_images
 def benchmark(
     metric: Annotated[
         list[str],
@@ -81,9 +83,8 @@ def benchmark(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
-    peak: Annotated[float | None, PEAK] = None,
-    background: Annotated[str, BACKGROUND] = "white",
-    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Compare metrics on opinion-scored data sets: statistics, and with --report a page with pictures.
 
@@ -106,7 +107,6 @@ def benchmark(
             if report is not None:
                 _check_report(report)
             shares = _shares(factors)
-            reading = reading_of(peak, background, max_pixels)
             sets = _choices(choices or [])
             only_choices = bool(sets) and not dataset and not csv
             datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)

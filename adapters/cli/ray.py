@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .reading import reads_images
 from .terminal import INCOMPLETE, clean_stdout, say, setup
 
+if TYPE_CHECKING:
+    from ..images.samples import Reading
 
+
+@reads_images
 def score_on_ray(
     pairs: Annotated[
         str,
@@ -23,6 +28,8 @@ def score_on_ray(
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, or a part of one.")] = 0,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs of one file, or a few more.")] = 1000,
+    *,
+    reading: Reading,
 ) -> None:
     """Score a list of pairs on a Ray cluster; started again, it computes only what is missing.
 
@@ -44,6 +51,7 @@ def score_on_ray(
             gpus=gpus,
             address=address,
             on_progress=report,
+            reading=reading,
         )
     say_foreign(done.foreign, output)
     print(f"{done.pairs}\t{done.failed}\t{done.computed}")

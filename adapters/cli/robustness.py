@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .reading import reads_images
 from .stop import exit_code
 from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
+if TYPE_CHECKING:
+    from ..images.samples import Reading
 
+
+@reads_images
 def robustness(
     photographs: Annotated[Path, typer.Argument(help="Folder of clean photographs.")],
     metric: Annotated[
@@ -49,6 +54,8 @@ def robustness(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """What metrics make of references that do not line up: deformations times distortions of clean photographs.
 
@@ -81,6 +88,8 @@ def robustness(
                 batch_size,
                 workers,
                 progress,
+                reading,
+                say,
             )
             summed = summarise(made, resamples, seed)
             if output is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.videos import VIDEO_SUFFIXES
-from .reading import BACKGROUND, MAX_PIXELS, PEAK, reading_of
+from .reading import reads_images
 from .stop import exit_code, stoppable
 from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
 from .video import video
@@ -22,6 +22,7 @@ from .video import video
 if TYPE_CHECKING:
     from ..common.scorer import Scorer
     from ..images.pairs import Matching
+    from ..images.samples import Reading
     from ..results.store import Results
     from ..scoring.scored import Scored
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 
 
+@reads_images
 def score(
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference image, or a folder of them.")],
     distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted image, or a folder of them.")],
@@ -73,15 +75,14 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
     ] = None,
-    peak: Annotated[float | None, PEAK] = None,
-    background: Annotated[str, BACKGROUND] = "white",
-    max_pixels: Annotated[int | None, MAX_PIXELS] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
     ] = False,
     allow_unmatched: Annotated[
         bool, typer.Option("--allow-unmatched", help="Exit with 0 also if distorted images have no reference.")
     ] = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Score distorted images beside their references.
 
@@ -95,11 +96,9 @@ def score(
     """
     metric = _with_saliency(metric, saliency, saliency_threshold)
     if engine != "local":
-        unknown = {"--amp": amp, "--map": map, "--peak": peak, "--max-pixels": max_pixels, "--recursive": recursive}
-        unknown["--background"] = background != "white"
-        options = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion)}
-        refused = [name for name, value in unknown.items() if value]
-        _on_ray(engine, reference, distorted, metric, output, address, workers, device, options, refused)
+        chosen = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion), "device": device}
+        refused = [name for name, value in {"--amp": amp, "--map": map, "--recursive": recursive}.items() if value]
+        _on_ray(engine, (reference, distorted), metric, output, workers, address, refused, reading=reading, **chosen)
         return
     if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
         video(reference, distorted, metric, output=output, device=device)
@@ -117,13 +116,12 @@ def score(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        reading = reading_of(peak, background, max_pixels)
         matching = match(reference, distorted, recursive)
         _say_matching(matching)
         chosen = {"backbone": backbone, "weights": weights}
         scorers = create_scorers(metric, device, fusion, **{key: value for key, value in chosen.items() if value is not None})
         if map is not None:
-            write_maps([], scorers, map)  # says at once if no metric has maps
+            write_maps([], scorers, map, reading)  # says at once if no metric has maps
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
     with kept:
         with setup(), clean_stdout():
@@ -157,7 +155,7 @@ def score(
         if map is not None and stopped is None and unkept is None:
             failed = {path for path, *_ in scored.failures}
             with setup(), clean_stdout():
-                drawn = list(write_maps([pair for pair in scored.pairs if pair.distorted not in failed], scorers, map))
+                drawn = list(write_maps([pair for pair in scored.pairs if pair.distorted not in failed], scorers, map, reading))
             say(f"Maps are in {map}: {len(drawn)}")
         _finish(scored, output, stopped, unkept)
     if matching.unscored and not allow_unmatched:
@@ -173,15 +171,13 @@ def _with_saliency(metrics: list[str], saliency: str | None, threshold: float | 
 
 def _on_ray(
     engine: str,
-    reference: Path,
-    distorted: Path,
+    pairs: tuple[Path, Path],
     metric: list[str],
     output: Path | None,
-    address: str | None,
     workers: int | None,
-    device: str | None,
-    options: dict[str, str | None],
+    address: str | None,
     refused: list[str],
+    **options: Any,
 ) -> None:
     from ..ray import score as score_on_ray
     from .ray import say_foreign
@@ -193,9 +189,9 @@ def _on_ray(
             raise ValueError("--engine ray needs --output, a folder that every node sees")
         if refused:
             raise ValueError(f"--engine ray does not know {', '.join(refused)}: leave it out, or use --engine local")
-        folder, pairs = _place(output), (_place(reference), _place(distorted))
-        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        done = score_on_ray(pairs, metric, folder, workers=workers or 2, address=address, device=device, **chosen)
+        folder, places = _place(output), (_place(pairs[0]), _place(pairs[1]))
+        given = {name: value for name, value in options.items() if value is not None}
+        done = score_on_ray(places, metric, folder, workers=workers or 2, address=address, **given)
     say_foreign(done.foreign, folder)
     say(f"{done.pairs} pairs are in {folder}, {done.failed} without all scores")
     if done.failed:
@@ -240,7 +236,7 @@ def _finish(scored: Scored, output: Path | None, stopped: KeyboardInterrupt | No
 
 def _say_matching(matching: Matching) -> None:
     pairs = matching.pairs
-    if len(pairs) > 1 or matching.unmatched or " without " in matching.how:
+    if len(pairs) > 1 or matching.unmatched or matching.by_order or " without " in matching.how:
         say(f"Pairs {matching.how}: {len(pairs)}")
     if matching.by_order:
         for pair in (pairs[0], pairs[-1])[: len(pairs)]:
@@ -250,7 +246,10 @@ def _say_matching(matching: Matching) -> None:
         for path in matching.unmatched:
             say(f"  {path}")
     for folder, images in matching.left_out:
-        say(f"Left out: {folder} with {images} images (--recursive looks into sub-folders)")
+        if images is None:
+            say(f"Left out: {folder}, which cannot be read")
+        else:
+            say(f"Left out: {folder} with {images} image{'s' * (images != 1)} (--recursive looks into sub-folders)")
 
 
 def _show(scored: Scored, needed: bool) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .datasets import datasets_of
+from .reading import reads_images
 from .stop import exit_code
 from .terminal import INCOMPLETE, clean_stdout, progress, say, setup, show_table
 
+if TYPE_CHECKING:
+    from ..images.samples import Reading
 
+
+@reads_images
 def study(
     backbone: Annotated[
         list[str] | None,
@@ -40,6 +45,8 @@ def study(
     resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: a GPU if there is one]")] = None,
+    *,
+    reading: Reading,
 ) -> None:
     """Which layers, levels, comparisons and backbones agree with people, on one opinion-scored set.
 
@@ -62,7 +69,7 @@ def study(
             if len(found) != 1:
                 raise ValueError("a study is of one data set: give --dataset or --csv, not both")
             say(f"Scores are kept in {results}")
-            made = run_study(found[0], backbone, levels, comparison or tuple(COMPARISONS), results, device, progress)
+            made = run_study(found[0], backbone, levels, comparison or tuple(COMPARISONS), results, device, progress, reading)
             summed = summarise(made, resamples, seed, frequencies)
             if output is not None:
                 write_table(summed.cells, output)

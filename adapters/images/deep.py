@@ -8,6 +8,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
+from .jxl import read_header
 from .samples import Array, Samples
 
 
@@ -81,10 +82,11 @@ def _heif(content: bytes) -> tuple[Array, Samples] | None:
 
 
 def _jpegxl(content: bytes) -> tuple[Array, Samples] | None:
-    values = imagecodecs.jpegxl_decode(content)
-    if values.dtype == np.uint8:
+    header = read_header(content)
+    if header.bits <= 8 and not header.floating:
         return None
-    return _of_channels(values if values.ndim < 4 else values[0], 8 * values.dtype.itemsize)
+    values = imagecodecs.jpegxl_decode(content)
+    return _of_channels(values if values.ndim < 4 else values[0], header.bits)
 
 
 def _netpbm(content: bytes) -> tuple[Array, Samples] | None:
@@ -117,6 +119,12 @@ def _sgi(content: bytes) -> None:
         raise ValueError("SGI files of 16 bits cannot be read without loss: convert it to TIFF or PNG")
 
 
+def _fits(content: bytes) -> None:
+    header = re.search(rb"BITPIX *= *(-?\d+)", content[:2880])
+    if header is not None and int(header[1]) != 8:
+        raise ValueError(f"FITS files of {header[1].decode()} bits have scales of their own: convert it to TIFF or PNG")
+
+
 _READERS = {
     "PNG": _png,
     "JPEG2000": _jpeg2000,
@@ -125,4 +133,5 @@ _READERS = {
     "JXL": _jpegxl,
     "PPM": _netpbm,
     "SGI": _sgi,
+    "FITS": _fits,
 }

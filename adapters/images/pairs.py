@@ -29,7 +29,8 @@ class Matching:
         how: how it was done, in words that follow "pairs".
         unmatched: images without a counterpart.
         by_order: names told nothing, so that the user should look at the pairs.
-        left_out: sub-folders with images that were not looked into, and how many these are.
+        left_out: sub-folders with images that were not looked into, and how many these are; None where it is not known, as
+            the folder cannot be read.
         unscored: how many distorted images get no score: those without a counterpart and those in such sub-folders.
     """
 
@@ -37,7 +38,7 @@ class Matching:
     how: str
     unmatched: tuple[Path, ...] = ()
     by_order: bool = False
-    left_out: tuple[tuple[Path, int], ...] = ()
+    left_out: tuple[tuple[Path, int | None], ...] = ()
     unscored: int = 0
 
 
@@ -68,10 +69,9 @@ def match(reference: Path, distorted: Path, recursive: bool = False) -> Matching
     if not distorted.is_dir():
         return Matching((Pair(reference, distorted),), "of two files")
     found = list_folder(distorted, recursive)
-    hidden = sum(count for _, count in found.left_out)
     if not reference.is_dir():
         pairs = tuple(Pair(reference, path) for path in found.images)
-        return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=hidden)
+        return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
     return match_listings(list_folder(reference, recursive), found)
 
 
@@ -96,8 +96,13 @@ def match_listings(references: Listing, distorted: Listing) -> Matching:
         tuple([path for path in references.images if path not in used] + without),
         by_order,
         left_out,
-        len(without) + sum(count for _, count in distorted.left_out),
+        len(without) + _hidden(distorted),
     )
+
+
+def _hidden(listing: Listing) -> int:
+    """Images in folders that were not looked into; at least one in those that cannot be."""
+    return sum(1 if count is None else count for _, count in listing.left_out)
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -18,14 +18,16 @@ from . import profiles
 from .damage import check_png, whole_files_only
 from .deep import read_deep
 from .formats import hint, register_plugins
+from .jxl import read_header
 from .samples import MAX_PIXELS, Array, ImageFileError, Reading, Samples, colour, to_colours, turn
-from .tiff import is_tiff, read_values, tags_of, upright
+from .tiff import Tags, is_tiff, tags_of
+from .tiff_parts import Parts
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["ImageFileError", "Picture", "Reading", "decode", "read_image", "to_tensor"]
+__all__ = ["ImageFileError", "Picture", "Reading", "decode", "decode_pair", "read_image", "size_of", "to_tensor"]
 
 _DEFAULT = Reading()
 _BYTE = Samples(8, "unsigned", 3)
@@ -73,8 +75,7 @@ def decode(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Picture
             range the file does not say (signed, 32 bits, floating-point) and ``reading.peak`` neither.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
+        _check_file(path)
         if is_tiff(Path(path)):
             return _decode_tiff(Path(path), reading)
         return _decode(Path(path).read_bytes(), reading)
@@ -83,11 +84,56 @@ def decode(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Picture
         raise ImageFileError(f"cannot read {path}: {reason or type(error).__name__}{hint(path, error)}") from error
 
 
+def decode_pair(
+    distorted: str | os.PathLike[str], reference: str | os.PathLike[str], reading: Reading = _DEFAULT
+) -> tuple[Picture, Picture]:
+    """Two files as they are compared: in sRGB where their colour profiles differ.
+
+    Raises:
+        ImageFileError: as :func:`decode`.
+        ValueError: a profile that cannot be used.
+    """
+    x, y = decode(distorted, reading), decode(reference, reading)
+    return (x, y) if x.profile == y.profile else (x.in_srgb(), y.in_srgb())
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of an image file as it is shown, of which only the header is read.
+
+    Raises:
+        Exception: whatever is wrong with the file; :func:`decode` says it in words.
+    """
+    _check_file(path)
+    if is_tiff(Path(path)):
+        with tifffile.TiffFile(path) as file:
+            tags = tags_of(file)
+        (width, height), turned = tags.size, tags.orientation >= 5
+    else:
+        with _open(Path(path).read_bytes()) as image:
+            (width, height), turned = image.size, (_orientation(image) or 1) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def _has_frames(image: Image.Image, content: bytes) -> bool:
+    if image.format == "JXL":  # whose plugin does not say
+        return read_header(content).animated
+    return bool(getattr(image, "is_animated", False))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    return None if image.format == "JXL" else image.getexif().get(0x0112)  # its decoder has turned it
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
+
+
 def _decode(content: bytes, reading: Reading) -> Picture:
     with whole_files_only(), _open(content) as image:
         reading.check_size(*image.size)
         chunks = check_png(content) if image.format == "PNG" else set()
-        notes: tuple[str, ...] = (FRAMES,) if getattr(image, "is_animated", False) else ()
+        notes: tuple[str, ...] = (FRAMES,) if _has_frames(image, content) else ()
         deep = read_deep(content, image.format or "")
         if deep is not None:
             if b"eXIf" in chunks and "exif" not in image.info:  # it stands behind the pixels
@@ -97,7 +143,7 @@ def _decode(content: bytes, reading: Reading) -> Picture:
             values, samples, more = _by_pillow(image, content)
             notes += more
         colours, transparent = to_colours(values, samples, reading)
-        orientation = None if image.format == "JXL" else image.getexif().get(0x0112)
+        orientation = _orientation(image)
         profile = None if INKS in notes else image.info.get("icc_profile") or None
     notes += (TRANSPARENT,) if transparent else ()
     return Picture(turn(colours, orientation), profile, notes)
@@ -150,21 +196,18 @@ def _open(content: bytes) -> Image.Image:
 def _decode_tiff(path: Path, reading: Reading) -> Picture:
     with tifffile.TiffFile(path) as file:
         tags = tags_of(file)
-        reading.check_size(*tags.size)
-        notes: tuple[str, ...] = (FRAMES,) if tags.frames > 1 else ()
-        if tags.samples is not None:
-            tags.samples.white(reading)  # before the work
-            colours, transparent = to_colours(read_values(file), tags.samples, reading)
-            notes += (TRANSPARENT,) if transparent else ()
-            return Picture(turn(colours, tags.orientation), tags.profile, notes)
-        bits, content = file.pages.first.bitspersample, upright(file)
-    if not isinstance(bits, int) or bits > 8:
-        raise ValueError(f"its colours are {tags.colours} of {bits} bits: convert it to RGB")
-    with whole_files_only(), _open(content) as image:
-        values, samples, more = _by_pillow(image, content)
-        colours, transparent = to_colours(values, samples, reading)
-        profile = None if more else tags.profile
-        return Picture(turn(colours, tags.orientation), profile, notes + more + ((TRANSPARENT,) if transparent else ()))
+        width, height = tags.size
+        reading.check_size(width, height)
+        tags.samples.white(reading)  # before the work
+        stored = Parts(file, reading.max_pixels).read((0, height), (0, width))
+    colours, transparent = to_colours(tags.unfold(stored), tags.samples, reading)
+    return Picture(turn(colours, tags.orientation), tags.profile, tiff_notes(tags, transparent))
+
+
+def tiff_notes(tags: Tags, transparent: bool) -> tuple[str, ...]:
+    """What is to be said of a TIFF."""
+    said = ((FRAMES, tags.frames > 1), (INKS, tags.inks), (TRANSPARENT, transparent))
+    return tuple(note for note, holds in said if holds)
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:

@@ -135,6 +135,11 @@ def unit(colours: Array) -> Array:
     return colours if colours.dtype == np.float32 else _divided(colours, float(np.iinfo(colours.dtype).max))
 
 
+def to_bytes(colours: Array) -> Array:
+    """The same rounded to whole bytes."""
+    return colours if colours.dtype == np.uint8 else np.rint(unit(colours) * np.float32(255)).astype(np.uint8)
+
+
 def _divided(values: Array, white: float) -> Array:
     exact = np.float32 if values.dtype.itemsize <= 2 else np.float64  # which holds every value as it is
     return (values.astype(exact) / exact(white)).astype(np.float32)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..common.scorer import Scorer
 from ..images.pairs import Pair
-from ..images.read import read_image
+from ..images.read import Reading, decode_pair, to_tensor
 
 #: Share of the strongest pixels that is drawn in full colour.
 _CLIPPED = 0.005
+_DEFAULT = Reading()
 
 
 def overlay(image: Tensor, shares: Tensor) -> Image.Image:
@@ -37,7 +38,7 @@ def overlay(image: Tensor, shares: Tensor) -> Image.Image:
     return Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
-def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path) -> Iterator[Path]:
+def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, reading: Reading = _DEFAULT) -> Iterator[Path]:
     """Write, for every pair and every metric that has maps, an overlay ``.png`` and the shares themselves, ``.npy`` float32.
 
     The files are named after the distorted image and the metric; the folder is made if need be. Sums of the shares are the
@@ -47,6 +48,7 @@ def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path) -
         pairs: what to draw.
         scorers: those without maps are passed over.
         folder: where the files go.
+        reading: what the image files do not say: see :class:`Reading`.
 
     Yields:
         The path of each picture, as it is written.
@@ -59,17 +61,17 @@ def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path) -
     if not able:
         names = ", ".join(scorer.name for scorer in scorers)
         raise ValueError(f"maps are for DeepSSIM, MSDS and their forms, not for {names}")
-    return _written(pairs, able, folder)
+    return _written(pairs, able, folder, reading)
 
 
-def _written(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path) -> Iterator[Path]:
+def _written(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, reading: Reading) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     taken: dict[str, int] = {}
     for pair in pairs:
         stem = pair.distorted.stem
         taken[stem] = taken.get(stem, 0) + 1
         name = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        x, y = read_image(pair.distorted), read_image(pair.reference)
+        x, y = map(to_tensor, decode_pair(pair.distorted, pair.reference, reading))
         for scorer in scorers:
             shares = scorer.module.map(x.to(scorer.device), y.to(scorer.device))  # type: ignore[operator]
             target = folder / f"{name}.{scorer.name}.png"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MissingDependencyError
+from ..images.samples import Reading
 from .pairs import Names, read_pairs, shards
 from .places import is_uri, names_in
 from .shard import Done, Run, write_lost, write_shard
@@ -57,10 +58,10 @@ class _Actor:
         except Exception as error:  # said by start: an actor that fails here could only die
             self.error = error
 
-    def start(self, folder: str) -> Run:
+    def start(self, folder: str, reading: Reading) -> Run:
         if not hasattr(self, "scorers"):
             raise self.error
-        return Run.of(self.scorers, folder)
+        return Run.of(self.scorers, folder, reading)
 
     def score(self, pairs: Sequence[Names], run: Run) -> Done:
         return write_shard(pairs, self.scorers, run, self.workers)
@@ -85,6 +86,7 @@ def score(
     gpus: float = 0,
     address: str | None = None,
     device: str | None = None,
+    reading: Reading | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Progress:
@@ -107,6 +109,7 @@ def score(
         cpus, gpus: what each actor takes; it computes on ``cpus`` threads.
         address: of the cluster; None for one that is running, or else a local one.
         device: None for the GPU if the actor has one.
+        reading: what the image files do not say: see :class:`Reading`.
         on_progress: called after each shard.
         options: ``backbone``, ``weights``, ... as for ``create_scorers``.
 
@@ -135,7 +138,7 @@ def score(
     actors = [remote.remote(list(metrics), device, options, cpus) for _ in range(workers)]
     progress = Progress()
     try:
-        for done in _all_done(ray, actors, _start(ray, actors[0], target), shards(names, shard_size)):
+        for done in _all_done(ray, actors, _start(ray, actors[0], target, reading or Reading()), shards(names, shard_size)):
             before.discard(done.file)
             progress = progress.after(done)
             if on_progress is not None:
@@ -146,9 +149,9 @@ def score(
     return replace(progress, foreign=len(before))
 
 
-def _start(ray: Any, actor: Any, target: str) -> Run:
+def _start(ray: Any, actor: Any, target: str, reading: Reading) -> Run:
     try:
-        run: Run = ray.get(actor.start.remote(target))
+        run: Run = ray.get(actor.start.remote(target, reading))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     return run

@@ -30,6 +30,7 @@ _Row: TypeAlias = dict[str, Any]
 _Coming: TypeAlias = tuple[list[Names], tempfile.TemporaryDirectory[str], dict[str, Path | Future[Path | str]]]
 #: Images that are fetched at the same time, since a store far away answers late but to many.
 _FETCHES = 16
+_DEFAULT = Reading()
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,20 @@ class Run:
     Attributes:
         folder: where they go, path or URI.
         metrics: columns.
-        identity: all that scores depend on besides the images: metrics, options, weights, versions, kind of device.
+        identity: all that scores depend on besides the images: metrics, options, weights, versions, kind of device, reading.
+        reading: what the image files do not say.
     """
 
     folder: str
     metrics: tuple[str, ...]
     identity: str
+    reading: Reading
 
     @classmethod
-    def of(cls, scorers: Sequence[Scorer], folder: str) -> Run:
+    def of(cls, scorers: Sequence[Scorer], folder: str, reading: Reading = _DEFAULT) -> Run:
         """The run of these scorers."""
-        text = json.dumps([identity(scorer, scorer.name, False, Reading()) for scorer in scorers], sort_keys=True)
-        return cls(folder, tuple(scorer.name for scorer in scorers), hashlib.sha256(text.encode()).hexdigest())
+        text = json.dumps([identity(scorer, scorer.name, False, reading) for scorer in scorers], sort_keys=True)
+        return cls(folder, tuple(scorer.name for scorer in scorers), hashlib.sha256(text.encode()).hexdigest(), reading)
 
     def file(self, pairs: Sequence[Names]) -> str:
         """The name of a shard's file: the same pairs and identity find the same file again."""
@@ -120,7 +123,7 @@ def _score_block(
             places.setdefault(Pair(reference, distorted), []).append(place)
         else:
             rows[place]["error"] = next(each for each in (reference, distorted) if isinstance(each, str))
-    for result in score_pairs(list(places), scorers, workers=workers):
+    for result in score_pairs(list(places), scorers, workers=workers, reading=run.reading):
         for place in places[result.pair]:
             rows[place][result.metric] = result.score
             if result.error is not None:

@@ -90,7 +90,7 @@ def write_report(
     errors = failures.errors(scores, summed.mappings)
     images = {*errors["reference"], *errors["distorted"]}
     with progress("spectra", len(images)) as advance:
-        energy = failures.energies(images, frequency, advance)
+        energy = failures.energies(images, frequency, advance, benchmark.reading)
     relations = failures.relations(errors, energy, summed.resamples, summed.seed)
     tables = {
         "agreement": summed.table,
@@ -219,7 +219,7 @@ def _content(
         "overall": summed.overall.to_dict("records"),
         "overall_table": markdown(*overall_table(summed)),
         "factors": _shares(summed),
-        "datasets": [draw(scores, summed, errors, dataset, pictures, worst) for dataset in scores.datasets],
+        "datasets": [draw(scores, summed, errors, dataset, pictures, worst, benchmark.reading) for dataset in scores.datasets],
         "kinds": summed.by_distortion.groupby("dataset")["distortion"].nunique().gt(1).any(),
         "relations": related,
         "relations_table": markdown(

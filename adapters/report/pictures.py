@@ -13,6 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from ..benchmark.summary import Scores, Summary
+from ..images.preview import preview
+from ..images.read import ImageFileError, Reading
 from . import figures
 from .text import figure
 
@@ -46,7 +48,15 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 
 
-def draw(scores: Scores, summed: Summary, errors: pd.DataFrame, dataset: str, pictures: Pictures, worst: int) -> dict[str, Any]:
+def draw(
+    scores: Scores,
+    summed: Summary,
+    errors: pd.DataFrame,
+    dataset: str,
+    pictures: Pictures,
+    worst: int,
+    reading: Reading,
+) -> dict[str, Any]:
     """The pictures of one data set, by what they show."""
     table = summed.table[summed.table["dataset"] == dataset]
     pairs = summed.significance[summed.significance["dataset"] == dataset]
@@ -82,13 +92,13 @@ def draw(scores: Scores, summed: Summary, errors: pd.DataFrame, dataset: str, pi
         "matrix": matrix,
         "speed": pictures.keep(speed, f"{dataset}-speed", "svg", f"SRCC over seconds per image on {dataset}"),
         "gallery": [
-            {"metric": metric, "cases": [_case(row, pictures, dataset) for row in part.head(worst).to_dict("records")]}
+            {"metric": metric, "cases": [_case(row, pictures, dataset, reading) for row in part.head(worst).to_dict("records")]}
             for metric, part in own.groupby("metric", sort=False)
         ],
     }
 
 
-def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str) -> dict[str, Any]:
+def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str, reading: Reading) -> dict[str, Any]:
     names = {side: Path(row[side]).name for side in SIDES}
     kind = f", {row['distortion']}" if isinstance(row["distortion"], str) else ""
     caption = (
@@ -97,18 +107,16 @@ def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str) -> dict[str,
     )
     found: dict[str, Any] = {"caption": caption}
     for side, name in names.items():
-        found[side] = pictures.keep(_thumbnail(row[side]), f"{dataset}-{side}-{row[side]}", "jpg", side)
+        found[side] = pictures.keep(_thumbnail(row[side], reading), f"{dataset}-{side}-{row[side]}", "jpg", side)
         found[f"{side}_name"] = name
     return found
 
 
-def _thumbnail(path: str) -> bytes:
+def _thumbnail(path: str, reading: Reading) -> bytes:
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except Exception:  # too large for Pillow, 16 bits per colour, gone since: no reason to lose the report
+        small = preview(path, THUMBNAIL, reading)
+    except ImageFileError:  # gone since, for example: no reason to lose the report
         small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -21,8 +21,10 @@ def check_file(path: Path) -> None:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to: make it first")
         target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise PermissionError(f"{path} cannot be written: it is a folder")
         # The folder too, as the new file is made beside the old one.
-        if target.is_dir() or not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
+        if not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
             raise PermissionError(f"{path} cannot be written: it, and the folder it is in, must be writable")
         target.open("xb").close()  # the surest way to learn what the file system thinks of a name
     except FileExistsError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
@@ -20,8 +21,8 @@ def pair_key(reference: _Path, distorted: _Path) -> str:
 def pair_keys(pairs: Iterable[tuple[_Path, _Path]]) -> list[str]:
     """For each (reference, distorted) a text that follows from what is in the two files, wherever they are.
 
-    Every file is read once, which also brings it into the system's cache for who decodes it. A file that cannot be read
-    counts as its path.
+    Every file is read once, which also brings it into the system's cache for who decodes it. What cannot be read, or is no
+    file, counts as its path.
     """
     pairs = list(pairs)
     files = list(dict.fromkeys(path for pair in pairs for path in pair))
@@ -36,6 +37,8 @@ def pair_keys(pairs: Iterable[tuple[_Path, _Path]]) -> list[str]:
 def _content(path: _Path) -> str:
     digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has no end until somebody writes to it
+            return repr(os.path.realpath(path))
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from PIL import Image
 
 from ..benchmark.runner import Progress, no_progress
 from ..images.listing import list_images
-from ..images.read import decode
+from ..images.notes import Notes
+from ..images.read import Picture, Reading, decode
+from ..images.samples import to_bytes
 from .deformations import DEFORMATIONS, Photo, deform, inner
 from .distortions import DISTORTIONS, distort
 
+_LOG = logging.getLogger(__name__)
 #: Of the rows without a deformation or a distortion.
 NONE = "none"
 #: Shorter photographs have no room for a margin and a network's pyramid.
@@ -48,6 +52,8 @@ def make_images(
     folder: str | os.PathLike[str],
     wanted: Sequence[Cell],
     progress: Progress = no_progress,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> pd.DataFrame:
     """Write what is not there yet as PNG, and list everything.
 
@@ -59,6 +65,8 @@ def make_images(
         folder: where the images go; made if there is none.
         wanted: from :func:`cells`.
         progress: shows how far it is.
+        reading: what the photographs' files do not say: see :class:`Reading`.
+        note: called once for everything of note in how they were read.
 
     Returns:
         ``photograph``, ``reference``, ``distorted`` (paths), ``distortion``, ``level``, ``deformation``, ``strength``.
@@ -73,17 +81,19 @@ def make_images(
     if not source.is_dir():
         raise FileNotFoundError(f"no folder of photographs at {source}")
     files = list_images(source)
-    rows = []
+    rows, notes = [], Notes(note)
+    reading = reading or Reading()
     with progress("images", len(files) * len(wanted)) as advance:
         for file in files:
-            for row in _of_photograph(file, Path(folder), wanted):
+            picture = decode(file, reading)
+            notes.say(file, picture)
+            for row in _of_photograph(file, _photo(file, picture), Path(folder), wanted):
                 rows.append(row)
                 advance()
     return pd.DataFrame(rows)
 
 
-def _of_photograph(file: Path, folder: Path, wanted: Sequence[Cell]) -> Iterator[dict[str, object]]:
-    photo = _photo(file)
+def _of_photograph(file: Path, photo: Photo, folder: Path, wanted: Sequence[Cell]) -> Iterator[dict[str, object]]:
     own = folder / f"{file.stem}-{hashlib.sha256(photo.tobytes() + bytes([_RECIPE])).hexdigest()[:12]}"
     own.mkdir(parents=True, exist_ok=True)
     reference = own / "reference.png"
@@ -112,10 +122,8 @@ def _of_photograph(file: Path, folder: Path, wanted: Sequence[Cell]) -> Iterator
         }
 
 
-def _photo(file: Path) -> Photo:
-    pixels = decode(file).colours
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"{file} has 16 bits per colour: save it with 8")
+def _photo(file: Path, picture: Picture) -> Photo:
+    pixels = to_bytes(picture.colours)  # what is deeper is rounded: distortions are of 8 bits
     if min(pixels.shape[:2]) < SMALLEST:
         raise ValueError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels: at least {SMALLEST} on each side are needed")
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()

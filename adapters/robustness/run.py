@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,12 @@ from ..benchmark.datasets import Dataset
 from ..benchmark.runner import Progress, no_progress
 from ..benchmark.sizes import Resampling, Sizes, run_any_size
 from ..common.scorer import Scorer
+from ..images.read import Reading
 from .deformations import DEFORMATIONS
 from .distortions import DISTORTIONS
 from .images import cells, make_images
 
+_LOG = logging.getLogger(__name__)
 _NAME = "photographs"
 
 
@@ -56,6 +59,8 @@ def run_robustness(
     batch_size: int = 8,
     workers: int | None = None,
     progress: Progress = no_progress,
+    reading: Reading | None = None,
+    note: Callable[[str], object] = _LOG.warning,
 ) -> Robustness:
     """Score every photograph in every distortion, undeformed and in every deformation, beside the undeformed clean one.
 
@@ -69,7 +74,7 @@ def run_robustness(
         images: folder for the images that are made.
         results: file that keeps scores; None to keep none.
         resize: how an image of another size is resampled for metrics that need equal sizes; None to leave such scores out.
-        device, batch_size, workers, progress: as for :func:`benchmark.run`.
+        device, batch_size, workers, progress, reading, note: as for :func:`benchmark.run`.
 
     Raises:
         ValueError: an unknown deformation or distortion, or a strength out of range; and as :func:`benchmark.run`.
@@ -87,7 +92,7 @@ def run_robustness(
         moves.pop("seam carving")
         notes.append("Seam carving is left out: it needs the package seam-carving, pip install 'msds-plugin[retarget]'.")
     levels = _chosen("distortion", distortions, {each.name: each.strengths for each in DISTORTIONS.values()})
-    listed = make_images(photographs, images, cells(moves, levels), progress)
+    listed = make_images(photographs, images, cells(moves, levels), progress, reading, note)
     data = Dataset(_NAME, listed[["reference", "distorted"]].assign(score=0.0), False)
     benchmark, sizes = run_any_size(metrics, [data], results, device, False, batch_size, workers, progress, resize=resize)
     scored = benchmark.scores.table[["metric", "distorted", "score", "seconds", "error"]]

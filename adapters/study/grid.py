@@ -15,7 +15,7 @@ from ...functional import pyramid
 from ..benchmark.datasets import Dataset
 from ..benchmark.runner import Progress, no_progress
 from ..common.scorer import choose_device
-from ..images.read import read_image
+from ..images.read import Reading, decode, to_tensor
 from ..results.keys import pair_key
 from ..results.store import Outcome, Results
 from .comparisons import COMPARISONS, Described, compare, describe
@@ -50,6 +50,15 @@ class Study:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _How:
+    """What is the same for every image of a study."""
+
+    levels: int
+    device: torch.device
+    reading: Reading
+
+
 def run_study(
     data: Dataset,
     backbones: Sequence[str] | None = None,
@@ -58,6 +67,7 @@ def run_study(
     results: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: Progress = no_progress,
+    reading: Reading | None = None,
 ) -> Study:
     """Score every pair with every backbone, layer, level and comparison, or take the score from the results file.
 
@@ -70,6 +80,7 @@ def run_study(
         results: file that keeps the scores, image by image; None to keep none.
         device: None for the GPU if there is one.
         progress: shows how far it is.
+        reading: what the image files do not say: see :class:`Reading`.
 
     Raises:
         ValueError: an unknown backbone or comparison, no levels, or no backbone whose weights are here.
@@ -83,8 +94,9 @@ def run_study(
     chosen = choose_device(device)
     named = at_hand() if backbones is None else list(backbones)
     networks, notes = make_networks(named, chosen)
+    how = _How(levels, chosen, reading or Reading())
     with Results(results) as kept, progress("study", len(networks) * len(data.table)) as advance:
-        tables = [_of_network(network, data, levels, comparisons, kept, chosen, advance) for network in networks]
+        tables = [_of_network(network, data, how, comparisons, kept, advance) for network in networks]
     rows = [(each.name, each.parameters, each.accuracy, each.source) for each in networks]
     described = pd.DataFrame(rows, columns=["backbone", "parameters", "accuracy", "source"])
     return Study(pd.concat(tables, ignore_index=True), described, data.name, data.lower_is_better, tuple(notes))
@@ -93,14 +105,13 @@ def run_study(
 def _of_network(
     network: Network,
     data: Dataset,
-    levels: int,
+    how: _How,
     comparisons: Sequence[str],
     kept: Results,
-    device: torch.device,
     advance: Callable[[], None],
 ) -> pd.DataFrame:
-    grid: list[Key] = list(product(network.backbone.layers, range(levels), comparisons))
-    numbers = {key: kept.metric(_name(network, key), _identity(network, key, device)) for key in grid}
+    grid: list[Key] = list(product(network.backbone.layers, range(how.levels), comparisons))
+    numbers = {key: kept.metric(_name(network, key), _identity(network, key, how)) for key in grid}
     pairs = list(zip(data.table["reference"], data.table["distorted"], strict=True))
     keys = [pair_key(*pair) for pair in pairs]
     done = set.intersection(*(kept.scored(number) for number in numbers.values()))
@@ -111,9 +122,9 @@ def _of_network(
         else:
             by_reference.setdefault(reference, []).append((distorted, key))
     for reference, missing in by_reference.items():
-        described = _described_or_error(network, reference, levels, device)
+        described = _described_or_error(network, reference, how)
         for distorted, key in missing:
-            kept.add(_outcomes(network, numbers, described, reference, distorted, key, levels, device))
+            kept.add(_outcomes(network, numbers, described, reference, distorted, key, how))
             advance()
     rows = []
     for (layer, level, comparison), number in numbers.items():
@@ -134,9 +145,10 @@ def _name(network: Network, key: Key) -> str:
     return f"{_KIND} {network.name} {layer} level {level} {comparison}"
 
 
-def _identity(network: Network, key: Key, device: torch.device) -> Mapping[str, object]:
+def _identity(network: Network, key: Key, how: _How) -> Mapping[str, object]:
     layer, level, comparison = key
-    return {
+    stated = {} if how.reading == Reading() else {"reading": [how.reading.peak, *how.reading.background]}
+    return stated | {
         "kind": _KIND,
         "recipe": _RECIPE,
         "backbone": network.name.removesuffix(RANDOM),
@@ -144,27 +156,25 @@ def _identity(network: Network, key: Key, device: torch.device) -> Mapping[str, 
         "layer": layer,
         "level": level,
         "comparison": comparison,
-        "device": device.type,
+        "device": how.device.type,
     }
 
 
-def _features(network: Network, path: str, levels: int, device: torch.device) -> list[tuple[list[Described], float]]:
+def _features(network: Network, path: str, how: _How) -> list[tuple[list[Described], float]]:
     """For each level the described features of all layers, and the seconds they took."""
-    image = read_image(path).to(device)
+    image = to_tensor(decode(path, how.reading)).to(how.device)
     found = []
     with torch.inference_mode():
-        for level in pyramid(image, levels):
+        for level in pyramid(image, how.levels):
             start = perf_counter()
             described = describe(network.backbone(level))
             found.append((described, perf_counter() - start))
     return found
 
 
-def _described_or_error(
-    network: Network, path: str, levels: int, device: torch.device
-) -> list[tuple[list[Described], float]] | Exception:
+def _described_or_error(network: Network, path: str, how: _How) -> list[tuple[list[Described], float]] | Exception:
     try:
-        return _features(network, path, levels, device)
+        return _features(network, path, how)
     except Exception as error:  # whatever is wrong with one image must not cost the others
         return error
 
@@ -176,10 +186,9 @@ def _outcomes(
     reference_path: str,
     distorted_path: str,
     key: str,
-    levels: int,
-    device: torch.device,
+    how: _How,
 ) -> list[Outcome]:
-    distorted = reference if isinstance(reference, Exception) else _described_or_error(network, distorted_path, levels, device)
+    distorted = reference if isinstance(reference, Exception) else _described_or_error(network, distorted_path, how)
     outcomes = []
     for (layer, level, comparison), number in numbers.items():
         given = (number, key, reference_path, distorted_path)

@@ -45,6 +45,11 @@ def deepssim_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "non
     return full_reference(preds, target, "deepssim-fast", reduction, **options)
 
 
+def deepssim_lite_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+    """DeepSSIM-Lite-Fast of one batch, lower is better."""
+    return full_reference(preds, target, "deepssim-lite-fast", reduction, **options)
+
+
 def msds(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
     """MSDS of one batch, higher is better."""
     return full_reference(preds, target, "msds", reduction, **options)
@@ -61,20 +66,20 @@ def msds_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] 
 
 
 def msds_lite_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
+    """MSDS-Lite-Fast of one batch, lower is better."""
     return full_reference(preds, target, "msds-lite-fast", reduction, **options)
 
 
 def msds_hybrid(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
+    """MSDS-Hybrid of one batch, higher is better."""
     return full_reference(preds, target, "msds-hybrid", reduction, **options)
 
 
 def msds_align(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
+    """MSDS-Align of one batch, higher is better."""
     return full_reference(preds, target, "msds-align", reduction, **options)
 
 
 def msds_retarget(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
+    """MSDS-Retarget of one batch, higher is better."""
     return full_reference(preds, target, "msds-retarget", reduction, **options)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ...backbones import Weights
 from ...spips import SPIPS, Fusion, Inputs, save_weights
+from ..images.read import Reading
 from .cache import inputs_of
 from .judgements import Judgements
 
@@ -60,6 +61,7 @@ def train_spips(
     cache: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     step: Step = lambda what, done, of: None,
+    reading: Reading | None = None,
 ) -> TrainedSPIPS:
     """Learn the weights of SPIPS, and write them.
 
@@ -79,6 +81,7 @@ def train_spips(
         seed: of everything that is random.
         cache: folder for what the frozen network makes of the images; None for ``<out>.features``.
         device: of the frozen network and of the training.
+        reading: what the image files do not say: see :class:`Reading`.
         step: called with what is being done, how much of it is, and of how much.
 
     Raises:
@@ -93,7 +96,8 @@ def train_spips(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metric = SPIPS.untrained(backbone, backbone_weights).to(device)
-    inputs = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), lambda done, of: step("features", done, of))
+    folder = Path(cache or f"{path}.features")
+    inputs = inputs_of(metric, data.pairs, folder, lambda done, of: step("features", done, of), reading or Reading())
     inputs = Inputs(inputs.maps.to(device), inputs.thumbnails.to(device))
     learn, stop, test = _divide(data, seed)
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
