@@ -79,7 +79,7 @@ def locally(folder: Path) -> None:
     lines = (line.split(",") for line in (folder / "pairs.csv").read_text().splitlines()[1:])
     results = score_pairs([Pair(Path(r), Path(d)) for r, d in lines], create_scorers([METRIC], "cpu"))
     table = pd.DataFrame([{"distorted": str(result.pair.distorted), METRIC: result.score} for result in results])
-    table.to_csv(folder / "local.csv", index=False)
+    table.to_parquet(folder / "local.parquet")
 
 
 def hand_out(pairs: int) -> float:
@@ -123,10 +123,10 @@ def measure(number: int, shard_size: int) -> dict[str, float]:
 
 
 def same_scores(folder: Path) -> float:
-    """The share of pairs whose two scores are equal to the bit; the local ones are read from a csv, which holds all digits."""
+    """The share of pairs whose two scores are equal to the bit."""
     import pandas as pd
 
-    local = pd.read_csv(folder / "local.csv", float_precision="round_trip").set_index("distorted")[METRIC]
+    local = pd.read_parquet(folder / "local.parquet").set_index("distorted")[METRIC]
     ray = pd.concat([pd.read_parquet(path) for path in (folder / "out").glob("*.parquet")]).set_index("distorted")[METRIC]
     return float((local.sort_index() == ray.sort_index()).mean())
 
