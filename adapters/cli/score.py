@@ -17,7 +17,7 @@ from ..common.videos import VIDEO_SUFFIXES
 from .reading import reads_images
 from .stop import exit_code, stoppable
 from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
-from .video import video
+from .video import score_videos
 
 if TYPE_CHECKING:
     from ..common.scorer import Scorer
@@ -68,6 +68,7 @@ def score(
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Of two videos, each Nth frame.")] = 1,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
@@ -97,11 +98,15 @@ def score(
     metric = _with_saliency(metric, saliency, saliency_threshold)
     if engine != "local":
         chosen = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion), "device": device}
-        refused = [name for name, value in {"--amp": amp, "--map": map, "--recursive": recursive}.items() if value]
-        _on_ray(engine, (reference, distorted), metric, output, workers, address, refused, reading=reading, **chosen)
+        with setup():
+            _refuse({"--amp": amp, "--map": map, "--recursive": recursive}, "--engine ray does not know")
+        _on_ray(engine, (reference, distorted), metric, output, workers, address, reading=reading, **chosen)
         return
     if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
-        video(reference, distorted, metric, output=output, device=device)
+        with setup():
+            _refuse({"--amp": amp, "--map": map, "--recursive": recursive, "--peak": reading.peak}, "videos are scored without")
+        made = {"backbone": backbone, "weights": weights}
+        score_videos(reference, distorted, metric, every, output, device=device, fusion=fusion, networks=made)
         return
 
     import torch
@@ -169,6 +174,13 @@ def _with_saliency(metrics: list[str], saliency: str | None, threshold: float | 
     return [f"{metric},saliency={saliency},saliency_threshold={0.25 if threshold is None else threshold}" for metric in metrics]
 
 
+def _refuse(given: dict[str, object], words: str) -> None:
+    """Raise a ValueError for options that were given where they would have no effect."""
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ValueError(f"{words} {', '.join(names)}: leave it out")
+
+
 def _on_ray(
     engine: str,
     pairs: tuple[Path, Path],
@@ -176,7 +188,6 @@ def _on_ray(
     output: Path | None,
     workers: int | None,
     address: str | None,
-    refused: list[str],
     **options: Any,
 ) -> None:
     from ..ray import score as score_on_ray
@@ -187,8 +198,6 @@ def _on_ray(
             raise ValueError(f"--engine is local or ray, not {engine}")
         if output is None:
             raise ValueError("--engine ray needs --output, a folder that every node sees")
-        if refused:
-            raise ValueError(f"--engine ray does not know {', '.join(refused)}: leave it out, or use --engine local")
         folder, places = _place(output), (_place(pairs[0]), _place(pairs[1]))
         given = {name: value for name, value in options.items() if value is not None}
         done = score_on_ray(places, metric, folder, workers=workers or 2, address=address, **given)
