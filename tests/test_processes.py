@@ -44,6 +44,25 @@ keeping.score_pairs = stuck
 from msds_plugin.adapters.cli import main
 main()
 """
+#: The same, but in one operation that takes minutes and knows nothing of signals, as a convolution of a large image does.
+DEEP = """
+import hashlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from msds_plugin.adapters.scoring import engine
+
+original, done, halt = engine.score_batch, [], int(sys.argv.pop(1))
+
+def deep(batch, *rest):
+    if len(done) == halt:
+        print("halted", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    done.append(len(batch))
+    return original(batch, *rest)
+
+engine.score_batch = deep
+from msds_plugin.adapters.cli import main
+main()
+"""
 SCORE = ("score", "-m", "deepssim-fast", "-r", "ref.png", "-d", "dist", "-o", "scores.csv", "--workers", "2")
 COUNT = 12
 
@@ -65,10 +84,10 @@ def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def halted(*arguments: str, after: int = 5) -> Iterator[subprocess.Popen[str]]:
+def halted(*arguments: str, after: int = 5, program: str = STUCK) -> Iterator[subprocess.Popen[str]]:
     """The command, in a process group of its own, once it has come to its halt."""
     process = subprocess.Popen(
-        [sys.executable, "-c", STUCK, str(after), *arguments],
+        [sys.executable, "-c", program, str(after), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -115,6 +134,24 @@ def test_a_signal_ends_a_run_with_what_is_there(number: signal.Signals, code: in
     assert table["deepssim-fast"].notna().tolist() == [True] * 5
     assert len(stdout.splitlines()) == 6
     assert not group(process)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_is_heard_during_an_operation_that_takes_minutes(workers: str) -> None:
+    command = (*SCORE[:-1], workers, "--batch-size", "4")
+    with halted(*command, after=1, program=DEEP) as process:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Interrupted: " in stderr
+
+
+def test_a_signal_is_heard_while_metrics_warm_up() -> None:
+    command = ("benchmark", "-m", "deepssim-fast", "--csv", "labels.csv", "--results", "kept.sqlite")
+    with halted(*command, after=0, program=DEEP) as process:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
 
 
 def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_written() -> None:
@@ -164,6 +201,23 @@ def test_a_signal_during_imports_gives_one_line() -> None:
         "    return original(name, *rest)\n"
         "builtins.__import__ = importing\n"
         "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted\n")
+
+
+def test_the_console_script_takes_signals_before_it_imports_the_package() -> None:
+    program = (
+        "import builtins, os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import msds_command\n"
+        "original = builtins.__import__\n"
+        "def importing(name, *rest):\n"
+        "    if name.startswith('msds_plugin'):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return original(name, *rest)\n"
+        "builtins.__import__ = importing\n"
+        "msds_command.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted\n")

@@ -69,8 +69,8 @@ def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     """Forced choices from a CSV file with the columns reference, a, b, share, answers (any case).
 
     Args:
-        path: the file, with a header; separated and coded as for :func:`load_csv`. ``share`` is the share of the answers that preferred b; without ``answers`` every
-            comparison counts alike.
+        path: the file, with a header, otherwise as for :func:`load_csv`. ``share`` is the share of the answers that preferred
+            b; without ``answers`` every comparison counts alike.
         root: folder that the image names are relative to; None for the file's own.
         name: for tables; None for the file's stem.
 

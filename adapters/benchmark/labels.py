@@ -23,7 +23,7 @@ class Line:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The rows of a table separated by commas, semicolons or tabs, without blank ones and comments (lines that begin with ``#``).
+    """The rows of a table separated by commas, semicolons or tabs, without blank ones and comments (they begin with ``#``).
 
     Text is UTF-8 or UTF-16, with or without a byte order mark, or else Latin-1. The separator is the one that divides the first
     row into three cells or more, and most of the others into as many.

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 STRENGTHS = (float("inf"), 1.0, 0.1, 0.01, 1e-3, 1e-4)
 #: Folds of references by which the strength is chosen, at most.
 INNER_FOLDS = 5
-#: Of one fit; opinions that have nothing to do with the scores would take thousands.
+#: Of one fit: opinions that have nothing to do with the scores would take thousands.
 MOST_STEPS = 100
 #: How far the softmax logit of a part may be from that of the first.
 _LOGIT_BOUND = 12.0

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .datasets import datasets_of
-from .reading import reads_images
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
+from .shared.datasets import datasets_of
+from .shared.options import BatchSize, DatasetName, Device, LabelTable, LowerBetter, TableRoot, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.fit import FusionFit
@@ -28,13 +29,13 @@ def fit(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
-    dataset: Annotated[str | None, typer.Option(help="Full-reference data set by pyiqa's name.")] = None,
+    dataset: DatasetName = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
     ] = None,
-    csv: Annotated[str | None, typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
-    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
+    csv: LabelTable = None,
+    root: TableRoot = None,
+    lower_better: LowerBetter = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
@@ -47,11 +48,9 @@ def fit(
         "msds-fit.sqlite"
     ),
     seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     *,
     reading: Reading,
 ) -> None:

@@ -7,8 +7,8 @@ import sys
 import warnings
 from typing import NoReturn
 
-from .stop import catch_signals, exit_code
-from .streams import NO_READER, drop_stdout, mend_streams
+from .shared.stop import catch_signals, exit_code
+from .shared.streams import NO_READER, drop_stdout, mend_streams
 
 
 def main() -> NoReturn:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .reading import reads_images
-from .terminal import INCOMPLETE, clean_stdout, say, setup
+from .shared.reading import reads_images
+from .shared.terminal import INCOMPLETE, clean_stdout, say, setup
 
 if TYPE_CHECKING:
     from ..images.samples import Reading

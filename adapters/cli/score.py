@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.videos import VIDEO_SUFFIXES
-from .reading import reads_images
-from .stop import exit_code, stoppable
-from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
+from .shared.options import BatchSize, Device, HalfPrecision, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
 from .video import score_videos
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the scores to a .csv, .json or .parquet file.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    device: Device = None,
     backbone: Annotated[
         str | None, typer.Option(help="Feature network in place of VGG16, for deepssim, msds and their -lite forms.")
     ] = None,
@@ -69,13 +70,9 @@ def score(
     engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Of two videos, each Nth frame.")] = 1,
-    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
-    ] = BATCH_SIZE,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    amp: HalfPrecision = False,
+    batch_size: BatchSize = BATCH_SIZE,
+    workers: Workers = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
     ] = False,

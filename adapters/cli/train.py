@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from .datasets import datasets_of
-from .reading import reads_images
-from .stop import exit_code, stoppable
-from .terminal import clean_stdout, say, setup
+from .shared.datasets import datasets_of
+from .shared.options import DatasetName, LabelTable, LowerBetter, TableRoot
+from .shared.reading import reads_images
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import clean_stdout, say, setup
 
 if TYPE_CHECKING:
     from ..images.samples import Reading
@@ -24,13 +25,13 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
     twoafc: Annotated[Path | None, typer.Option(help="Folder of ref, p0, p1 and judge, as in BAPPS.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Full-reference data set by pyiqa's name.")] = None,
+    dataset: DatasetName = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
     ] = None,
-    csv: Annotated[str | None, typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
-    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
+    csv: LabelTable = None,
+    root: TableRoot = None,
+    lower_better: LowerBetter = False,
     backbone: Annotated[str, typer.Option(help="efficientnet_lite0, alexnet or vgg16.")] = "efficientnet_lite0",
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,

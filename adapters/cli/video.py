@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .stop import exit_code, stoppable
-from .terminal import INCOMPLETE, clean_stdout, say, setup, show_table
+from .shared.options import Device
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import INCOMPLETE, clean_stdout, say, setup, show_table
 
 
 def video(
@@ -23,7 +24,7 @@ def video(
         Path | None, typer.Option("--output", "-o", help="Write the scores per frame to a .csv, .json or .parquet file.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the scores over time, to a .png, .svg or .pdf file.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    device: Device = None,
 ) -> None:
     """Score a distorted video beside its reference: per frame, and pooled over time.
 

@@ -14,37 +14,8 @@ from PIL import Image, UnidentifiedImageError
 _NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
 #: Images that nothing here reads, or only with a plugin, besides those that the system's table of types names.
 _MEANT = frozenset(
-    [
-        ".arw",
-        ".avif",
-        ".bpg",
-        ".cin",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".dpx",
-        ".eps",
-        ".exr",
-        ".flif",
-        ".hdp",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jls",
-        ".jxl",
-        ".jxr",
-        ".nef",
-        ".orf",
-        ".pam",
-        ".pef",
-        ".psb",
-        ".raf",
-        ".rw2",
-        ".srw",
-        ".svg",
-        ".wdp",
-    ]
+    {".arw", ".avif", ".bpg", ".cin", ".cr2", ".cr3", ".dng", ".dpx", ".eps", ".exr", ".flif", ".hdp", ".hdr", ".heic", ".heif"}
+    | {".hif", ".jls", ".jxl", ".jxr", ".nef", ".orf", ".pam", ".pef", ".psb", ".raf", ".rw2", ".srw", ".svg", ".wdp"}
 )
 #: Pillow's plugins by the suffixes that they read.
 _PLUGINS = {"pillow_heif": (".heic", ".heif", ".hif"), "pillow_jxl": (".jxl",)}

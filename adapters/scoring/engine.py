@@ -78,8 +78,7 @@ def score_pairs(
         raise ValueError("no metric to score with")
     ordered = sorted(pairs, key=lambda pair: (str(pair.reference), str(pair.distorted)))
     if workers is None:
-        workers = min(_cores(), MOST_WORKERS, len(ordered))
-        workers = 0 if workers < 2 else workers
+        workers = min(_cores(), MOST_WORKERS, max(1, len(ordered)))
     files = _Files(reading or Reading(), Notes(note))
     return _results(_blocks(ordered, scorers), scorers, _plan(scorers, batch_size, workers), workers, files)
 
@@ -157,7 +156,8 @@ class _Files:
 def _results(
     blocks: Sequence[Sequence[Sequence[Pair]]], scorers: Sequence[Scorer], plan: _Plan, workers: int, files: _Files
 ) -> Iterator[Result]:
-    with _threads(workers, plan.threads if plan.beside > 1 else 0) as pool:
+    threads = plan.threads if plan.beside > 1 else 0
+    with _threads(workers, threads) as pool, _threads(min(workers, 1), 0) as apart:
         groups = chain.from_iterable(blocks)
         paths = (path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group)))
         images = _images(paths, pool, 2 * workers, files)
@@ -176,7 +176,11 @@ def _results(
                 continue
             while running:
                 yield from running.popleft().result()
-            yield from score_batch(batch, scorers, claim(batch, scorers), together=plan.together)
+            claims = claim(batch, scorers)
+            if apart is None:
+                yield from score_batch(batch, scorers, claims, together=plan.together)
+            else:  # so that the calling thread only waits, and hears signals during operations that take long
+                yield from apart.submit(precision.score, batch, scorers, claims, 1, plan.together).result()
         while running:
             yield from running.popleft().result()
 

@@ -62,7 +62,15 @@ def score_and_keep(
         chosen = [replace(scorers[number], name=str(number)) for number in numbers]
         files = {pairs[key]: key for key in keys}
         if warm_up:
-            list(score_pairs([next(iter(files))], chosen, workers=0, reading=reading, note=_silent))
+            list(
+                score_pairs(
+                    [next(iter(files))],
+                    chosen,
+                    workers=1 if workers is None else min(workers, 1),
+                    reading=reading,
+                    note=_silent,
+                )
+            )
         with _Writer(kept) as writer:
             for result in score_pairs(files, chosen, batch_size, workers, reading, note):
                 outcome = _outcome(result, files[result.pair])

@@ -42,7 +42,7 @@ from torchvision.utils import save_image
 import msds_plugin  # noqa: F401 (it gives pyiqa the metrics)
 
 #: No smaller crops: of 128 pixels the third level is the smallest image that AlexNet takes.
-BATCH, CROP, STEPS, RATE = 2, 128, 150, 4e-3
+BATCH, CROP, STEPS, RATE = 2, 128, 100, 4e-3
 SLOPE = 0.2
 LOSSES = (
     "l1",

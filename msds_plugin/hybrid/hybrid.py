@@ -54,8 +54,8 @@ class Hybrid(nn.Module):
 
     Raises:
         FusionFileError: a file of weights that is damaged, or for another metric.
-        ValueError: no terms, no weight above 0, ``eps`` not above 0, another number of weights; images that differ more in size, values outside [0, 1],
-            a term that returns another number of scores; and what the terms raise.
+        ValueError: no terms, no weight above 0, ``eps`` not above 0, another number of weights; images that differ more in
+            size, values outside [0, 1], a term that returns another number of scores; and what the terms raise.
         TypeError: not floating point, or x and y of different types.
 
     Example:
@@ -89,7 +89,7 @@ class Hybrid(nn.Module):
         return target_of(self.terms)
 
     def parts(self, per_layer: bool = False) -> list[list[str]]:
-        """By term, the names of what can have a weight: its levels, with ``per_layer`` each layer on each; or the term itself."""
+        """By term, the names of what can have a weight: levels, with ``per_layer`` each layer on each; or the term itself."""
         return part_names(self.terms, per_layer)
 
     def part_weights(self, per_layer: bool = False) -> list[list[float]]:

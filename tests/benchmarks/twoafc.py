@@ -1,6 +1,7 @@
-"""Forced choices out of opinion scores: how often SPIPS, trained on other scenes, and metrics that need no training side with people.
+"""Forced choices out of opinion scores: how often SPIPS, trained on other scenes, and other metrics side with people.
 
-    python tests/benchmarks/twoafc.py WORK live_gblur=../shared/data/live_gblur/labels.csv --root ../shared/data/live_gblur/images
+    D=../shared/data/live_gblur
+    python tests/benchmarks/twoafc.py WORK live_gblur=$D/labels.csv --root $D/images --lower-better
 
 Of every two distorted images of a reference whose opinions differ, the one with the better opinion is the one that people
 prefer. SPIPS is trained once per fold of references on the opinions of the other folds, and judges the fold it has not seen;
