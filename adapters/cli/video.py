@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,21 @@ def video(
     Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
     Ctrl-C, SIGTERM or SIGHUP.
     """
+    score_videos(reference, distorted, metric, every, output, plot, device)
+
+
+def score_videos(
+    reference: Path,
+    distorted: Path,
+    metric: list[str],
+    every: int = 1,
+    output: Path | None = None,
+    plot: Path | None = None,
+    device: str | None = None,
+    fusion: Path | None = None,
+    networks: Mapping[str, str | None] | None = None,
+) -> None:
+    """What ``msds video`` does; ``networks``: backbone and weights of the metrics that take them."""
     import pandas as pd
 
     from ..results.tables import check_output, write_table
@@ -42,7 +58,8 @@ def video(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        scorers = create_scorers(metric, device)
+        chosen = {name: value for name, value in (networks or {}).items() if value is not None}
+        scorers = create_scorers(metric, device, fusion, **chosen)
         results = score_video(reference, distorted, scorers, every)
     said = len(results.notes)
     for note in results.notes:
