@@ -155,4 +155,6 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     files = [path for part in ("registry", "adapters") for path in (ROOT / part).rglob("*") if path.is_file()]
     needed = {str(path.relative_to(ROOT)) for path in files if path.suffix in (".py", ".html", ".md")}
     assert {"registry/__init__.py", "adapters/pyiqa/metric.py", "adapters/report/templates/report.html"} <= needed
+    needed = {name for name in needed if not name.startswith("adapters/script/")}
+    assert "msds_command/__init__.py" in names
     assert {f"msds_plugin/{name}" for name in (*needed, "py.typed")} <= {*names}, needed
