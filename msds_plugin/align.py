@@ -14,8 +14,9 @@ from .deepssim import fit_together, saliency_maps
 from .errors import check_pair, check_size, check_source
 from .functional import block_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
-from .saliency import Attention, Mask, Saliency, keep
-from .tiling import Tile, check_tile, gram_sums
+from .saliency import Attention, Saliency
+from .saliency.matrices import Matrix, calibration, matrices
+from .tiling import Tile, check_tile
 from .windows import Windows, as_windows
 
 __all__ = ["MSDSAlign", "covariance_matrix", "smooth_halve"]
@@ -50,6 +51,13 @@ def _moments(features: Tensor) -> Tensor:
 def _covariance_of(moments: Tensor) -> Tensor:
     products, sums, number = moments[:, :-1, :-1], moments[:, :-1, -1:], moments[:, -1:, -1:]
     return products / number - (sums / number) @ (sums / number).mT
+
+
+#: Divided by the number of positions, so that images of different size can be compared.
+_GRAM = Matrix(
+    lambda feature: gram_matrix(feature) / feature[0, 0].numel(), gram_matrix, lambda gram, positions: gram / positions
+)
+_COVARIANCE = Matrix(covariance_matrix, _moments, lambda moments, _: _covariance_of(moments))
 
 
 def _binomial(values: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
@@ -164,8 +172,8 @@ class MSDSAlign(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        calibration = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
-        return f"{self.kind} {self.deep.description} + half {self.shallow.description}{calibration}"
+        described = f"{self.kind} {self.deep.description} + half {self.shallow.description}"
+        return described + calibration(self.attention, self.saliency_threshold)
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: Gram matrices at full size, covariances at half.
@@ -202,32 +210,17 @@ class MSDSAlign(nn.Module):
 
     def _represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         check_size(image, self.smallest)
-        given = saliency_maps(saliency, image) if saliency is not None else None
-        maps = self.attention.maps(image, self.deep) if given is None and self.attention is not None else given
-        if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
-            return self._whole(image, maps)
-        return self._tiled(as_windows(image), None if maps is None else as_windows(maps))
-
-    def _whole(self, image: Tensor, maps: Tensor | None) -> Representation:
-        masks = [None if each is None else keep(each, self.saliency_threshold).to(image) for each in _with_half(maps)]
-        full = tuple(gram_matrix(feature) / feature[0, 0].numel() for feature in self.deep(image, masks[0]))
-        half = tuple(covariance_matrix(feature) for feature in self.shallow(smooth_halve(image), masks[1]))
+        maps = self._attend(image) if saliency is None else saliency_maps(saliency, image)
+        full = matrices(self.deep, image, maps, self.saliency_threshold, self.tile, _GRAM)
+        half_maps = None if maps is None else self._half(maps)
+        half = matrices(self.shallow, self._half(image), half_maps, self.saliency_threshold, self.tile, _COVARIANCE)
         return Representation((full, half), self.source)
 
-    def _tiled(self, image: Windows, maps: Windows | None) -> Representation:
-        pair = None if maps is None else (maps, _SmoothHalved(maps))
-        masks = [None, None] if pair is None else [Mask(each, self.saliency_threshold) for each in pair]
-        full = gram_sums(self.deep, image, masks[0], self.tile)
-        half = gram_sums(self.shallow, _SmoothHalved(image), masks[1], self.tile, _moments)
-        for mask in masks:
-            if mask is not None:
-                mask.check()
-        grams = tuple(gram / positions for gram, positions in full), tuple(_covariance_of(moments) for moments, _ in half)
-        return Representation(grams, self.source)
+    def _attend(self, image: Tensor | Windows) -> Tensor | Windows | None:
+        return None if self.attention is None else self.attention.maps(image, self.deep)
 
-
-def _with_half(maps: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if maps is None else (maps, smooth_halve(maps))
+    def _half(self, image: Tensor | Windows) -> Tensor | Windows:
+        return smooth_halve(image) if self.tile is None and isinstance(image, Tensor) else _SmoothHalved(as_windows(image))
 
 
 def _weighted(layers: dict[str, float], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

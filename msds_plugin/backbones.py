@@ -1,255 +1,26 @@
-"""The frozen module that runs a feature network, and how it is made from a name, a file or a module of the caller's own."""
+"""Feature networks: how one is made from a name, a file or a module of the caller's own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from . import pieces
 from . import sharing as _sharing
 from . import weights as _weights
-from .errors import WeightsFileError, WeightsNotFoundError, check_size
+from .convolution import ACTIVATIONS, Convolution
+from .errors import WeightsFileError, WeightsNotFoundError
+from .feature_network import Backbone, FixedSequence, ForeignModule
 from .networks import BACKBONES, Architecture, Layer, import_timm
 
 __all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "build_backbone"]
 
 Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
-
-
-def _cells(mask: Tensor, first: nn.Module) -> Tensor:
-    """The mask as the first layer's positions see it: one is kept if any pixel of its cell, a stride long, is."""
-    stride = next(module.stride for module in first.modules() if isinstance(module, nn.Conv2d))
-    return F.max_pool2d(mask, stride, stride, ceil_mode=True)
-
-
-#: Elements of a map up to which the images of a batch share it. On a CPU larger ones are computed image by image: fresh
-#: memory for them costs more than a batch saves.
-_TOGETHER = 2**20
-
-
-class _Sequence(nn.Sequential):
-    """A sequence of modules that also returns what it computes on the way."""
-
-    def __init__(self, modules: Sequence[nn.Module], taps: Sequence[int]) -> None:
-        super().__init__(*modules)
-        self.taps = tuple(taps)
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        apart = len(image) > 1 and image.device.type == "cpu" and not torch.compiler.is_compiling()
-        parts = list(image.split(1)) if apart else [image]
-        found: dict[int, list[Tensor]] = {}
-        for index, module in enumerate(self):
-            if len(parts) > 1 and len(parts) * parts[0].numel() <= _TOGETHER:
-                parts = [torch.cat(parts)]
-            parts = [module(part) for part in parts]
-            if index == 0 and mask is not None:
-                kept = _cells(mask, module)[..., : parts[0].shape[-2], : parts[0].shape[-1]]
-                parts = [part * cells for part, cells in zip(parts, kept.split(len(parts[0])), strict=True)]
-            if index in self.taps:
-                found[index] = parts
-        return [torch.cat(found[tap]) if len(found[tap]) > 1 else found[tap][0] for tap in self.taps]
-
-
-class _Opaque(nn.Module):
-    """Somebody else's module, whose outputs are the features: (N, C, h, w), or (N, h, w, C) if ``channels_at_end``."""
-
-    def __init__(self, module: nn.Module, channels_at_end: bool = False) -> None:
-        super().__init__()
-        self.module = module
-        self.channels_at_end = channels_at_end
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        if mask is not None:
-            raise ValueError("saliency maps need a backbone by name (its first layer must be known): " + ", ".join(BACKBONES))
-        out = self.module(image)
-        features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
-        return [feature.movedim(-1, 1) for feature in features] if self.channels_at_end else features
-
-
-class Backbone(nn.Module):
-    """A frozen feature network: images in [0, 1] to a list of feature maps, one per chosen layer.
-
-    Always in eval mode, also after ``.train()`` on a parent. On a CPU its parameters share the memory of every other
-    backbone of the same weights until they are changed, which no other backbone sees. Made by :func:`build_backbone`.
-    """
-
-    mean: Tensor | None
-    std: Tensor | None
-
-    def __init__(
-        self,
-        net: nn.Module,
-        name: str,
-        layers: Sequence[str],
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        smallest: int,
-        key: Hashable,
-        foreign: bool = False,
-    ) -> None:
-        super().__init__()
-        self.net = net
-        self.name = name
-        self.layers = tuple(layers)
-        self.smallest = smallest
-        self._key = key
-        self._foreign = foreign  # somebody else's module is used as it is
-        device = next((parameter.device for parameter in net.parameters()), None)
-        for label, values in (("mean", mean), ("std", std)):
-            constant = None if values is None else torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-            self.register_buffer(label, constant, persistent=False)
-        net.requires_grad_(False)
-        self._share()
-        self.eval()
-
-    def _share(self) -> None:
-        originals = {} if self._foreign else _sharing.share(self.net, self._key)
-        self._fingerprint = _sharing.Fingerprint({f"net.{name}": original for name, original in originals.items()})
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Stays in eval mode, whatever is asked for."""
-        return super().train(False)
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells the values of the weights, as they are now (under ``torch.compile``: when it compiled), apart from others."""
-        return self._current_fingerprint()
-
-    def _current_fingerprint(self) -> str:
-        return self._fingerprint.of(self)
-
-    # What torch.compiler.assume_constant_result does, without the second that importing the compiler takes.
-    _current_fingerprint._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-    @property
-    def description(self) -> str:
-        """What representations must agree in to be comparable: network, layers and values of the weights."""
-        return f"{self.name}[{','.join(self.layers)}] weights {self.fingerprint}"
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1], one for each of ``layers``, in order of depth.
-
-        Args:
-            image: as above.
-            mask: (N, 1, H, W) of zeros and ones, multiplies the output of the first layer.
-
-        Raises:
-            ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
-                not known.
-            TypeError: the image's type is not the network's.
-        """
-        check_size(image, self.smallest)
-        features = self._features(image, mask)
-        for feature in features:
-            if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
-                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
-        return features
-
-    def _features(self, image: Tensor, mask: Tensor | None) -> list[Tensor]:
-        if mask is None and isinstance(self.net, _Sequence) and pieces.worth_it(image):
-            return pieces.run(self.net, self.known_layers, self.net.taps, self.normalise(image))
-        features: list[Tensor] = self.net(self.normalise(image), mask)
-        return features
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """Images as the network wants them.
-
-        Raises:
-            TypeError: the image's type is not the network's.
-        """
-        parameter = next(self.net.parameters(), None)
-        if parameter is not None:
-            _check_match(image, parameter)
-        if self.mean is None or self.std is None:
-            return image  # somebody else's module, which takes it as it is
-        image = (image - self.mean) / self.std
-        if image.device.type == "cpu" and not torch._C._are_functorch_transforms_active():  # vmap has no channels_last
-            # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
-            image = image.clone(memory_format=torch.channels_last)
-        return image
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.net.parameters()).device
-
-    @property
-    def known_layers(self) -> tuple[Layer, ...]:
-        """Every layer of which it is known where its positions lie, in order of depth.
-
-        Raises:
-            ValueError: nothing is known of the network.
-        """
-        if not isinstance(self.net, _Sequence):
-            raise ValueError(
-                f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
-                f"has global operations, or padding that depends on the size; use one of {', '.join(BACKBONES)}, or tile=None"
-            )
-        return tuple(BACKBONES[self.name].layers.values())
-
-    @property
-    def geometry(self) -> tuple[Layer, ...]:
-        """Where the positions of each chosen layer lie.
-
-        Raises:
-            ValueError: nothing is known of the network.
-        """
-        _ = self.known_layers
-        return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
-
-    def parts(self, first: Sequence[int], second: Sequence[int]) -> tuple[_Sequence, _Sequence]:
-        """The network in two: up to the last of the modules ``first``, and from there to the last of ``second``.
-
-        Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
-        second what the last of ``first`` computes.
-        """
-        modules = list(self.net.children())
-        end = max(first) + 1
-        last = max(second, default=max(first)) + 1
-        return _Sequence(modules[:end], first), _Sequence(modules[end:last], [index - end for index in second])
-
-    @torch.inference_mode(False)  # what is made in inference mode would give no gradients later
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
-        for name, constant in self._buffers.items():
-            self._buffers[name] = None if constant is None else fn(constant)
-        parameter = next(self.net.parameters(), None)
-        if parameter is None:
-            self.net._apply(fn, recurse)
-            return self
-        probe = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
-        after = fn(probe)
-        if (after.dtype, after.device) == (probe.dtype, probe.device):
-            return self  # neither a move nor a conversion
-        if self._key is not None and (after.is_meta or not all(torch.equal(fn(p).to(p), p) for p in self.net.parameters())):
-            self._key = None  # no values, or rounded ones: no longer those of the file
-        self.net._apply(fn, recurse)
-        self._share()
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_fingerprint"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._share()
-
-
-def _check_match(image: Tensor, parameter: Tensor) -> None:
-    if parameter.device != image.device:
-        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
-    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
-    if parameter.dtype != image.dtype and not autocast:
-        raise TypeError(
-            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
-            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
-        )
 
 
 def _fold_batch_norms(net: nn.Module) -> None:
@@ -272,6 +43,20 @@ def _fold_batch_norms(net: nn.Module) -> None:
                 previous = None
 
 
+def _join_activations(net: nn.Module) -> None:
+    """Make one module of each convolution and the activation after it: the same names, fewer passes over memory."""
+    for parent in list(net.modules()):
+        children = list(parent.named_children())
+        for (name, child), after in zip(children, [*children[1:], None][: len(children)], strict=True):
+            if type(child) is not nn.Conv2d or child.padding_mode != "zeros" or isinstance(child.padding, str):
+                continue
+            if after is None or type(after[1]) not in ACTIVATIONS:
+                setattr(parent, name, Convolution(child, nn.Identity()))
+            else:
+                setattr(parent, name, Convolution(child, after[1]))
+                setattr(parent, after[0], nn.Identity())
+
+
 def _choose(layers: str | Sequence[str] | None, known: Sequence[str], default: Sequence[str], name: str) -> tuple[str, ...]:
     chosen = tuple(default) if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
     unknown = [layer for layer in chosen if layer not in known]
@@ -285,7 +70,7 @@ def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> B
     table = BACKBONES[name]
     chosen = _choose(layers, list(table.layers), table.default, name)
     taps = [table.layers[layer].index for layer in chosen]
-    net = _Sequence(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
+    net = FixedSequence(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
     key: Hashable = None
     if isinstance(weights, Mapping):
         if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
@@ -299,6 +84,7 @@ def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> B
         _weights.check_sums(path, state, [renamed[label] for label in net.state_dict()])
         key = (name, _weights.file_identity(path))
     _fold_batch_norms(net)
+    _join_activations(net)
     if key is not None:
         for label, parameter in net.named_parameters():  # a variance below zero shows only now
             _weights.check_tensor(label, parameter, str(path))
@@ -349,7 +135,7 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
     config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
     smallest = max(info.reduction()[index] for index in indices)
     at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")  # swin, mambaout: as they compute
-    return Backbone(_Opaque(net, at_end), name, chosen, config["mean"], config["std"], smallest, key)
+    return Backbone(ForeignModule(net, at_end), name, chosen, config["mean"], config["std"], smallest, key)
 
 
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
@@ -358,7 +144,7 @@ def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backb
 
         layers = [layers] if isinstance(layers, str) else list(layers)
         module = create_feature_extractor(module.eval(), layers)
-    return Backbone(_Opaque(module), type(module).__name__, layers or ("output",), None, None, 1, None, foreign=True)
+    return Backbone(ForeignModule(module), type(module).__name__, layers or ("output",), None, None, 1, None, foreign=True)
 
 
 def build_backbone(

@@ -12,9 +12,10 @@ from .backbones import Weights, build_backbone
 from .errors import check_has_values, check_pair, check_source
 from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
-from .saliency import Attention, Mask, Saliency, keep
-from .tiling import Tile, check_tile, gram_sums
-from .windows import Windows, as_windows
+from .saliency import Attention, Saliency
+from .saliency.matrices import Matrix, calibration, matrices
+from .tiling import Tile, check_tile
+from .windows import Windows
 
 __all__ = ["DeepSSIM", "DeepSSIMLite"]
 
@@ -86,8 +87,7 @@ class _GramMetric(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        calibration = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
-        return f"{self.kind} {self.backbone.description}{calibration}"
+        return f"{self.kind} {self.backbone.description}{calibration(self.attention, self.saliency_threshold)}"
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: one Gram matrix (N, C, C) per layer.
@@ -110,20 +110,18 @@ class _GramMetric(nn.Module):
 
     def _grams(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> tuple[Tensor, ...]:
         maps = self.attend(image) if saliency is None else saliency_maps(saliency, image)
-        if self.tile is None and isinstance(image, Tensor) and (maps is None or isinstance(maps, Tensor)):
-            mask = None if maps is None else keep(maps, self.saliency_threshold).to(image)
-            sums = [(gram_matrix(feature), feature[0, 0].numel()) for feature in self.backbone(image, mask)]
-        else:
-            kept = None if maps is None else Mask(as_windows(maps), self.saliency_threshold)
-            sums = gram_sums(self.backbone, as_windows(image), kept, self.tile)
-            if kept is not None:
-                kept.check()
-        return tuple(self._gram(*each) for each in sums)
+        kind = Matrix(lambda feature: self._gram(gram_matrix(feature), feature[0, 0].numel()), gram_matrix, self._gram)
+        return matrices(self.backbone, image, maps, self.saliency_threshold, self.tile, kind)
 
-    def compare(self, a: Representation, b: Representation) -> Tensor:
-        """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
+    def compare(self, a: Representation, b: Representation, layer_weights: Tensor | None = None) -> Tensor:
+        """Scores (N,) of two representations; one of a single image is compared with every image of the other.
+
+        Args:
+            a, b: as above.
+            layer_weights: of the layers, (layers,), summing to one; None for equal ones.
+        """
         check_comparable(a, b, self.source)
-        return self._score(a.grams[0], b.grams[0])
+        return self._score(a.grams[0], b.grams[0], layer_weights)
 
     def forward(
         self,
@@ -131,14 +129,15 @@ class _GramMetric(nn.Module):
         y: Tensor | Windows,
         saliency_x: Tensor | Windows | None = None,
         saliency_y: Tensor | Windows | None = None,
+        layer_weights: Tensor | None = None,
     ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
         check_pair(x, y)
         if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
             both = self._grams(torch.cat([x, y]))  # type: ignore[list-item]
             count = x.shape[0]
-            return self._score([gram[:count] for gram in both], [gram[count:] for gram in both])
-        return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y))
+            return self._score([gram[:count] for gram in both], [gram[count:] for gram in both], layer_weights)
+        return self._score(self._grams(x, saliency_x), self._grams(y, saliency_y), layer_weights)
 
     def map(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
         """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
@@ -151,12 +150,15 @@ class _GramMetric(nn.Module):
         """What is kept of a Gram matrix that is the sum over so many positions."""
 
     @abstractmethod
-    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor], layer_weights: Tensor | None) -> Tensor:
         """Scores (N,) of the matrices of each layer."""
 
 
-def _mean_over_layers(dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return torch.stack([dissimilarity(p, q) for p, q in zip(a, b, strict=True)]).mean(0)
+def _mean_over_layers(
+    dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor | None
+) -> Tensor:
+    layers = torch.stack([dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+    return layers.mean(0) if weights is None else (weights.to(layers).unsqueeze(1) * layers).sum(0)
 
 
 class DeepSSIM(_GramMetric):
@@ -214,8 +216,8 @@ class DeepSSIM(_GramMetric):
         check_blocks(gram.shape[-1])
         return gram
 
-    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        return 1 - _mean_over_layers(block_dissimilarity, a, b)
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor], layer_weights: Tensor | None) -> Tensor:
+        return 1 - _mean_over_layers(block_dissimilarity, a, b, layer_weights)
 
 
 class DeepSSIMLite(_GramMetric):
@@ -245,5 +247,5 @@ class DeepSSIMLite(_GramMetric):
     def _gram(self, gram: Tensor, positions: int) -> Tensor:
         return gram / (gram.shape[-1] * positions)
 
-    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        return _mean_over_layers(global_dissimilarity, a, b)
+    def _score(self, a: Sequence[Tensor], b: Sequence[Tensor], layer_weights: Tensor | None) -> Tensor:
+        return _mean_over_layers(global_dissimilarity, a, b, layer_weights)

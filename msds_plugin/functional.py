@@ -214,3 +214,26 @@ def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Te
     if not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
         raise ValueError(f"fusion weights must be finite and non-negative with a positive sum, got {weights.tolist()}")
     return weights / weights.sum()
+
+
+def split_fusion(
+    fusion: Sequence[float] | Tensor | None, levels: int, layers: Sequence[str] = ()
+) -> tuple[Tensor, Tensor | None]:
+    """Weights of the levels (levels,), and those of the layers within each (levels, layers); both sum to one.
+
+    Args:
+        fusion: one weight per level, or one per layer on each level, level 0 first; None for equal ones.
+        levels: their number.
+        layers: names of the layers; with fewer than two there are no weights of layers.
+
+    Raises:
+        TypeError, ValueError: as :func:`normalise_fusion`.
+    """
+    levels = check_levels(levels)
+    count = 0 if fusion is None else fusion.numel() if isinstance(fusion, Tensor) else len(fusion)
+    if len(layers) < 2 or count != levels * len(layers):
+        return normalise_fusion(fusion, levels), None
+    cells = normalise_fusion(fusion, count).view(levels, -1)
+    of_levels = cells.sum(1)
+    unused = (of_levels == 0).unsqueeze(1)  # a level of no weight: its layers do not matter
+    return of_levels, cells.masked_fill(unused, 1 / len(layers)) / of_levels.unsqueeze(1).masked_fill(unused, 1)

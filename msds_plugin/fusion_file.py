@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,13 +59,14 @@ class FusionFile:
     Attributes:
         metric: name of the metric they were learned for.
         target: what runs on each level.
-        weights: one per level, level 0 (the image itself) first; non-negative, summing to one.
+        weights: one per level, level 0 (the image itself) first, or one for each of ``parts``; non-negative, summing to one.
         fingerprint: tells the weights of the backbone from others, for the record (it is not compared); None without one.
         dataset, images, references: what they were learned from.
         folds: number of folds of the evaluation.
         held_out: what it found: ``srcc`` and ``plcc`` of ``equal`` and ``learned`` weights, and ``p`` of their difference.
         date: of the fit, YYYY-MM-DD.
         version: of this package.
+        parts: what each weight is for, where that is not a level: a layer on a level (``level 0 stage1``), a term of a hybrid.
     """
 
     metric: str
@@ -78,17 +80,20 @@ class FusionFile:
     held_out: Mapping[str, float]
     date: str
     version: str
+    parts: tuple[str, ...] = ()
 
     @property
     def levels(self) -> int:
         """Number of levels."""
-        return len(self.weights)
+        named = {found.group() for part in self.parts if (found := re.search(r"\blevel \d+", part))}
+        return len(named) if self.parts else len(self.weights)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it; :meth:`load` reads it."""
         fields = asdict(self)
-        target = fields.pop("target")
-        content = {"format": FORMAT, "metric": self.metric, **target, "levels": self.levels, **fields}
+        target, parts = fields.pop("target"), fields.pop("parts")
+        named = {"parts": parts} if parts else {}
+        content = {"format": FORMAT, "metric": self.metric, **target, "levels": self.levels, **named, **fields}
         Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @staticmethod
@@ -109,10 +114,13 @@ class FusionFile:
             raise FusionFileError(f'{path} is not a file of fusion weights of this version: it lacks "format": {FORMAT!r}')
         _check(path, content)
         target = FusionTarget(content.pop("base"), content.pop("backbone"), tuple(content.pop("layers")))
-        levels = content.pop("levels")
-        found = FusionFile(target=target, **{**content, "weights": tuple(map(float, content["weights"]))})
+        levels, parts = content.pop("levels"), tuple(content.pop("parts", ()))
+        found = FusionFile(target=target, parts=parts, **{**content, "weights": tuple(map(float, content["weights"]))})
+        if parts and len(parts) != len(found.weights):
+            raise FusionFileError(f"{path} names {len(parts)} parts but holds {len(found.weights)} weights")
         if found.levels != levels:
-            raise FusionFileError(f"{path} says {levels} levels but holds {found.levels} weights")
+            what = "levels among its parts" if parts else "weights"
+            raise FusionFileError(f"{path} says {levels} levels but holds {found.levels} {what}")
         if min(found.weights) < 0 or not math.isclose(sum(found.weights), 1, abs_tol=1e-6):
             raise FusionFileError(f"{path}: weights must be non-negative and sum to one, got {list(found.weights)}")
         return found
@@ -123,14 +131,31 @@ class FusionFile:
         Raises:
             FusionFileError: they are for another metric, or another number of levels.
         """
-        if FusionTarget.of(metric) != self.target:
-            raise FusionFileError(
-                f"{path} holds fusion weights for {self.metric} ({self.target}), but this metric is {FusionTarget.of(metric)}: "
-                "use them with that metric, or learn others with msds fit"
-            )
+        self.check_target(FusionTarget.of(metric), path)
         if self.levels != levels:
             raise FusionFileError(f"{path} holds weights for {self.levels} levels, not {levels}: pass levels={self.levels}")
+        if self.parts and self.parts != (expected := tuple(level_parts(levels, layers_of(metric)))):
+            raise FusionFileError(f"{path} holds weights for {', '.join(self.parts)}, not for {', '.join(expected)}")
         return self.weights
+
+    def check_target(self, target: FusionTarget, path: str | os.PathLike[str]) -> None:
+        """Raise a FusionFileError unless the weights are for this metric."""
+        if target != self.target:
+            raise FusionFileError(
+                f"{path} holds fusion weights for {self.metric} ({self.target}), but this metric is {target}: "
+                "use them with that metric, or learn others with msds fit"
+            )
+
+
+def layers_of(metric: object) -> tuple[str, ...]:
+    """Names of the layers of one of our metrics, none for others."""
+    backbone = getattr(metric, "backbone", None)
+    return backbone.layers if isinstance(backbone, Backbone) else ()
+
+
+def level_parts(levels: int, layers: Sequence[str] = ()) -> list[str]:
+    """What the weights of a pyramid are for: its levels, or each layer on each level."""
+    return [f"level {level} {layer}".strip() for level in range(levels) for layer in (layers or [""])]
 
 
 _NUMBER = (int, float)
@@ -149,18 +174,22 @@ _TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "held_out": (dict, "an object of numbers"),
     "date": (str, "a string"),
     "version": (str, "a string"),
+    "parts": (list, "a list of strings"),
 }
+_OPTIONAL = {"parts"}
 
 
 def _check(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    wrong = [f"it lacks {key!r}" for key in _TYPES.keys() - content.keys()]
+    wrong = [f"it lacks {key!r}" for key in _TYPES.keys() - content.keys() - _OPTIONAL]
     wrong += [f"it has an unknown {key!r}" for key in content.keys() - _TYPES.keys()]
     if wrong:
         raise FusionFileError(f"{path} is not a file of fusion weights: {', '.join(sorted(wrong))}")
     for key, (types, words) in _TYPES.items():
+        if key not in content:
+            continue
         value = content[key]
         inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
-        if not _is(value, types) or not all(_is(each, str if key == "layers" else _NUMBER) for each in inner):
+        if not _is(value, types) or not all(_is(each, str if key in ("layers", "parts") else _NUMBER) for each in inner):
             raise FusionFileError(f"{path}: {key!r} must be {words}, got {value!r}")
 
 

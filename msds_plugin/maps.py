@@ -104,8 +104,10 @@ def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows,
     weights = [1.0] if pyramid is None else pyramid.double().tolist()
     images = [_levels(image, len(weights), single.tile is not None) for image in (x, y)]
     parts: list[list[Tensor]] = [[], []]
+    by_layer = getattr(metric, "layer_weights", None)
     for level, weight in enumerate(weights):
-        matrices = _matrices(single, images[0][level], images[1][level])
+        of_layers = None if by_layer is None else by_layer[level].tolist()
+        matrices = _matrices(single, images[0][level], images[1][level], of_layers)
         for side in (0, 1):
             parts[side].append(weight * _part(single, images[side][level], matrices, level, images[side][0]))
     return torch.stack(parts[0]).sum(0), torch.stack(parts[1]).sum(0)
@@ -120,13 +122,15 @@ def _levels(image: Tensor | Windows, number: int, windows: bool) -> Sequence[Ten
     return levels
 
 
-def _matrices(metric: DeepSSIM | DeepSSIMLite, x: Tensor | Windows, y: Tensor | Windows) -> list[Tensor]:
-    """M of every layer, (N, C, C), in float64."""
+def _matrices(
+    metric: DeepSSIM | DeepSSIMLite, x: Tensor | Windows, y: Tensor | Windows, weights: Sequence[float] | None
+) -> list[Tensor]:
+    """M of every layer times its weight, (N, C, C), in float64."""
     grams = [metric.represent(image).grams[0] for image in (x, y)]
     found = []
-    for a, b in zip(*grams, strict=True):
+    for a, b, weight in zip(*grams, weights or [1 / len(grams[0])] * len(grams[0]), strict=True):
         matrix = _blockwise(a.double(), b.double()) if metric.kind == "deepssim" else _whole(a.double(), b.double())
-        found.append(matrix / len(grams[0]))
+        found.append(matrix * weight)
     return found
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from .backbones import Weights
 from .deepssim import DeepSSIM, DeepSSIMLite, saliency_maps
 from .errors import check_has_values, check_pair, check_size, check_source, too_small, values_unchecked
-from .functional import check_levels, fuse, normalise_fusion, pyramid
-from .fusion_file import FusionFile, FusionFileError
+from .functional import check_levels, fuse, pyramid, split_fusion
+from .fusion_file import FusionFile, FusionFileError, layers_of
 from .representation import Representation, check_comparable
 from .saliency import Saliency
 from .tiling import Tile
@@ -44,9 +44,9 @@ class MultiScale(nn.Module):
     Args:
         metric: called with (x, y), it returns (N,), (N, 1) or a scalar (then the fused score is a scalar too).
         levels: number of levels, at least 1.
-        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
-            None for equal weights.
-        learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
+        fusion: weights of the levels, or of each layer on each level (level 0 first), non-negative, scaled to sum to one; the
+            path of a file that ``msds fit`` wrote; or None for equal weights.
+        learn_fusion: make the weights of the levels trainable, as the softmax of the parameter ``fusion_logits``.
 
     Shape:
         x, y: (N, C, H, W), as the metric takes them. Returns (N,).
@@ -79,9 +79,11 @@ class MultiScale(nn.Module):
         self.levels = levels
         self.fusion_logits: nn.Parameter | None
         self.fusion_weights: Tensor | None
+        self.layer_weights: Tensor | None
         dtype = torch.get_default_dtype()
         with torch.inference_mode(False):  # as for the backbone: what is made in inference mode would give no gradients later
-            weights = normalise_fusion(fusion, levels)
+            weights, by_layer = split_fusion(fusion, levels, layers_of(metric))
+            self.register_buffer("layer_weights", None if by_layer is None else by_layer.to(dtype))
             if learn_fusion and not weights.all():
                 raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
             self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
@@ -108,6 +110,10 @@ class MultiScale(nn.Module):
     def source(self) -> str:
         """What two representations must agree in to be comparable, next to their number of levels."""
         return str(getattr(self.metric, "source", type(self.metric).__name__))
+
+    def weighted(self, fusion: Fusion) -> MultiScale:
+        """The same metric with other weights; they share the network."""
+        return MultiScale(self.metric, self.levels, fusion)
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1], on every level.
@@ -137,7 +143,21 @@ class MultiScale(nn.Module):
         """Scores of each level alone, (N, levels), before they are fused."""
         check_comparable(a, b, self.source, self.levels)
         compare = self.metric.compare  # type: ignore[attr-defined]
-        return torch.stack([compare(a.level(index), b.level(index)) for index in range(self.levels)], 1)
+        return torch.stack(
+            [compare(a.level(index), b.level(index), **self._of_layers(index)) for index in range(self.levels)], 1
+        )
+
+    def layer_scores(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
+        """Scores of each layer on each level alone, (N, levels, layers), of a metric that has ``represent``."""
+        levels = zip(self.represent(x).grams, self.represent(y).grams, strict=True)
+        return torch.stack(
+            [torch.stack([self._of_one(*grams) for grams in zip(*level, strict=True)], 1) for level in levels], 1
+        )
+
+    def _of_one(self, a: Tensor, b: Tensor) -> Tensor:
+        compare = self.metric.compare  # type: ignore[attr-defined]
+        scores: Tensor = compare(*(Representation(((gram,),), self.source) for gram in (a, b)))
+        return scores
 
     def level_scores(
         self,
@@ -152,7 +172,7 @@ class MultiScale(nn.Module):
             both = zip(self._with_maps(x, saliency_x), self._with_maps(y, saliency_y), strict=True)
             with _checked_already(x, y):
                 # Each level by the metric itself, which may take both images in one pass.
-                return torch.stack([self._score_maps(*level) for level in both], 1)
+                return torch.stack([self._score_maps(index, *level) for index, level in enumerate(both)], 1)
         if saliency_x is not None or saliency_y is not None:
             raise TypeError(f"{type(self.metric).__name__} takes no saliency maps")
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
@@ -172,9 +192,12 @@ class MultiScale(nn.Module):
             return [(level,) for level in self._levels(image)]
         return list(zip(self._levels(image), self._levels(saliency_maps(saliency, image)), strict=True))
 
-    def _score_maps(self, x: tuple[Any, ...], y: tuple[Any, ...]) -> Tensor:
+    def _score_maps(self, level: int, x: tuple[Any, ...], y: tuple[Any, ...]) -> Tensor:
         maps = {name: given[1] for name, given in (("saliency_x", x), ("saliency_y", y)) if len(given) > 1}
-        return self.metric(x[0], y[0], **maps)
+        return self.metric(x[0], y[0], **maps, **self._of_layers(level))
+
+    def _of_layers(self, level: int) -> dict[str, Tensor]:
+        return {} if self.layer_weights is None else {"layer_weights": self.layer_weights[level]}
 
     def _score(self, level: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         x, y = pairs[level]
@@ -271,9 +294,9 @@ class MSDS(MultiScale):
 
     Args:
         levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
-        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or
-            None for equal weights.
-        learn_fusion: make the weights trainable, as the softmax of the parameter ``fusion_logits``.
+        fusion: weights of the levels, or of each layer on each level (level 0 first), non-negative, scaled to sum to one; the
+            path of a file that ``msds fit`` wrote; or None for equal weights.
+        learn_fusion: make the weights of the levels trainable, as the softmax of the parameter ``fusion_logits``.
         backbone, weights, layers, saliency_threshold, tile, saliency: see :class:`DeepSSIM`; a map is made of the image itself
             and averaged from level to level.
 

@@ -1,14 +1,15 @@
-"""A network's stages on large maps, each stage piece by piece: the same features, in memory that is used again.
+"""A network on large maps, a few of its blocks at a time and piece by piece: the same features, in memory that is used again.
 
-Inside a stage maps are several times as wide as what it returns. On a CPU fresh memory for a map of tens of megabytes costs
-more than the arithmetic done with it, so each stage runs on pieces of its input that are small enough for memory to be used
-again, and what it returns is put together. Only the margin of the stage itself, a few positions, is computed twice.
+Inside a block maps are several times as wide as what it returns. On a CPU fresh memory for a map of megabytes, which no cache
+holds, costs more than the arithmetic done with it. So blocks run on pieces of their input whose maps fit into a cache, and
+what they return is written in its place. Only the margins, a few positions, are computed twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from .networks import Layer
 from .spans import spans
 
-#: Bytes of the largest map inside a stage, at most; the C library takes larger memory from the system at every call.
-PIECE_BYTES = 1 << 24
+#: Bytes of the largest map of a piece, for each thread.
+PIECE_BYTES = 1 << 22
 
 #: Pixels of an image from which on pieces pay.
-FROM_PIXELS = 1 << 19
+FROM_PIXELS = 1 << 17
+
+#: Share of the positions that may be computed twice.
+OVERLAP = 0.15
 
 
 def worth_it(image: Tensor) -> bool:
@@ -30,59 +34,132 @@ def worth_it(image: Tensor) -> bool:
     return plain and large and not (image.requires_grad and torch.is_grad_enabled())
 
 
-def run(net: nn.Sequential, known: Sequence[Layer], taps: Sequence[int], image: Tensor) -> list[Tensor]:
-    """The maps after the modules ``taps`` of ``net``, as ``net`` itself computes them.
+def run(net: nn.Sequential, taps: Sequence[int], normalise: Callable[[Tensor], Tensor], image: Tensor) -> list[Tensor]:
+    """The maps after the modules ``taps`` of ``net``, as ``net`` itself computes them of ``normalise(image)``.
 
     Args:
-        net: the modules.
-        known: layers of which it is known where their positions lie, in order of depth, ``taps`` among them.
+        net: modules made of convolutions, max pooling and what works position by position; nothing branches and joins over
+            more than one of them, or over more than one module of a sequence among them.
         taps: numbers of modules.
-        image: (N, 3, H, W), normalised.
+        normalise: works position by position, too.
+        image: (N, 3, H, W).
     """
-    each = [_run_one(net, known, taps, one) for one in image.split(1)]
-    return each[0] if len(each) == 1 else [torch.cat(maps) for maps in zip(*each, strict=True)]
-
-
-def _run_one(net: nn.Sequential, known: Sequence[Layer], taps: Sequence[int], features: Tensor) -> list[Tensor]:
-    found, modules = [], list(net)
-    before = Layer(-1, 3, 1, 1, 0)  # the pixels
-    for layer in known:
-        if layer.index > taps[-1]:
-            break
-        features = _stage(modules[before.index + 1 : layer.index + 1], _relative(layer, before), features)
-        before = layer
-        if layer.index in taps:
+    found, features = [], image
+    first: Callable[[Tensor], Tensor] = normalise
+    for run_of_blocks, tapped in _runs(list(net)[: taps[-1] + 1], taps):
+        features = _on(_Chain(run_of_blocks, first, features.shape[1]), features)
+        first = _as_it_is
+        if tapped:
             found.append(features)
     return found
 
 
-def _relative(layer: Layer, before: Layer) -> Layer:
-    """The positions of ``layer`` as seen from those of ``before``."""
-    return Layer(
-        layer.index,
-        layer.channels,
-        layer.stride // before.stride,
-        (layer.receptive_field - before.receptive_field) // before.stride + 1,
-        (layer.start - before.start) // before.stride,
-    )
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
-def _stage(modules: Sequence[nn.Module], layer: Layer, features: Tensor) -> Tensor:
-    stage = nn.Sequential(*modules)
-    widest = max((m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d)), default=features.shape[1])
+def _runs(modules: Sequence[nn.Module], taps: Sequence[int]) -> Iterator[tuple[list[nn.Module], bool]]:
+    """The blocks in runs that are computed together, each with whether its result is wanted."""
+    run_of_blocks: list[nn.Module] = []
+    for index, module in enumerate(modules):
+        for block in module if isinstance(module, nn.Sequential) else [module]:
+            longer = [*run_of_blocks, block]
+            if run_of_blocks and not _Shape.of(longer, 0).cheap:
+                yield run_of_blocks, False
+                longer = [block]
+            run_of_blocks = longer
+        if index in taps:
+            yield run_of_blocks, True
+            run_of_blocks = []
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a chain of blocks does to a map: its geometry, and its widest map in channels per position of its input."""
+
+    layer: Layer
+    widest: float
+
+    @staticmethod
+    def of(blocks: Sequence[nn.Module], channels: int) -> _Shape:
+        stride, field, start, widest = 1, 1, 0, float(channels)
+        for module in (each for block in blocks for each in block.modules()):
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                kernel, step, padding, dilation = (
+                    value if isinstance(value, int) else int(value[0])
+                    for value in (module.kernel_size, module.stride, module.padding, module.dilation)
+                )
+                start -= padding * stride
+                field += (kernel - 1) * dilation * stride
+                stride *= step
+            if isinstance(module, nn.Conv2d):
+                channels = module.out_channels
+                widest = max(widest, channels / stride**2)
+        return _Shape(Layer(0, channels, stride, field, start), widest)
+
+    @property
+    def margin(self) -> int:
+        """Positions of the input that two neighbours share."""
+        return max(0, self.layer.receptive_field - self.layer.stride)
+
+    def positions(self, bytes_each: int = 4) -> int:
+        """Positions of a piece's input."""
+        return int(PIECE_BYTES * torch.get_num_threads() / (self.widest * bytes_each))
+
+    @property
+    def cheap(self) -> bool:
+        """Whether square pieces of the usual size overlap little."""
+        return self.widest > 0 and (1 + self.margin / math.sqrt(self.positions())) ** 2 <= 1 + OVERLAP
+
+
+class _Chain:
+    """Blocks one after the other, after a function of the position."""
+
+    def __init__(self, blocks: Sequence[nn.Module], first: Callable[[Tensor], Tensor], channels: int) -> None:
+        self.blocks = blocks
+        self.first = first
+        self.shape = _Shape.of(blocks, channels)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def _on(chain: _Chain, features: Tensor) -> Tensor:
+    """Of the whole batch where its maps are small, else image by image, in pieces where those are large."""
+    positions = chain.shape.positions(features.element_size())
+    if len(features) * features.shape[-2] * features.shape[-1] <= positions:
+        return chain(features)
+    if len(features) > 1:
+        return torch.cat([_on(chain, one) for one in features.split(1)])
+    return _in_pieces(chain, features, positions)
+
+
+def _in_pieces(chain: _Chain, features: Tensor, positions: int) -> Tensor:
+    layer, margin = chain.shape.layer, chain.shape.margin
     height, width = features.shape[-2:]
-    positions = PIECE_BYTES // (widest * features.element_size())
-    if height * width <= positions:
-        return stage(features)
     smallest = layer.receptive_field + layer.stride
-    core = max(4 * layer.receptive_field, math.isqrt(positions))  # with less, margins would be most of the work
-    strips = []
-    for row in spans(height, core, [layer], smallest):
-        strip = [
-            stage(features[..., row.begin : row.end, column.begin : column.end])[
+    # Whole rows lie together in channels_last, so that strips of them are read without a copy.
+    tall, wide = positions // width, width
+    if margin > OVERLAP * tall or tall < 1:
+        tall = wide = max(math.isqrt(positions), math.ceil(margin / (math.sqrt(1 + OVERLAP) - 1)), 1)
+    rows = spans(height, tall, [layer], smallest)
+    columns = spans(width, wide, [layer], smallest)
+    whole, top = features, 0
+    for row in rows:
+        pieces = [
+            chain(features[..., row.begin : row.end, column.begin : column.end])[
                 ..., row.owned(layer.stride), column.owned(layer.stride)
             ]
-            for column in spans(width, core, [layer], smallest)
+            for column in columns
         ]
-        strips.append(torch.cat(strip, 3))
-    return torch.cat(strips, 2)
+        strip = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 3)
+        if row is rows[0]:
+            most = rows[-1].last // layer.stride
+            size = (1, strip.shape[1], most, strip.shape[3])
+            whole = torch.empty(size, dtype=strip.dtype, memory_format=torch.channels_last)
+        whole[..., top : top + strip.shape[2], :] = strip
+        top += strip.shape[2]
+    return whole[..., :top, :]

@@ -14,6 +14,7 @@ from .functional import global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency, keep
 from .saliency.maps import fitted, thumbnail
+from .saliency.matrices import calibration
 from .windows import Windows
 
 __all__ = ["MSDSRetarget", "coverage"]
@@ -156,8 +157,8 @@ class MSDSRetarget(nn.Module):
     @property
     def source(self) -> str:
         """What two representations must agree in to be comparable."""
-        calibration = f"saliency {self.attention.name} > {self.saliency_threshold:g}"
-        return f"{self.kind} {self.backbone.description} + {self.coarse.description} {calibration}"
+        described = f"{self.kind} {self.backbone.description} + {self.coarse.description}"
+        return described + calibration(self.attention, self.saliency_threshold)
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         """What is to be kept of images (N, 3, H, W) in [0, 1]: feature maps, weights of their positions, sizes in pixels,

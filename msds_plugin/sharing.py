@@ -37,6 +37,12 @@ class Original:
         self.values = torch._lazy_clone(values.detach())
 
     @cached_property
+    def bfloat16(self) -> Tensor:
+        """The values, rounded."""
+        with torch.inference_mode(False):
+            return self.values.bfloat16()
+
+    @cached_property
     def digest(self) -> str:
         """See :func:`digest`."""
         return digest(self.values)

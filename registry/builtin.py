@@ -66,6 +66,15 @@ for metric in (
         DEEPSSIM,
     ),
     Metric(
+        "deepssim-lite-fast",
+        "DeepSSIM-Lite-Fast",
+        made_by("deepssim:DeepSSIMLite", backbone="efficientnet_lite0"),
+        True,
+        (0, 2),
+        "DeepSSIM-Lite on EfficientNet-Lite0, for training",
+        DEEPSSIM,
+    ),
+    Metric(
         "msds",
         "MSDS",
         made_by("multiscale:MSDS"),

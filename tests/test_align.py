@@ -181,13 +181,14 @@ def test_loss_falls_where_pairs_do_not_line_up(photographs):
     assert values[-1] < 0.8 * values[0]
 
 
-def test_lite_fast_is_lite_on_the_small_network(photographs):
+@pytest.mark.parametrize("name", ["deepssim-lite", "msds-lite"])
+def test_lite_fast_is_lite_on_the_small_network(name, photographs):
     x, y = photographs[0], photographs[0][..., 5:, :]
-    metric = registry.create("msds-lite-fast")
-    assert torch.equal(metric(x, y), registry.create("msds-lite", backbone="efficientnet_lite0")(x, y))
+    metric = registry.create(f"{name}-fast")
+    assert torch.equal(metric(x, y), registry.create(name, backbone="efficientnet_lite0")(x, y))
     assert metric(y, y) == 0
-    with pytest.raises(ValueError, match="for another one use msds"):
-        registry.create("msds-lite-fast", backbone="alexnet")
+    with pytest.raises(ValueError, match="for another one use msds or deepssim"):
+        registry.create(f"{name}-fast", backbone="alexnet")
 
 
 @pytest.mark.slow

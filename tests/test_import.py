@@ -151,7 +151,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"msds_plugin"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"msds_plugin", "msds_command"}
     files = [path for part in ("registry", "adapters") for path in (ROOT / part).rglob("*") if path.is_file()]
     needed = {str(path.relative_to(ROOT)) for path in files if path.suffix in (".py", ".html", ".md")}
     assert {"registry/__init__.py", "adapters/pyiqa/metric.py", "adapters/report/templates/report.html"} <= needed

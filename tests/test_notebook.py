@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import ImageFileError, read_image
 from msds_plugin.adapters.notebook import Scores, score
+from msds_plugin.adapters.scoring.engine import score_pairs
 from msds_plugin.adapters.scoring.scorers import create_scorer
-from PIL import Image
+from PIL import Image, ImageCms
 
 import msds_plugin
 
@@ -89,6 +91,25 @@ def test_sixteen_bits_are_kept_and_said(tmp_path):
         scores = score(form, grey, device="cpu")
         assert float(scores) < 1
         assert any("16 bits" in note for note in scores.notes)
+
+
+def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_path):
+    wide = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    # Red and blue swapped, which no reader can overlook.
+    red, blue = (next(at for at in range(128, 400) if wide[at : at + 4] == tag) for tag in (b"rXYZ", b"bXYZ"))
+    wide[red : red + 4], wide[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    swapped = Image.fromarray(pixels(X)[..., ::-1].copy())
+    swapped.save(tmp_path / "x.png", icc_profile=bytes(wide))
+    plain = float(score(X, Y, device="cpu"))
+    for form in (tmp_path / "x.png", Image.open(tmp_path / "x.png")):
+        scores = score(form, Y, device="cpu")
+        assert float(scores) == pytest.approx(plain, abs=1e-3)  # rounded to 8 bits on the way
+        assert scores.notes == ("x: compared in sRGB, as the colour profiles of the pair differ",)
+    results = score_pairs([Pair(tmp_path / "x.png", Path(Y))], [create_scorer("msds-fast", "cpu")], workers=0)
+    assert float(score(Y, tmp_path / "x.png", device="cpu")) == pytest.approx(next(results).score, abs=1e-6)
+    same = score(tmp_path / "x.png", Image.open(tmp_path / "x.png"), device="cpu")
+    assert float(same) == 1
+    assert not same.notes
 
 
 @pytest.mark.parametrize(

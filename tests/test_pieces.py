@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,16 +43,15 @@ def test_every_layer_as_on_the_whole_image(name, size, monkeypatch):
 def test_a_piece_of_less_margin_would_differ(side, monkeypatch):
     network = build_backbone("alexnet", weights=None).double()
     monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 12)
-    relative = pieces._relative
+    spans = pieces.spans
 
-    def narrow(layer, before):
-        right = relative(layer, before)
-        return right if layer.index != 4 else type(right)(right.index, right.channels, right.stride, 1, 0)
+    def narrow(length, core, layers, smallest):
+        return spans(length, core, [replace(layer, receptive_field=1, start=0) for layer in layers], smallest)
 
     image = torch.rand(1, 3, 400, side, dtype=torch.float64)
     expected = whole(network, image)[0]
     torch.testing.assert_close(network(image)[0], expected, rtol=0, atol=1e-12)
-    monkeypatch.setattr(pieces, "_relative", narrow)
+    monkeypatch.setattr(pieces, "spans", narrow)
     narrowed = network(image)[0]
     assert narrowed.shape != expected.shape or not torch.allclose(narrowed, expected, rtol=0, atol=1e-9)
 

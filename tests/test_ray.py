@@ -1,15 +1,18 @@
-"""Pairs on a Ray cluster: shards, restarts, workers that die."""
+"""Pairs on a Ray cluster: lists, shards, restarts, workers that die."""
 
 import signal
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray.pairs import read_pairs, shards
-from msds_plugin.adapters.ray.shard import shard_name, write_shard
+from msds_plugin.adapters.ray.shard import Run, write_lost, write_shard
+from msds_plugin.adapters.scoring import blocks
 from msds_plugin.adapters.scoring.engine import score_pairs
 from msds_plugin.adapters.scoring.scorers import create_scorers
 from PIL import Image
@@ -20,23 +23,36 @@ METRIC = "deepssim-fast"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Twelve references with four distorted images each."""
+    """Twelve references with four distorted images each, of two sizes."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     found = []
     for scene in range(12):
-        y = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        Image.fromarray(y).save(folder / f"{scene}.png")
+        y = rng.integers(0, 256, (8, 8 - scene % 2, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(y).save(folder / f"{scene:02}.png")
         for strength in range(1, 5):
             x = y + 10.0 * strength * rng.standard_normal(y.shape)
-            Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(folder / f"{scene}_{strength}.png")
-            found.append((str(folder / f"{scene}.png"), str(folder / f"{scene}_{strength}.png")))
+            Image.fromarray(x.clip(0, 255).astype(np.uint8)).save(folder / f"{scene:02}_{strength}.png")
+            found.append((str(folder / f"{scene:02}.png"), str(folder / f"{scene:02}_{strength}.png")))
     return found
 
 
-def local(pairs):
-    scorers = create_scorers([METRIC], "cpu")
-    results = score_pairs([Pair(Path(r), Path(d)) for r, d in pairs], scorers, workers=0)
+@pytest.fixture
+def one_thread():
+    """As the actors compute: the number of torch's threads shows in the last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def scorers():
+    return create_scorers([METRIC], "cpu")
+
+
+def local(pairs, scorers, workers=2):
+    results = score_pairs([Pair(Path(r), Path(d)) for r, d in pairs], scorers, workers=workers)
     return {(str(result.pair.reference), str(result.pair.distorted)): result.score for result in results}
 
 
@@ -44,73 +60,193 @@ def rows(folder):
     return [row for path in sorted(Path(folder).glob("*.parquet")) for row in parquet.read_table(path).to_pylist()]
 
 
-def test_lists(tmp_path, files):
-    table = pd.DataFrame(files, columns=["reference", "distorted"])
-    table.to_csv(tmp_path / "pairs.csv", index=False)
-    table.to_parquet(tmp_path / "pairs.parquet")
-    for source in (tmp_path / "pairs.csv", tmp_path / "pairs.parquet", f"file://{tmp_path}/pairs.parquet", files):
-        assert list(read_pairs(source)) == files
-    assert [len(shard) for shard in shards(iter(files), 20)] == [20, 20, 8]
-    table.rename(columns={"distorted": "other"}).to_csv(tmp_path / "wrong.csv", index=False)
-    with pytest.raises(ValueError, match="it has reference, other"):
-        list(read_pairs(tmp_path / "wrong.csv"))
-    with pytest.raises(ValueError, match="csv or"):
-        read_pairs("pairs.txt")
+def scores(folder):
+    return {(row["reference"], row["distorted"]): row[METRIC] for row in rows(folder)}
 
 
-def test_a_shard(tmp_path, files):
-    scorers = create_scorers([METRIC], "cpu")
-    missing = str(tmp_path / "late.png")
-    pairs = [
-        *files[:4],
-        (files[4][0], missing),
-        ("file://" + files[0][0], "file://" + files[0][1]),
-        ("memory://no.png", missing),
+def test_pairs_come_sorted_and_in_whole_blocks(files, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    names = list(read_pairs(files[::-1]))
+    assert names == files
+    assert [len(shard) for shard in shards(names, 20)] == [24, 24]
+    assert [len(shard) for shard in shards(names, 1)] == [8] * 6
+    one = [("r", str(number)) for number in range(20)]
+    assert [len(shard) for shard in shards(one, 1)] == [8, 8, 4]
+
+
+def test_folders_by_uri_are_matched_as_folders_are():
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for name in ("r/a.png", "r/b.png", "d/a.jpg", "d/b.jpg", "d/deep/c.jpg", "d/notes.txt"):
+        store.pipe_file(f"/match/{name}", b"")
+    expected = [("memory://match/r/a.png", "memory://match/d/a.jpg"), ("memory://match/r/b.png", "memory://match/d/b.jpg")]
+    assert list(read_pairs(("memory://match/r", "memory://match/d/"))) == expected
+    assert [d for _, d in read_pairs(("memory://match/r/a.png", "memory://match/d"))] == [
+        f"memory://match/d/{name}.jpg" for name in ("a", "b", "deep/c")
     ]
-    done = write_shard(pairs, scorers, [METRIC], str(tmp_path))
+    assert list(read_pairs(expected[0])) == expected[:1]
+    with pytest.raises(ValueError, match=r"no image in memory://match/none"):
+        read_pairs(("memory://match/none", "memory://match/d"))
+    store.rm("/match", recursive=True)
+
+
+def test_two_folders(files):
+    folder = Path(files[0][0]).parent
+    names = list(read_pairs((folder / "00.png", folder)))
+    assert len(names) == 60
+    assert names == sorted(names)
+
+
+def test_a_shard(tmp_path, files, scorers):
+    run = Run.of(scorers, str(tmp_path))
+    missing = str(tmp_path / "late.png")
+    pairs = sorted(
+        [*files[:4], (files[4][0], missing), ("file://" + files[0][0], "file://" + files[0][1]), ("memory://no.png", missing)]
+    )
+    done = write_shard(pairs, scorers, run)
     assert (done.rows, done.failed, done.computed) == (7, 2, 7)
-    found = rows(tmp_path)
-    expected = local(files[:4])
-    assert [row[METRIC] for row in found[:4]] == [expected[pair] for pair in files[:4]]
-    assert found[5][METRIC] == pytest.approx(expected[files[0]], abs=1e-6)
-    assert "late.png" in found[4]["error"]
-    assert "no.png" in found[6]["error"]
-    assert all(row["error"] is None for row in found[:4])
+    found = {(row["reference"], row["distorted"]): row for row in rows(tmp_path)}
+    expected = local(files[:4], scorers, workers=0)
+    assert [found[pair][METRIC] for pair in files[:4]] == pytest.approx([expected[pair] for pair in files[:4]], abs=1e-6)
+    assert found["file://" + files[0][0], "file://" + files[0][1]][METRIC] == found[files[0]][METRIC]
+    assert "late.png" in found[files[4][0], missing]["error"]
+    assert "no.png" in found["memory://no.png", missing]["error"]
+    assert all(found[pair]["error"] is None for pair in files[:4])
     Image.open(files[4][1]).save(missing)  # a second run computes what failed, and nothing else
-    done = write_shard(pairs, scorers, [METRIC], str(tmp_path))
+    done = write_shard(pairs, scorers, run)
     assert (done.failed, done.computed) == (1, 2)
-    assert rows(tmp_path)[:4] == found[:4]
-    assert shard_name(pairs, [METRIC]) != shard_name(pairs, ["psnr"])
+    assert [row for row in rows(tmp_path) if row["error"] is None and row["distorted"] != missing] == [
+        found[pair] for pair in pairs if missing not in pair
+    ]
+
+
+def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_again(tmp_path, files, scorers):
+    run = Run.of(scorers, str(tmp_path))
+    assert write_lost(files[:4], run).failed == 4
+    assert {row["error"] for row in rows(tmp_path)} == {"the worker died each time it scored this shard: out of memory, maybe"}
+    assert write_shard(files[:4], scorers, run).computed == 4
+    assert {row["error"] for row in rows(tmp_path)} == {None}
+
+
+def test_scores_of_other_weights_are_not_taken_for_these(tmp_path, files):
+    first, second = (
+        Run.of(create_scorers(["deepssim"], "cpu", backbone="alexnet", weights=None), str(tmp_path)) for _ in range(2)
+    )
+    assert first.file(files) != second.file(files)
+    assert first.file(files) == first.file(files) != first.file(files[1:])
+
+
+def test_images_and_output_by_uri(files, scorers):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for path in {path for pair in files[:8] for path in pair}:
+        store.pipe_file(f"/bucket/{Path(path).name}", Path(path).read_bytes())
+    pairs = [tuple(f"memory://bucket/{Path(path).name}" for path in pair) for pair in files[:8]]
+    run = Run.of(scorers, "memory://bucket/out")
+    assert write_shard(pairs, scorers, run).failed == 0
+    with store.open(f"/bucket/out/{run.file(pairs)}") as file:
+        found = [row[METRIC] for row in parquet.read_table(file).to_pylist()]
+    expected = local(files[:8], scorers, workers=0)
+    assert found == [expected[pair] for pair in files[:8]]
+    assert write_shard(pairs, scorers, run).computed == 0
+    store.rm("/bucket", recursive=True)
+
+
+def test_shards_score_to_the_bit_what_the_whole_list_scores(tmp_path, files, scorers, one_thread, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 10)
+    run = Run.of(scorers, str(tmp_path))
+    sizes = [write_shard(shard, scorers, run).rows for shard in shards(read_pairs(files), 12)]
+    assert sizes == [12] * 4
+    torch.set_num_threads(2)  # two workers of one thread each
+    whole = local(files[::-1], scorers)
+    assert scores(tmp_path) == whole
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def lists(tmp_path, files):
+    """The pairs in wrong order, as a csv file and as Parquet files in a folder."""
+    table = pd.DataFrame(files[::-1], columns=["reference", "distorted"]).assign(extra=1)
+    table.to_csv(tmp_path / "pairs.csv", index=False)
+    (tmp_path / "parts").mkdir()
+    table[:20].to_parquet(tmp_path / "parts" / "0.parquet")
+    table[20:].to_parquet(tmp_path / "parts" / "1.parquet")
+    return tmp_path
+
+
+def check_lists(lists, files):
+    for place in (lists / "pairs.csv", f"file://{lists}/pairs.csv"):
+        assert list(read_pairs(place)) == files
+    for place in (lists / "parts" / "1.parquet", f"file://{lists}/parts/1.parquet"):
+        assert list(read_pairs(place)) == files[:28]
+
+
+def test_short_lists(lists, files):
+    check_lists(lists, files)
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.pipe_file("/pairs.csv", b"distorted,reference\n1,007\n2,\n")
+    assert list(read_pairs("memory://pairs.csv")) == [("", "2"), ("007", "1")]
+    store.rm("/pairs.csv")
+    with pytest.raises(FileNotFoundError, match=r"no list at memory://pairs\.csv"):
+        read_pairs("memory://pairs.csv")
+    (lists / "wrong.csv").write_text("reference,other\na,b\n")
+    with pytest.raises(ValueError, match="it has reference, other"):
+        read_pairs(lists / "wrong.csv")
+    (lists / "pairs.txt").write_text("a b")
+    with pytest.raises(ValueError, match="csv or"):
+        read_pairs(lists / "pairs.txt")
 
 
 @pytest.mark.slow
-def test_two_workers_one_killed_in_the_middle(tmp_path, files):
-    ray = pytest.importorskip("ray")
+def test_long_lists_and_datasets(lists, files, cluster, monkeypatch):
+    monkeypatch.setattr("msds_plugin.adapters.ray.pairs._SMALL", 0)
+    check_lists(lists, files)
+    assert list(read_pairs(lists / "parts")) == files
+    assert list(read_pairs(cluster.data.read_csv(str(lists / "pairs.csv")))) == files
+    with pytest.raises(ValueError, match="dataset needs the columns reference and distorted, it has id"):
+        read_pairs(cluster.data.range(3))
+
+
+@pytest.mark.slow
+def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers):
     psutil = pytest.importorskip("psutil")
     from msds_plugin.adapters.ray import score
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    pairs = list(product(dict.fromkeys(r for r, _ in files), (d for _, d in files)))  # 576, four blocks of three references
+    table = tmp_path / "pairs.parquet"
+    pd.DataFrame(pairs[::-1], columns=["reference", "distorted"]).to_parquet(table)
     killed = []
 
     def kill_one(progress):
-        if progress.shards == 3 and not killed:
+        if not killed:
             ours = psutil.Process().children(recursive=True)
             victim = next(each for each in ours if any("_Actor" in part for part in each.cmdline()))
             victim.send_signal(signal.SIGKILL)
             killed.append(victim.pid)
 
-    try:
-        done = score(files, [METRIC], tmp_path / "out", shard_size=4, on_progress=kill_one)
-        assert killed
-        assert (done.pairs, done.failed) == (48, 0)
-        found = rows(tmp_path / "out")
-        assert Counter((row["reference"], row["distorted"]) for row in found) == Counter(files)
-        scores = {(row["reference"], row["distorted"]): row[METRIC] for row in found}
-        by_shard = {pair: value for shard in shards(iter(files), 4) for pair, value in local(shard).items()}
-        assert scores == by_shard  # to the bit where the batches are the same
-        assert scores == pytest.approx(local(files), abs=1e-6)
-        assert score(files, [METRIC], tmp_path / "out", shard_size=4).computed == 0
-        sorted((tmp_path / "out").glob("*.parquet"))[0].unlink()
-        assert score(files, [METRIC], tmp_path / "out", shard_size=4).computed == 4
-    finally:
-        ray.shutdown()
+    out = tmp_path / "out"
+    done = score(cluster.data.read_parquet(str(table)), [METRIC], out, shard_size=100, on_progress=kill_one)
+    assert killed
+    assert (done.shards, done.pairs, done.failed, done.foreign) == (4, 576, 0, 0)
+    assert Counter((row["reference"], row["distorted"]) for row in rows(out)) == Counter(pairs)
+    torch.set_num_threads(2)
+    assert scores(out) == local(pairs, scorers)  # to the bit
+    assert score(table, [METRIC], f"file://{out}", shard_size=100).computed == 0
+    sorted(out.glob("*.parquet"))[0].unlink()
+    assert score(table, [METRIC], out, shard_size=100).computed == 144
+    assert score(pairs[:10], [METRIC], out).foreign == 4
+
+
+@pytest.mark.slow
+def test_a_metric_that_cannot_be_made_says_so(tmp_path, files, cluster):
+    from msds_plugin.adapters.ray import score
+
+    with pytest.raises(ValueError, match="msds-fst"):
+        score(files, ["msds-fst"], tmp_path)

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from msds_plugin.adapters.benchmark import runner as benchmark
 from msds_plugin.adapters.benchmark import summary
+from msds_plugin.adapters.common.scorer import Scorer
 from msds_plugin.adapters.report import page as report
 from msds_plugin.adapters.report.pictures import Pictures
 from PIL import Image
@@ -106,6 +109,22 @@ def test_pictures_of_names_that_look_alike_are_kept_apart(tmp_path):
     names = ("ms-ssim", "ms_ssim", "ms ssim", "猫.png", "狗.png", "ms_ssim")
     paths = [tmp_path / pictures.keep(name.encode(), name, "svg", "")["path"] for name in names]
     assert [path.read_bytes().decode() for path in paths] == list(names)
+
+
+def test_metrics_with_maps_show_where_they_see_a_difference(tmp_path, random_alexnet):
+    made = made_up(tmp_path)
+    name = "fair(alexnet)"
+    scorer = Scorer(name, True, random_alexnet, torch.device("cpu"), random_alexnet)
+    for path in tmp_path.glob("second-*.png"):
+        Image.open(path).resize((80, 72)).save(path)
+    made = dataclasses.replace(made, scorers=(scorer,))
+    page = report.write_report(made, summary.summarise(made.scores, resamples=20), tmp_path / "out")
+    shown = re.findall(rf'alt="where {re.escape(name)} sees ([^"]*) differ"', page.read_text())
+    assert len(shown) == report.WORST
+    assert all(each.startswith("second-") for each in shown)  # the others are too small for it, which costs no report
+    pictures = sorted((tmp_path / "out/figures").glob("second-map-*.jpg"))
+    assert [Image.open(picture).size for picture in pictures] == [(80, 72)] * len(shown)
+    assert all(f"![map](figures/{picture.name})" in (tmp_path / "out/report.md").read_text() for picture in pictures)
 
 
 def test_an_image_that_pillow_cannot_show_costs_no_report(tmp_path):

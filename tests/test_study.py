@@ -137,10 +137,31 @@ def test_nested_choice_does_not_profit_from_noise():
         leave_one_reference_out(noise, y, np.zeros(80))
 
 
-def test_networks_at_hand(torch_home):
-    assert at_hand()[:4] == ["alexnet", "alexnet:random", "squeezenet1_1", "squeezenet1_1:random"]
+def test_networks_at_hand(torch_home, tmp_path, monkeypatch):
+    assert at_hand()[0][:4] == ["alexnet", "alexnet:random", "squeezenet1_1", "squeezenet1_1:random"]
     assert accuracy_of("alexnet") == (pytest.approx(56.522), "torchvision, IMAGENET1K_V1")
     assert np.isnan(accuracy_of("timm:nobody")[0])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found, left_out = at_hand()
+    assert "alexnet" not in found
+    assert any(note.startswith("alexnet is left out: no ") for note in left_out)
+
+
+def test_networks_of_timm_at_hand(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    for name, file in (
+        ("resnet18.a1_in1k", "model.safetensors"),
+        ("resnet50.a1_in1k", "config.json"),
+        ("nobody", "model.safetensors"),
+    ):
+        folder = tmp_path / f"models--timm--{name}"
+        (folder / "snapshots" / "1").mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("1")
+        (folder / "snapshots" / "1" / file).write_bytes(b"")
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", tmp_path)
+    found, _ = at_hand()
+    assert [name for name in found if name.startswith("timm:")] == ["timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k:random"]
 
 
 def test_what_cannot_be_studied(data, tmp_path, monkeypatch):

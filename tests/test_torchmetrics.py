@@ -54,6 +54,11 @@ def test_functional_class_and_accumulation_agree(name):
         torch.testing.assert_close(metric.compute(), module(x, y).squeeze())
 
 
+def test_functions_have_names_and_say_what_they_are():
+    assert pickle.loads(pickle.dumps(ours.msds_lite_fast)) is ours.msds_lite_fast
+    assert ours.msds_lite_fast.__doc__ == "MSDS-Lite-Fast of one batch, lower is better."
+
+
 def test_forward_has_a_gradient_and_the_state_no_graph():
     for reduction in ("mean", "none"):
         metric = MSDSFast(reduction)

@@ -1,6 +1,5 @@
 """Videos: matched by time, scored, pooled."""
 
-import csv
 import math
 from fractions import Fraction
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.results.tables import read_table
 from msds_plugin.adapters.scoring.scorers import create_scorer
 from msds_plugin.adapters.video import VideoFileError, pool, probe, score_video
 from typer.testing import CliRunner
@@ -97,6 +97,9 @@ def test_a_truncated_file_keeps_the_scores_so_far(tmp_path, scorers):
     rows = list(score_video(y, tmp_path / "x.mkv", scorers[:1]))
     assert 3 <= len(rows) < 12
     assert all(row.scores[0] == 1 for row in rows)
+    cut = score_video(tmp_path / "x.mkv", y, scorers[:1])  # the reference ends early
+    assert len(list(cut)) in (len(rows), len(rows) + 1)
+    assert any("left out" in note for note in cut.notes)
     (tmp_path / "z.mkv").write_bytes(b"no video")
     with pytest.raises(VideoFileError, match=r"z\.mkv"):
         score_video(y, tmp_path / "z.mkv", scorers)
@@ -127,7 +130,21 @@ def test_command(tmp_path, suffix):
     assert done.exit_code == 0, done.output
     assert "deepssim-fast\t12\t0." in done.stdout
     assert (tmp_path / "plot.png").stat().st_size > 1000
-    if suffix == ".csv":
-        rows = list(csv.DictReader(output.open()))
-        assert [row["frame"] for row in rows] == [str(index) for index in range(12)]
+    table = read_table(output)
+    assert list(table.columns) == ["frame", "time", "reference_time", "deepssim-fast", "psnr"]
+    assert list(table["frame"]) == list(range(12))
+    assert table["time"].tolist() == pytest.approx([index / 12 for index in range(12)], abs=1e-3)
+    assert (table["deepssim-fast"] < 1).all()
     assert CliRunner().invoke(app, [*arguments[:-4], "--every", "1", "-o", "no.txt"]).exit_code == 2
+
+
+def test_score_takes_videos_too(tmp_path, random_alexnet_file):
+    y, x = write(tmp_path / "y.mkv", 5), write(tmp_path / "x.mkv", 5, level=lambda index: 20.0)
+    network = ["--backbone", "alexnet", "--weights", str(random_alexnet_file)]
+    arguments = ["score", "-r", str(y), "-d", str(x), "-m", "deepssim", "--device", "cpu", *network, "--every", "2"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "deepssim(alexnet)\t3\t" in done.stdout
+    refused = CliRunner().invoke(app, [*arguments, "--amp"])
+    assert refused.exit_code == 2
+    assert "without --amp" in refused.stderr

@@ -21,7 +21,7 @@ from .labels import Line, is_header, number, read_lines
 COLUMNS = {
     "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path", "hq_name"),
     "distorted": ("distorted", "dist", "dist_name", "distorted_name", "dist_img", "img_name", "dist_path"),
-    "score": ("score", "mos", "dmos", "mos_label", "elo_score"),
+    "score": ("score", "mos", "dmos", "mos_label", "elo_score", "votes"),
     "distortion": ("distortion", "dist_type", "type"),
     "std": ("std", "mos_std", "dmos_std", "score_std"),
 }

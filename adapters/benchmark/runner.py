@@ -55,12 +55,14 @@ class Benchmark:
             none, or where it is not known.
         made: device, precision, date, versions, by name, for reading.
         reading: what was stated about the image files.
+        scorers: what made them, for a closer look at single pairs.
     """
 
     scores: Scores
     metrics: pd.DataFrame
     made: Mapping[str, str]
     reading: Reading = field(default_factory=Reading)
+    scorers: Sequence[Scorer] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def run(
         {entry.scorer.name: entry.scorer.lower_is_better for entry in entries},
         {data.name: data.lower_is_better for data in datasets},
     )
-    return Benchmark(scores, pd.DataFrame([_described(entry) for entry in entries]), _made(chosen, amp), reading)
+    described = pd.DataFrame([_described(entry) for entry in entries])
+    return Benchmark(scores, described, _made(chosen, amp), reading, tuple(entry.scorer for entry in entries))
 
 
 class NotKeptError(OSError):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .datasets import datasets_of
-from .reading import reads_images
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
+from .shared.datasets import datasets_of
+from .shared.options import BatchSize, BootstrapSeed, Device, HalfPrecision, KeptScores, Report, Resamples, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.choices import Choices, ChoiceSummary
@@ -61,10 +62,8 @@ def benchmark(
             "bilinear, nearest; none: they give no score."
         ),
     ] = "none",
-    results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")] = Path(
-        "msds-benchmark.sqlite"
-    ),
-    report: Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")] = None,
+    results: KeptScores = Path("msds-benchmark.sqlite"),
+    report: Report = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the statistics to a .csv, .json or .parquet file.")
     ] = None,
@@ -75,14 +74,12 @@ def benchmark(
     frequency: Annotated[
         float, typer.Option(min=0, max=0.7, help="Cycles per pixel above which energy counts as high-frequency.")
     ] = 0.25,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    device: Device = None,
+    amp: HalfPrecision = False,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     *,
     reading: Reading,
 ) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .stop import exit_code
-from .terminal import clean_stdout, progress, say, setup, show_table
+from .shared.stop import exit_code
+from .shared.terminal import clean_stdout, progress, say, setup, show_table
 
 
 def demo(

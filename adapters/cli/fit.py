@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .datasets import datasets_of
-from .reading import reads_images
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
+from .shared.datasets import datasets_of
+from .shared.options import BatchSize, DatasetName, Device, LabelTable, LowerBetter, TableRoot, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
 
 if TYPE_CHECKING:
     from ..benchmark.fit import FusionFit
@@ -22,39 +23,43 @@ def fit(
     metric: Annotated[
         str,
         typer.Option(
-            "--metric", "-m", help="msds, msds-fast, ms-lpips, ..., with options after commas (msds,backbone=alexnet)."
+            "--metric",
+            "-m",
+            help="msds, msds-fast, msds-hybrid, ms-lpips, ..., with options after commas (msds,backbone=alexnet).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
-    dataset: Annotated[str | None, typer.Option(help="Full-reference data set by pyiqa's name.")] = None,
+    dataset: DatasetName = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
     ] = None,
-    csv: Annotated[str | None, typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
-    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
+    csv: LabelTable = None,
+    root: TableRoot = None,
+    lower_better: LowerBetter = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
     ] = False,
-    results: Annotated[Path, typer.Option(help="Where the scores of each level are kept, and taken from.")] = Path(
+    results: Annotated[Path, typer.Option(help="Where the scores of each part are kept, and taken from.")] = Path(
         "msds-fit.sqlite"
     ),
     seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     *,
     reading: Reading,
 ) -> None:
-    """Learn the weights of a multiscale metric's levels from opinion scores, and say what they are worth.
+    """Learn the weights of a metric's levels, layers or terms from opinion scores, and say what they are worth.
 
-    Prints SRCC and PLCC of each level alone, of equal and of learned weights on references that the weights were not learned
-    from, and whether learned weights beat equal ones. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file
-    and msds score --fusion FILE. The scores of each level are kept, so that another seed or number of folds takes seconds.
+    Prints SRCC and PLCC of each part alone, of equal and of learned weights on references that the weights were not learned
+    from, and whether learned weights beat equal ones. Weights are drawn towards equal ones, as strongly as the references they
+    are learned from ask for. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file and msds score --fusion FILE.
+    The scores of each part are kept, so that another seed or number of folds takes seconds.
 
     Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start or could not
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
@@ -84,6 +89,7 @@ def fit(
                     workers,
                     seed=seed,
                     progress=progress,
+                    per_layer=per_layer,
                     reading=reading,
                     note=say,
                 )
@@ -97,6 +103,8 @@ def fit(
     say_failures(made.failures)
     say(made.verdict)
     say(f"Weights {', '.join(f'{weight:g}' for weight in made.file.weights)}, from all references, are in {output}")
+    if made.strength == float("inf"):
+        say("They are the equal ones: on references left out no others did better")
     if len(made.failures):
         raise typer.Exit(INCOMPLETE)
 

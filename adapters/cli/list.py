@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import clean_stdout, setup, show_table
+from .shared.terminal import clean_stdout, setup, show_table
 
 
 def list_metrics(

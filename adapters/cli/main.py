@@ -7,9 +7,9 @@ import sys
 import warnings
 from typing import NoReturn
 
-from .environment import set_environment
-from .stop import catch_signals, exit_code
-from .streams import NO_READER, drop_stdout, mend_streams
+from .shared.environment import set_environment
+from .shared.stop import catch_signals, exit_code
+from .shared.streams import NO_READER, drop_stdout, mend_streams
 
 
 def main() -> NoReturn:

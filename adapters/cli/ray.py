@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .reading import reads_images
-from .terminal import INCOMPLETE, clean_stdout, say, setup
+from .shared.reading import reads_images
+from .shared.terminal import INCOMPLETE, clean_stdout, say, setup
 
 if TYPE_CHECKING:
     from ..images.samples import Reading
@@ -16,14 +15,19 @@ if TYPE_CHECKING:
 
 @reads_images
 def score_on_ray(
-    pairs: Annotated[str, typer.Argument(help="List (.csv, .parquet) with columns reference and distorted; path or URI.")],
+    pairs: Annotated[
+        str,
+        typer.Argument(
+            help="List (.csv, .parquet, or a folder of the latter) with columns reference and distorted; path or URI."
+        ),
+    ],
     metric: Annotated[list[str], typer.Option("--metric", "-m", help="Metric by name; may be given several times.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node; or a URI.")],
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a local one]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with metrics of its own.")] = 2,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, or a part of one.")] = 0,
-    shard_size: Annotated[int, typer.Option(min=1, help="Pairs of one file.")] = 1000,
+    shard_size: Annotated[int, typer.Option(min=1, help="Pairs of one file, or a few more.")] = 1000,
     *,
     reading: Reading,
 ) -> None:
@@ -49,6 +53,13 @@ def score_on_ray(
             on_progress=report,
             reading=reading,
         )
+    say_foreign(done.foreign, output)
     print(f"{done.pairs}\t{done.failed}\t{done.computed}")
     if done.failed:
         raise typer.Exit(INCOMPLETE)
+
+
+def say_foreign(files: int, output: str) -> None:
+    """Files that are there but belong to something else."""
+    if files:
+        say(f"{files} files in {output} are of another list, metrics or shard size: read the others without them")

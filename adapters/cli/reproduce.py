@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
+from .shared.options import AlsoTable, BatchSize, BootstrapSeed, Device, KeptScores, Report, Resamples, Workers
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
 
 def reproduce(
@@ -18,20 +19,14 @@ def reproduce(
         list[str] | None,
         typer.Option(help="tid2013, csiq, kadid10k, live or pipal; may be given several times. [default: all]"),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")] = Path(
-        "msds-reproduce.sqlite"
-    ),
-    report: Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the table to a .csv, .json or .parquet file.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    results: KeptScores = Path("msds-reproduce.sqlite"),
+    report: Report = None,
+    output: AlsoTable = None,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
 ) -> None:
     """Measure the published configuration (VGG16) on the data sets that are there, beside the published figures.
 

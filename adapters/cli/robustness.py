@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .reading import reads_images
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
+from .shared.options import AlsoTable, BatchSize, BootstrapSeed, Device, KeptScores, Report, Resamples, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
 
 if TYPE_CHECKING:
     from ..images.samples import Reading
@@ -40,20 +41,14 @@ def robustness(
     images: Annotated[Path, typer.Option(help="Where the deformed and distorted images are kept.")] = Path(
         "msds-robustness-images"
     ),
-    results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")] = Path(
-        "msds-robustness.sqlite"
-    ),
-    report: Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, pictures, tables.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the figures to a .csv, .json or .parquet file.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")] = 8,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    results: KeptScores = Path("msds-robustness.sqlite"),
+    report: Report = None,
+    output: AlsoTable = None,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = None,
     *,
     reading: Reading,
 ) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..common.videos import VIDEO_SUFFIXES
-from .reading import reads_images
-from .stop import exit_code, stoppable
-from .terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
-from .video import video
+from .shared.options import BatchSize, Device, HalfPrecision, Workers
+from .shared.reading import reads_images
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import INCOMPLETE, USAGE, arrow, clean_stdout, progress, say, setup, show_table
+from .video import score_videos
 
 if TYPE_CHECKING:
     from ..common.scorer import Scorer
@@ -45,7 +47,7 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the scores to a .csv, .json or .parquet file.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    device: Device = None,
     backbone: Annotated[
         str | None, typer.Option(help="Feature network in place of VGG16, for deepssim, msds and their -lite forms.")
     ] = None,
@@ -67,13 +69,10 @@ def score(
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where torch thinks fit (autocast).")] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pairs per batch at most; large images go in smaller ones.")
-    ] = BATCH_SIZE,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
-    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Of two videos, each Nth frame.")] = 1,
+    amp: HalfPrecision = False,
+    batch_size: BatchSize = BATCH_SIZE,
+    workers: Workers = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
     ] = False,
@@ -95,10 +94,16 @@ def score(
     """
     metric = _with_saliency(metric, saliency, saliency_threshold)
     if engine != "local":
-        _on_ray(engine, reference, distorted, metric, output, address, workers, reading)
+        chosen = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion), "device": device}
+        with setup():
+            _refuse({"--amp": amp, "--map": map, "--recursive": recursive}, "--engine ray does not know")
+        _on_ray(engine, (reference, distorted), metric, output, workers, address, reading=reading, **chosen)
         return
     if reference.suffix.lower() in VIDEO_SUFFIXES and distorted.suffix.lower() in VIDEO_SUFFIXES:
-        video(reference, distorted, metric, output=output, device=device)
+        with setup():
+            _refuse({"--amp": amp, "--map": map, "--recursive": recursive, "--peak": reading.peak}, "videos are scored without")
+        made = {"backbone": backbone, "weights": weights}
+        score_videos(reference, distorted, metric, every, output, device=device, fusion=fusion, networks=made)
         return
 
     import torch
@@ -166,27 +171,42 @@ def _with_saliency(metrics: list[str], saliency: str | None, threshold: float | 
     return [f"{metric},saliency={saliency},saliency_threshold={0.25 if threshold is None else threshold}" for metric in metrics]
 
 
+def _refuse(given: dict[str, object], words: str) -> None:
+    """Raise a ValueError for options that were given where they would have no effect."""
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise ValueError(f"{words} {', '.join(names)}: leave it out")
+
+
 def _on_ray(
     engine: str,
-    reference: Path,
-    distorted: Path,
+    pairs: tuple[Path, Path],
     metric: list[str],
     output: Path | None,
-    address: str | None,
     workers: int | None,
-    reading: Reading,
+    address: str | None,
+    **options: Any,
 ) -> None:
     from ..ray import score as score_on_ray
+    from .ray import say_foreign
 
     with setup(), clean_stdout():
         if engine != "ray":
             raise ValueError(f"--engine is local or ray, not {engine}")
         if output is None:
             raise ValueError("--engine ray needs --output, a folder that every node sees")
-        done = score_on_ray((reference, distorted), metric, output, workers=workers or 2, address=address, reading=reading)
-    say(f"{done.pairs} pairs are in {output}, {done.failed} without all scores")
+        folder, places = _place(output), (_place(pairs[0]), _place(pairs[1]))
+        given = {name: value for name, value in options.items() if value is not None}
+        done = score_on_ray(places, metric, folder, workers=workers or 2, address=address, **given)
+    say_foreign(done.foreign, folder)
+    say(f"{done.pairs} pairs are in {folder}, {done.failed} without all scores")
     if done.failed:
         raise typer.Exit(INCOMPLETE)
+
+
+def _place(path: Path) -> str:
+    """A path, or the URI that it was before it became one and lost a slash."""
+    return re.sub(r"^(\w{2,}):/+", r"\1://", str(path))
 
 
 def _write(scored: Scored, output: Path, kept: Results) -> OSError | None:

@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .datasets import datasets_of
-from .reading import reads_images
-from .stop import exit_code
-from .terminal import INCOMPLETE, clean_stdout, progress, say, setup, show_table
+from .shared.datasets import datasets_of
+from .shared.options import (
+    AlsoTable,
+    BootstrapSeed,
+    DataRoot,
+    DatasetName,
+    Device,
+    KeptScores,
+    LabelTable,
+    LowerBetter,
+    Report,
+    Resamples,
+    TableRoot,
+)
+from .shared.reading import reads_images
+from .shared.stop import exit_code
+from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, setup, show_table
 
 if TYPE_CHECKING:
     from ..images.samples import Reading
@@ -27,24 +40,22 @@ def study(
             "[default: all whose weights are here, with random twins]",
         ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Full-reference data set by pyiqa's name.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of pyiqa's data sets.")] = None,
-    csv: Annotated[str | None, typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the table's images. [default: where the table is]")] = None,
-    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")] = False,
+    dataset: DatasetName = None,
+    data_root: DataRoot = None,
+    csv: LabelTable = None,
+    root: TableRoot = None,
+    lower_better: LowerBetter = False,
     levels: Annotated[int, typer.Option(min=1, max=5, help="Pyramid levels.")] = 3,
     comparison: Annotated[
         list[str] | None, typer.Option(help="deepssim, lite, squared, cosine; may be given several times. [default: all]")
     ] = None,
     frequencies: Annotated[bool, typer.Option("--frequencies", help="Relate errors to the images' high frequencies.")] = False,
-    results: Annotated[Path, typer.Option(help="Where scores are kept, and taken from.")] = Path("msds-study.sqlite"),
-    report: Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, heat maps, tables.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the cells to a .csv, .json or .parquet file.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of every bootstrap.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [default: a GPU if there is one]")] = None,
+    results: KeptScores = Path("msds-study.sqlite"),
+    report: Report = None,
+    output: AlsoTable = None,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+    device: Device = None,
     *,
     reading: Reading,
 ) -> None:

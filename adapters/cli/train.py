@@ -9,9 +9,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from .reading import reads_images
-from .stop import exit_code, stoppable
-from .terminal import clean_stdout, say, setup
+from .shared.datasets import datasets_of
+from .shared.options import DatasetName, LabelTable, LowerBetter, TableRoot
+from .shared.reading import reads_images
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import clean_stdout, say, setup
 
 if TYPE_CHECKING:
     from ..images.samples import Reading
@@ -23,9 +25,13 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
     twoafc: Annotated[Path | None, typer.Option(help="Folder of ref, p0, p1 and judge, as in BAPPS.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Table of reference, distorted, score.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the images of the table.")] = None,
-    lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better.")] = False,
+    dataset: DatasetName = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
+    ] = None,
+    csv: LabelTable = None,
+    root: TableRoot = None,
+    lower_better: LowerBetter = False,
     backbone: Annotated[str, typer.Option(help="efficientnet_lite0, alexnet or vgg16.")] = "efficientnet_lite0",
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,
@@ -42,7 +48,7 @@ def train(
         with setup(), clean_stdout():
             if metric != "spips":
                 raise ValueError(f"spips can be trained, not {metric!r}")
-            data = _data(twoafc, csv, root, lower_better)
+            data = _data(twoafc, (dataset, data_root), (csv, root), lower_better)
             with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
                 tasks: dict[str, TaskID] = {}
 
@@ -59,12 +65,15 @@ def train(
     print(f"{made.path}: on held-out scenes {figures} ({made.facts['epochs']} epochs)")
 
 
-def _data(twoafc: Path | None, csv: Path | None, root: Path | None, lower_better: bool) -> Judgements:
-    from ..benchmark.datasets import load_csv
+def _data(
+    twoafc: Path | None, named: tuple[str | None, Path | None], table: tuple[str | None, Path | None], lower_better: bool
+) -> Judgements:
     from ..training.judgements import from_opinions, load_twoafc
 
-    if twoafc is not None and csv is None:
+    (dataset, data_root), (csv, root) = named, table
+    if sum(given is not None for given in (twoafc, dataset, csv)) != 1:
+        raise ValueError("say what to learn from: one of --twoafc, --dataset and --csv")
+    if twoafc is not None:
         return load_twoafc(twoafc)
-    if csv is not None and twoafc is None:
-        return from_opinions(load_csv(csv, root, lower_better))
-    raise ValueError("say what to learn from: either --twoafc or --csv")
+    names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
+    return from_opinions(datasets_of(names, data_root, tables, [root] if root else [], lower_better)[0])

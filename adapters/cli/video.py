@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .stop import exit_code, stoppable
-from .terminal import INCOMPLETE, clean_stdout, say, setup, show_table
+from .shared.options import Device
+from .shared.stop import exit_code, stoppable
+from .shared.terminal import INCOMPLETE, clean_stdout, say, setup, show_table
 
 
 def video(
@@ -22,7 +24,7 @@ def video(
         Path | None, typer.Option("--output", "-o", help="Write the scores per frame to a .csv, .json or .parquet file.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the scores over time, to a .png, .svg or .pdf file.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    device: Device = None,
 ) -> None:
     """Score a distorted video beside its reference: per frame, and pooled over time.
 
@@ -32,6 +34,21 @@ def video(
     Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
     Ctrl-C, SIGTERM or SIGHUP.
     """
+    score_videos(reference, distorted, metric, every, output, plot, device)
+
+
+def score_videos(
+    reference: Path,
+    distorted: Path,
+    metric: list[str],
+    every: int = 1,
+    output: Path | None = None,
+    plot: Path | None = None,
+    device: str | None = None,
+    fusion: Path | None = None,
+    networks: Mapping[str, str | None] | None = None,
+) -> None:
+    """What ``msds video`` does; ``networks``: backbone and weights of the metrics that take them."""
     import pandas as pd
 
     from ..results.tables import check_output, write_table
@@ -41,7 +58,8 @@ def video(
     with setup(), clean_stdout():
         if output is not None:
             check_output(output)
-        scorers = create_scorers(metric, device)
+        chosen = {name: value for name, value in (networks or {}).items() if value is not None}
+        scorers = create_scorers(metric, device, fusion, **chosen)
         results = score_video(reference, distorted, scorers, every)
     said = len(results.notes)
     for note in results.notes:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import clean_stdout, say, setup, show_table
+from .shared.terminal import clean_stdout, say, setup, show_table
 
 
 def weights(

@@ -72,10 +72,15 @@ def match(reference: Path, distorted: Path, recursive: bool = False) -> Matching
     if not reference.is_dir():
         pairs = tuple(Pair(reference, path) for path in found.images)
         return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
-    return _match_folders(list_folder(reference, recursive), found)
+    return match_listings(list_folder(reference, recursive), found)
 
 
-def _match_folders(references: Listing, distorted: Listing) -> Matching:
+def match_listings(references: Listing, distorted: Listing) -> Matching:
+    """Pair the images of two folders, as :func:`match` does, without a look at the files.
+
+    Raises:
+        ValueError: they cannot be matched.
+    """
     found, how = _by_name(references, distorted), "matched by name"
     if not found:
         found, how = _by_affix(references, distorted)

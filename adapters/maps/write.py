@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -38,6 +39,23 @@ def overlay(image: Tensor, shares: Tensor) -> Image.Image:
     return Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
+def has_map(scorer: Scorer) -> bool:
+    """Whether it can say where two images differ."""
+    return scorer.representing is not None and hasattr(scorer.module, "map")
+
+
+def overlay_of(pair: Pair, scorer: Scorer, reading: Reading = _DEFAULT) -> Image.Image:
+    """The overlay of a pair of files, see :func:`overlay`.
+
+    Raises:
+        ValueError: the images differ in size, or the metric has no map.
+        ImageFileError: a file cannot be read.
+    """
+    x, y = (to_tensor(picture, scorer.device) for picture in decode_pair(pair.distorted, pair.reference, reading))
+    with torch.inference_mode():
+        return overlay(x, scorer.module.map(x, y))  # type: ignore[operator]
+
+
 def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, reading: Reading = _DEFAULT) -> Iterator[Path]:
     """Write, for every pair and every metric that has maps, an overlay ``.png`` and the shares themselves, ``.npy`` float32.
 
@@ -57,7 +75,7 @@ def write_maps(pairs: Iterable[Pair], scorers: Sequence[Scorer], folder: Path, r
         ValueError: none of the metrics has maps.
         ImageFileError: a file cannot be read.
     """
-    able = [scorer for scorer in scorers if scorer.representing is not None and hasattr(scorer.module, "map")]
+    able = [scorer for scorer in scorers if has_map(scorer)]
     if not able:
         names = ", ".join(scorer.name for scorer in scorers)
         raise ValueError(f"maps are for DeepSSIM, MSDS and their forms, not for {names}")

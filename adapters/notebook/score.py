@@ -16,7 +16,7 @@ from ...deepssim import pixels_at_once
 from ..common.scorer import Scorer
 from ..scoring.scorers import create_scorer
 from .show import thumbnail, to_html, to_text
-from .take import split, take
+from .take import Taken, split, take
 
 #: Pairs that are shown as pictures.
 _PICTURED = 6
@@ -90,8 +90,8 @@ def score(x: Any, y: Any, metric: str = "msds-fast", device: str | torch.device 
     Args:
         x: distorted image or images: paths, PIL images, numpy arrays (uint8, uint16 or float in [0, 1]; grey (H, W), RGB
             (H, W, 3) or RGBA), tensors ((3, H, W) or (1, H, W)), batches of either (N, ...), or lists of any of these.
-            An EXIF orientation is applied, 16 bits are kept, transparent images are laid over white; ``notes`` of the
-            result says where.
+            An EXIF orientation is applied, 16 bits are kept, transparent images are laid over white, pairs whose colour
+            profiles differ are compared in sRGB; ``notes`` of the result says where.
         y: references; a single one serves every image of ``x``. The sizes of a pair may differ if the metric allows.
         metric: any name of ``msds list --all``, options after commas if need be: ``"msds,backbone=alexnet"``.
         device: None for the GPU if there is one.
@@ -123,8 +123,13 @@ def score(x: Any, y: Any, metric: str = "msds-fast", device: str | torch.device 
     batch: list[tuple[Tensor, Tensor]] = []
     shared = _take(references[0], "y", notes) if len(references) == 1 else None
     for index, given in enumerate(distorted):
-        image = _take(given, _name("x", index, distorted), notes)
-        reference = shared if shared is not None else _take(references[index], _name("y", index, references), notes)
+        name = _name("x", index, distorted)
+        one = _take(given, name, notes)
+        other = shared if shared is not None else _take(references[index], _name("y", index, references), notes)
+        image, reference = one.image, other.image
+        if one.profile != other.profile:
+            image, reference = one.in_srgb(), other.in_srgb()
+            notes.append(f"{name}: compared in sRGB, as the colour profiles of the pair differ")
         if len(pictures) < _PICTURED:
             pictures.append((thumbnail(image), thumbnail(reference)))
         if batch and not _fits(batch, image, reference, scorer.device):
@@ -139,11 +144,11 @@ def _name(side: str, index: int, images: Sequence[Any]) -> str:
     return side if len(images) == 1 else f"{side}[{index}]"
 
 
-def _take(given: Any, name: str, notes: list[str]) -> Tensor:
-    image, done = take(given)
-    if done:
-        notes.append(f"{name}: {', '.join(done)}")
-    return image
+def _take(given: Any, name: str, notes: list[str]) -> Taken:
+    taken = take(given)
+    if taken.notes:
+        notes.append(f"{name}: {', '.join(taken.notes)}")
+    return taken
 
 
 def _fits(batch: Sequence[tuple[Tensor, Tensor]], image: Tensor, reference: Tensor, device: torch.device) -> bool:

@@ -1,93 +1,144 @@
-"""Lists of pairs of any length, read piece by piece."""
+"""Lists of pairs of any length: sorted, and cut into shards that hold whole blocks."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingDependencyError
-from ..images.pairs import match
+from ..images.formats import is_meant_as_image
+from ..images.listing import Listing
+from ..images.pairs import match, match_listings
+from ..images.samples import ImageFileError
+from ..scoring.blocks import in_blocks
+from .places import filesystem, join, local_path, names_in
 
 #: (reference, distorted), paths or URIs.
 Names = tuple[str, str]
-
-
-def is_uri(place: str) -> bool:
-    """Whether it names something that fsspec opens."""
-    return "://" in place
-
-
-def open_uri(place: str, mode: str = "rb") -> Any:
-    """A file by path, or by URI through fsspec.
-
-    Raises:
-        MissingDependencyError: a URI, and fsspec is not installed.
-    """
-    if not is_uri(place):
-        return open(place, mode)
-    try:
-        import fsspec
-    except ImportError as error:
-        raise MissingDependencyError(f"{place} is read with fsspec ({error}): pip install 'msds-plugin[ray]'") from error
-    return fsspec.open(place, mode).open()
+_COLUMNS = ["reference", "distorted"]
+#: Bytes of a list up to which it is sorted here: for a short one Ray Data takes longer to start than to sort.
+_SMALL = 2**24
 
 
 def read_pairs(source: Any) -> Iterator[Names]:
-    """The pairs of a list, one after the other.
+    """The pairs of a source, sorted by reference and then by distorted image.
+
+    Long lists and Ray datasets are read and sorted by Ray Data, on the cluster; they come here piece by piece.
 
     Args:
-        source: a ``.csv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, by path or URI; a tuple of two
-            folders or files, matched as ``msds score`` does; a Ray dataset with these columns; or pairs.
+        source: a ``.csv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, or a folder of Parquet files,
+            by path or URI; a Ray dataset with these columns; a tuple of two folders or files, by path or URI, matched as ``msds
+            score`` does; or pairs.
 
     Raises:
-        ValueError: a list without these columns, or of another kind.
+        ValueError: a list without these columns, or of another kind; folders that cannot be matched.
+        FileNotFoundError: no such list or folder.
     """
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(each, (str, os.PathLike)) for each in source):
-        return ((str(pair.reference), str(pair.distorted)) for pair in match(Path(source[0]), Path(source[1])).pairs)
+        return iter(sorted(_matched(*map(os.fspath, source))))
     if isinstance(source, (str, os.PathLike)):
         return _read_list(os.fspath(source))
-    if hasattr(source, "iter_rows"):
-        return ((row["reference"], row["distorted"]) for row in source.iter_rows())
-    return ((str(reference), str(distorted)) for reference, distorted in source)
+    if hasattr(source, "iter_batches"):
+        return _sorted_by_ray(source, "the dataset")
+    return iter(sorted((str(reference), str(distorted)) for reference, distorted in source))
+
+
+def shards(names: Iterable[Names], size: int) -> Iterator[list[Names]]:
+    """Sorted pairs in shards of ``size`` or a few more: of whole blocks, so that their batches are those of the list."""
+    shard: list[Names] = []
+    for block in in_blocks(names, lambda pair: pair[0]):
+        shard += (pair for group in block for pair in group)
+        if len(shard) >= size:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def _matched(reference: str, distorted: str) -> Iterator[Names]:
+    here = local_path(reference), local_path(distorted)
+    if here[0] is not None and here[1] is not None:
+        return ((str(pair.reference), str(pair.distorted)) for pair in match(here[0], here[1]).pairs)
+    if is_meant_as_image(distorted):
+        return iter([(reference, distorted)])
+    images = _listing(distorted)
+    if is_meant_as_image(reference):
+        return ((reference, join(distorted, str(path.relative_to("/")))) for path in images.images)
+    pairs = match_listings(_listing(reference), images).pairs
+    names = ((str(pair.reference.relative_to("/")), str(pair.distorted.relative_to("/"))) for pair in pairs)
+    return ((join(reference, r), join(distorted, d)) for r, d in names)
+
+
+def _listing(folder: str) -> Listing:
+    """The images below a folder, as if it were the root."""
+    images = tuple(Path("/", name) for name in names_in(folder) if is_meant_as_image(name))
+    if not images:
+        raise ImageFileError(f"no image in {folder}")
+    return Listing(Path("/"), images, recursive=True)
 
 
 def _read_list(place: str) -> Iterator[Names]:
-    if place.endswith(".csv"):
-        return _read_csv(place)
-    if place.endswith(".parquet"):
-        return _read_parquet(place)
-    raise ValueError(f"{place} is not a list of pairs: its name must end in .csv or .parquet")
+    from pyarrow import fs
+
+    files, path = (fs.LocalFileSystem(), str(local_path(place))) if local_path(place) else _arrow(place)
+    (info,) = files.get_file_info([path])
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"no list at {place}")
+    folder = info.type == fs.FileType.Directory
+    if not folder and not path.endswith((".csv", ".parquet")):
+        raise ValueError(
+            f"{place} is no list of pairs: its name must end in .csv or .parquet, or it must be a folder of the latter"
+        )
+    if not folder and info.size <= _SMALL:
+        return iter(sorted(_names(_read_table(files, path, place))))
+    from ray import data
+
+    if path.endswith(".csv"):
+        return _sorted_by_ray(data.read_csv(path, filesystem=files, convert_options=_as_text()), place)
+    return _sorted_by_ray(data.read_parquet(path, filesystem=files), place)
 
 
-def _check(columns: Iterable[str], place: str) -> None:
-    if not {"reference", "distorted"} <= set(columns):
+def _arrow(place: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    files, path = filesystem(place)
+    return fs.PyFileSystem(fs.FSSpecHandler(files)), path
+
+
+def _as_text() -> Any:
+    from pyarrow import csv, string
+
+    return csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
+
+
+def _read_table(files: Any, path: str, place: str) -> Any:
+    from pyarrow import csv, parquet
+
+    with files.open_input_file(path) as file:
+        table = csv.read_csv(file, convert_options=_as_text()) if path.endswith(".csv") else parquet.read_table(file)
+    _check(table.column_names, place)
+    return table
+
+
+def _check(columns: Sequence[str], place: str) -> None:
+    if not set(_COLUMNS) <= set(columns):
         raise ValueError(f"{place} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
 
 
-def _read_csv(place: str) -> Iterator[Names]:
-    with open_uri(place, "rt") as file:
-        reader = csv.DictReader(file)
-        _check(reader.fieldnames or [], place)
-        for row in reader:
-            yield row["reference"], row["distorted"]
+def _names(table: Any) -> Iterator[Names]:
+    reference, distorted = (table.column(name).to_pylist() for name in _COLUMNS)
+    return zip(map(_text, reference), map(_text, distorted), strict=True)
 
 
-def _read_parquet(place: str) -> Iterator[Names]:
-    from pyarrow import parquet
-
-    with open_uri(place) as file:
-        table = parquet.ParquetFile(file)
-        _check(table.schema_arrow.names, place)
-        for batch in table.iter_batches(columns=["reference", "distorted"]):
-            columns = batch.to_pydict()
-            yield from zip(columns["reference"], columns["distorted"], strict=True)
+def _text(name: Any) -> str:
+    return "" if name is None else str(name)
 
 
-def shards(pairs: Iterator[Names], size: int) -> Iterator[list[Names]]:
-    """Consecutive pairs, ``size`` at a time."""
-    while shard := list(islice(pairs, size)):
-        yield shard
+def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:
+    schema = dataset.schema()
+    _check([] if schema is None else list(schema.names), what)
+    # Done before actors take the cores that sorting needs.
+    ordered = dataset.select_columns(_COLUMNS).sort(_COLUMNS).materialize()
+    batches = ordered.iter_batches(batch_format="pyarrow", batch_size=4096)
+    return (names for batch in batches for names in _names(batch))

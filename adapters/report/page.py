@@ -219,7 +219,10 @@ def _content(
         "overall": summed.overall.to_dict("records"),
         "overall_table": markdown(*overall_table(summed)),
         "factors": _shares(summed),
-        "datasets": [draw(scores, summed, errors, dataset, pictures, worst, benchmark.reading) for dataset in scores.datasets],
+        "datasets": [
+            draw(scores, summed, errors, dataset, pictures, worst, benchmark.reading, benchmark.scorers)
+            for dataset in scores.datasets
+        ],
         "kinds": summed.by_distortion.groupby("dataset")["distortion"].nunique().gt(1).any(),
         "relations": related,
         "relations_table": markdown(
@@ -333,6 +336,7 @@ def _texts(frequency: float, summed: Summary, worst: int) -> dict[str, str]:
         ),
         "outliers": (
             f"The {worst} images of each metric whose mapped score is farthest from the opinion; reference left, distorted "
-            "right, made smaller to fit."
+            "beside it, made smaller to fit. DeepSSIM, MSDS and their forms also show where they see the two differ: red adds "
+            "to the dissimilarity, blue takes from it; colours are scaled to each picture."
         ),
     }

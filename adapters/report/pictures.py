@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ import pandas as pd
 from PIL import Image
 
 from ..benchmark.summary import Scores, Summary
+from ..common.scorer import Scorer
+from ..images.large import is_large
+from ..images.pairs import Pair
 from ..images.preview import preview
 from ..images.read import ImageFileError, Reading
+from ..maps import has_map, overlay_of
 from . import figures
 from .text import figure
 
@@ -56,8 +60,9 @@ def draw(
     pictures: Pictures,
     worst: int,
     reading: Reading,
+    scorers: Sequence[Scorer] = (),
 ) -> dict[str, Any]:
-    """The pictures of one data set, by what they show."""
+    """The pictures of one data set, by what they show; ``scorers`` that can say where two images differ show it."""
     table = summed.table[summed.table["dataset"] == dataset]
     pairs = summed.significance[summed.significance["dataset"] == dataset]
     by_srcc = table.sort_values("srcc", ascending=False, na_position="last")["metric"].tolist()
@@ -85,6 +90,7 @@ def draw(
         )
     speed = figures.to_svg(figures.speed_against_accuracy(table))
     own = errors[errors["dataset"] == dataset]
+    able = {scorer.name: scorer for scorer in scorers if has_map(scorer)}
     return {
         "name": dataset,
         "scatter": scatters,
@@ -92,13 +98,18 @@ def draw(
         "matrix": matrix,
         "speed": pictures.keep(speed, f"{dataset}-speed", "svg", f"SRCC over seconds per image on {dataset}"),
         "gallery": [
-            {"metric": metric, "cases": [_case(row, pictures, dataset, reading) for row in part.head(worst).to_dict("records")]}
+            {
+                "metric": metric,
+                "cases": [_case(row, pictures, dataset, reading, able) for row in part.head(worst).to_dict("records")],
+            }
             for metric, part in own.groupby("metric", sort=False)
         ],
     }
 
 
-def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str, reading: Reading) -> dict[str, Any]:
+def _case(
+    row: Mapping[str, Any], pictures: Pictures, dataset: str, reading: Reading, able: Mapping[str, Scorer]
+) -> dict[str, Any]:
     names = {side: Path(row[side]).name for side in SIDES}
     kind = f", {row['distortion']}" if isinstance(row["distortion"], str) else ""
     caption = (
@@ -109,7 +120,23 @@ def _case(row: Mapping[str, Any], pictures: Pictures, dataset: str, reading: Rea
     for side, name in names.items():
         found[side] = pictures.keep(_thumbnail(row[side], reading), f"{dataset}-{side}-{row[side]}", "jpg", side)
         found[f"{side}_name"] = name
+    map_of = _map(row, able, reading)
+    found["map"] = map_of and pictures.keep(map_of, f"{dataset}-map-{row['metric']}-{row['distorted']}", "jpg", "map")
     return found
+
+
+def _map(row: Mapping[str, Any], able: Mapping[str, Scorer], reading: Reading) -> bytes | None:
+    """Where the metric sees the two differ; None where it cannot say."""
+    scorer = able.get(row["metric"])
+    pair = Pair(Path(row["reference"]), Path(row["distorted"]))
+    if scorer is None or is_large(pair.reference) or is_large(pair.distorted):
+        return None
+    try:
+        drawn = overlay_of(pair, scorer, reading)
+    except Exception:  # sizes that differ, too little memory, a file gone since: no reason to lose the report
+        return None
+    drawn.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _jpeg(drawn)
 
 
 def _thumbnail(path: str, reading: Reading) -> bytes:
@@ -117,6 +144,10 @@ def _thumbnail(path: str, reading: Reading) -> bytes:
         small = preview(path, THUMBNAIL, reading)
     except ImageFileError:  # gone since, for example: no reason to lose the report
         small = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
+    return _jpeg(small)
+
+
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

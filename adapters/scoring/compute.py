@@ -89,7 +89,9 @@ def claim(batch: Sequence[Job], scorers: Sequence[Scorer]) -> list[Claims]:
     return claims
 
 
-def score_batch(batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int = 1) -> list[Result]:
+def score_batch(
+    batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int = 1, together: bool = True
+) -> list[Result]:
     """All results of a batch, those of one pair one after the other.
 
     Args:
@@ -97,20 +99,22 @@ def score_batch(batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequenc
         scorers: what to score them with.
         claims: from :func:`claim`.
         beside: how many batches are scored at the same time, in threads that share references.
+        together: references may share a pass with distorted images. Not beside other threads: these may wait for the
+            references, and must not learn of an error in a distorted image.
     """
-    by_metric = [_score_with(scorer, key, batch, claims[key], beside) for key, scorer in enumerate(scorers)]
+    by_metric = [_score_with(scorer, key, batch, claims[key], beside, together) for key, scorer in enumerate(scorers)]
     return [result for results in zip(*by_metric, strict=True) for result in results]
 
 
-def _score_with(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, beside: int) -> list[Result]:
+def _score_with(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, beside: int, together: bool) -> list[Result]:
     start = perf_counter()
     try:
         with torch.inference_mode():
-            scores = _scores(scorer, key, batch, claims, beside).tolist()
+            scores = _scores(scorer, key, batch, claims, together).tolist()
     except Exception as error:  # whatever a metric cannot do with one pair must not cost the others
         _give_up(claims, error)
         if len(batch) > 1:
-            return [result for job in batch for result in _score_with(scorer, key, [job], {}, beside)]
+            return [result for job in batch for result in _score_with(scorer, key, [job], {}, beside, together)]
         reason = " ".join(str(error).split()) or type(error).__name__
         return [Result(batch[0].pair, scorer.name, math.nan, (perf_counter() - start) / beside, reason)]
     except BaseException as error:
@@ -129,7 +133,7 @@ def _give_up(claims: Claims, error: BaseException) -> None:
             future.set_exception(error)
 
 
-def _scores(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, beside: int) -> Tensor:
+def _scores(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, together: bool) -> Tensor:
     x = _stack([job.distorted for job in batch], scorer.device)
     metric = scorer.representing
     large = any(isinstance(image, LargeImage) for job in batch for image in (job.distorted, job.reference.pixels))
@@ -138,7 +142,7 @@ def _scores(scorer: Scorer, key: int, batch: Sequence[Job], claims: Claims, besi
         if metric is None and large:
             raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
         return scorer.score(x, y)  # type: ignore[arg-type]
-    distorted = _represent(metric, x, claims, scorer, together=beside == 1)
+    distorted = _represent(metric, x, claims, scorer, together)
     if distorted is None:
         distorted = metric.represent(x)
     if len({job.reference for job in batch}) == 1:
@@ -158,7 +162,6 @@ def _represent(
         return None
     y = _stack([reference.pixels for reference in claims], scorer.device)
     distorted = None
-    # Beside other threads references go first and alone: others may wait for them, and must not learn of an error in x.
     if together and fit_together(x, y):
         both = metric.represent(torch.cat([x, y]))  # type: ignore[list-item]
         distorted, represented = both[: x.shape[0]], both[x.shape[0] :]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from ..images.large import open_large
 from ..images.notes import Notes
 from ..images.pairs import Pair
 from ..images.read import Reading, decode
+from .blocks import in_blocks
 from .compute import Claims, Job, Pixels, Reference, Result, claim, score_batch, size
 
 __all__ = ["Pair", "Result", "score_pairs"]
@@ -30,8 +32,8 @@ _Read: TypeAlias = Job | tuple[Pair, str]
 #: Images of one batch at most.
 BATCH_SIZE = 32
 MOST_WORKERS = 16
-#: Pixels of one batch where batches are scored beside each other: on a processor more bring nothing.
-PIXELS_BESIDE = 2**18
+#: Pairs and pixels of one batch of our metrics on a processor, where more bring nothing.
+BATCH_ON_CPU, PIXELS_ON_CPU = 8, 2**18
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ def score_pairs(
     images too large for it, and GPUs are given one batch after the other, by one thread: the calling one only waits, so that
     it hears signals.
 
+    On a processor the set of pairs alone decides which of them share a batch, not their order, nor the number of workers: see
+    :func:`~msds_plugin.adapters.scoring.blocks.in_blocks`.
+
     Args:
         pairs: what to score.
         scorers: what to score it with.
@@ -72,14 +77,18 @@ def score_pairs(
         raise ValueError(f"workers must not be negative, got {workers}")
     if not scorers:
         raise ValueError("no metric to score with")
-    groups: dict[Path, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[pair.reference].append(pair)
-    count = sum(map(len, groups.values()))
+    ordered = sorted(pairs, key=lambda pair: (str(pair.reference), str(pair.distorted)))
     if workers is None:
-        workers = min(_cores(), MOST_WORKERS, max(1, count))
+        workers = min(_cores(), MOST_WORKERS, max(1, len(ordered)))
     files = _Files(reading or Reading(), Notes(note))
-    return _results(list(groups.values()), scorers, _plan(scorers, batch_size, workers, count), workers, files)
+    return _results(_blocks(ordered, scorers), scorers, _plan(scorers, batch_size, workers), workers, files)
+
+
+def _blocks(ordered: Sequence[Pair], scorers: Sequence[Scorer]) -> list[list[list[Pair]]]:
+    """Pairs by reference, in blocks beyond which no batch reaches; all in one where a GPU is to be kept busy."""
+    if all(scorer.device.type == "cpu" for scorer in scorers):
+        return list(in_blocks(ordered, lambda pair: pair.reference))
+    return [[list(group) for _, group in groupby(ordered, lambda pair: pair.reference)]]
 
 
 @dataclass(frozen=True)
@@ -87,31 +96,32 @@ class _Plan:
     """How large batches are, and how many are scored beside each other."""
 
     batch_size: int
-    pixels: int
+    pixels: int  # of one batch
+    waiting: int  # pairs of batches that are not full
+    pixels_waiting: int  # of these
     beside: int = 1
+    pixels_beside: int = 0  # of one image: more take so much memory that they are scored one after the other
     threads: int = 0  # of each of them
+    together: bool = True  # both images of a pair may share a pass
 
     def takes(self, job: Job) -> bool:
         """Whether pairs of this size are scored beside others."""
         return self.beside > 1 and max(map(math.prod, job.sizes)) <= self.pixels_beside
 
-    @property
-    def pixels_beside(self) -> int:
-        """Of one image at most, so that all together take no more memory than one batch may."""
-        return self.pixels // self.beside
-
     def is_full(self, batch: Sequence[Job]) -> bool:
-        pixels = min(PIXELS_BESIDE, self.pixels_beside) if self.takes(batch[0]) else self.pixels
-        return len(batch) >= min(self.batch_size, pixels // max(map(math.prod, batch[0].sizes)))
+        return len(batch) >= min(self.batch_size, self.pixels // max(map(math.prod, batch[0].sizes)))
 
 
-def _plan(scorers: Sequence[Scorer], batch_size: int, workers: int, count: int) -> _Plan:
+def _plan(scorers: Sequence[Scorer], batch_size: int, workers: int) -> _Plan:
     pixels = min(pixels_at_once(scorer.device) for scorer in scorers)
-    can = all(scorer.device.type == "cpu" and scorer.representing is not None for scorer in scorers)
-    if not can or workers < 2:
-        return _Plan(batch_size, pixels)
-    # Small enough that every thread has several to do, or some would be idle at the end.
-    return _Plan(max(1, min(batch_size, count // (4 * workers))), pixels, workers, max(1, torch.get_num_threads() // workers))
+    if not all(scorer.device.type == "cpu" and scorer.representing is not None for scorer in scorers):
+        return _Plan(batch_size, pixels, 4 * batch_size, 4 * pixels)
+    beside = max(1, workers)
+    threads = max(1, torch.get_num_threads() // beside)
+    size = min(batch_size, BATCH_ON_CPU)
+    return _Plan(
+        size, min(pixels, PIXELS_ON_CPU), 4 * batch_size, 4 * pixels, beside, pixels // beside, threads, together=False
+    )
 
 
 @contextmanager
@@ -145,28 +155,33 @@ class _Files:
 
 
 def _results(
-    groups: Sequence[Sequence[Pair]], scorers: Sequence[Scorer], plan: _Plan, workers: int, files: _Files
+    blocks: Sequence[Sequence[Sequence[Pair]]], scorers: Sequence[Scorer], plan: _Plan, workers: int, files: _Files
 ) -> Iterator[Result]:
-    with _threads(workers, plan.threads) as pool, _threads(min(workers, 1), 0) as apart:
-        paths = [path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group))]
+    threads = plan.threads if plan.beside > 1 else 0
+    with _threads(workers, threads) as pool, _threads(min(workers, 1), 0) as apart:
+        groups = chain.from_iterable(blocks)
+        paths = (path for group in groups for path in (group[0].reference, *(pair.distorted for pair in group)))
+        images = _images(paths, pool, 2 * workers, files)
         running: deque[Future[list[Result]]] = deque()
         precision = _Precision(scorers[0].device.type)
-        for batch in _batches(_jobs(groups, _images(paths, pool, 2 * workers, files), files.notes), plan):
+        for batch in (batch for block in blocks for batch in _batches(_jobs(block, images, files.notes), plan)):
             if isinstance(batch, tuple):
                 pair, reason = batch
                 yield from (Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in scorers)
                 continue
             if pool is not None and plan.takes(batch[0]):
-                running.append(pool.submit(precision.score, batch, scorers, claim(batch, scorers), plan.beside))
+                claims = claim(batch, scorers)
+                running.append(pool.submit(precision.score, batch, scorers, claims, plan.beside, plan.together))
                 while running and (running[0].done() or len(running) > 2 * plan.beside):
                     yield from running.popleft().result()
                 continue
             while running:
                 yield from running.popleft().result()
+            claims = claim(batch, scorers)
             if apart is None:
-                yield from score_batch(batch, scorers, claim(batch, scorers))
+                yield from score_batch(batch, scorers, claims, together=plan.together)
             else:  # so that the calling thread only waits, and hears signals during operations that take long
-                yield from apart.submit(precision.score, batch, scorers, claim(batch, scorers), 1).result()
+                yield from apart.submit(precision.score, batch, scorers, claims, 1, plan.together).result()
         while running:
             yield from running.popleft().result()
 
@@ -180,10 +195,12 @@ class _Precision:
         self.dtype = torch.get_autocast_dtype(device)
         self.gpu = torch.cuda.current_device() if device == "cuda" else None
 
-    def score(self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int) -> list[Result]:
+    def score(
+        self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int, together: bool
+    ) -> list[Result]:
         on_gpu = nullcontext() if self.gpu is None else torch.cuda.device(self.gpu)
         with on_gpu, torch.autocast(self.device, self.dtype, self.half):
-            return score_batch(batch, scorers, claims, beside)
+            return score_batch(batch, scorers, claims, beside, together)
 
 
 def _batches(jobs: Iterator[_Read], plan: _Plan) -> Iterator[list[Job] | tuple[Pair, str]]:
@@ -196,7 +213,7 @@ def _batches(jobs: Iterator[_Read], plan: _Plan) -> Iterator[list[Job] | tuple[P
         waiting[job.sizes].append(job)
         if plan.is_full(waiting[job.sizes]):
             yield waiting.pop(job.sizes)
-        elif _too_many(waiting, 4 * plan.batch_size, 4 * plan.pixels):
+        elif _too_many(waiting, plan.waiting, plan.pixels_waiting):
             yield waiting.pop(max(waiting, key=lambda sizes: len(waiting[sizes])))
     yield from waiting.values()
 

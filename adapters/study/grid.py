@@ -92,14 +92,14 @@ def run_study(
     if unknown or not comparisons:
         raise ValueError(f"no comparison {', '.join(unknown) or 'given'}: choose from {', '.join(COMPARISONS)}")
     chosen = choose_device(device)
-    named = at_hand() if backbones is None else list(backbones)
+    named, elsewhere = at_hand() if backbones is None else (list(backbones), [])
     networks, notes = make_networks(named, chosen)
     how = _How(levels, chosen, reading or Reading())
     with Results(results) as kept, progress("study", len(networks) * len(data.table)) as advance:
         tables = [_of_network(network, data, how, comparisons, kept, advance) for network in networks]
     rows = [(each.name, each.parameters, each.accuracy, each.source) for each in networks]
     described = pd.DataFrame(rows, columns=["backbone", "parameters", "accuracy", "source"])
-    return Study(pd.concat(tables, ignore_index=True), described, data.name, data.lower_is_better, tuple(notes))
+    return Study(pd.concat(tables, ignore_index=True), described, data.name, data.lower_is_better, (*elsewhere, *notes))
 
 
 def _of_network(

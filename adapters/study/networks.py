@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
@@ -15,6 +16,9 @@ from ...weights import hub_path
 #: After a network's name: the same network with random values, as a control.
 RANDOM = ":random"
 SEED = 0
+
+#: What timm fetches of a model.
+_TIMM_FILE = "model.safetensors"
 
 #: Published top-1 accuracy on ImageNet in per cent, where the library that makes the network does not say it.
 _ACCURACY = {
@@ -41,18 +45,49 @@ class Network:
     source: str
 
 
-def at_hand() -> list[str]:
-    """The networks whose weights are on this machine, each followed by its random twin."""
-    found = []
-    for name, table in BACKBONES.items():
-        if table.url is not None and not hub_path(table.url).is_file():
-            continue
-        try:
-            table.locate()
-        except (MissingDependencyError, WeightsNotFoundError):
-            continue
-        found += [name, name + RANDOM]
-    return found
+def at_hand() -> tuple[list[str], list[str]]:
+    """The networks whose weights are on this machine, each followed by its random twin, and why others are left out.
+
+    Those of :data:`BACKBONES`, and of timm those that its hub's cache holds. Nothing is downloaded.
+    """
+    found, left_out = [], []
+    for name in (*BACKBONES, *_timm_at_hand()):
+        reason = _missing(name)
+        if reason is None:
+            found += [name, name + RANDOM]
+        else:
+            left_out.append(f"{name} is left out: {reason}")
+    return found, left_out
+
+
+def _missing(name: str) -> str | None:
+    table = BACKBONES.get(name)
+    if table is None:
+        return None
+    if table.url is not None:
+        path = hub_path(table.url)
+        return None if path.is_file() else f"no {path}; see msds weights"
+    try:
+        table.locate()
+    except (MissingDependencyError, WeightsNotFoundError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _timm_at_hand() -> list[str]:
+    if find_spec("timm") is None:
+        return []
+    import timm
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    complete = (r for r in repositories if any(f.file_name == _TIMM_FILE for v in r.revisions for f in v.files))
+    names = sorted(r.repo_id.removeprefix("timm/") for r in complete if r.repo_id.startswith("timm/"))
+    return [f"timm:{name}" for name in names if timm.is_model_pretrained(name)]
 
 
 def make_networks(names: Sequence[str], device: torch.device) -> tuple[list[Network], list[str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from ... import registry
 from .held import Held
 
 
@@ -30,51 +31,31 @@ def full_reference(
     return scores.double().mean().float() if reduction == "mean" else scores
 
 
-def deepssim(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """DeepSSIM of one batch, higher is better."""
-    return full_reference(preds, target, "deepssim", reduction, **options)
+class Functional(Protocol):
+    """A metric as a function of one batch: see :func:`full_reference`."""
+
+    def __call__(self, preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+        """A scalar, or (N,) without reduction."""
 
 
-def deepssim_lite(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """DeepSSIM-Lite of one batch, lower is better."""
-    return full_reference(preds, target, "deepssim-lite", reduction, **options)
+def _functional(name: str) -> Functional:
+    def function(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
+        return full_reference(preds, target, name, reduction, **options)
+
+    metric = registry.get(name)
+    function.__name__ = function.__qualname__ = name.replace("-", "_")
+    function.__doc__ = f"{metric.title} of one batch, {'lower' if metric.lower_is_better else 'higher'} is better."
+    return function
 
 
-def deepssim_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """DeepSSIM-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "deepssim-fast", reduction, **options)
-
-
-def msds(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS of one batch, higher is better."""
-    return full_reference(preds, target, "msds", reduction, **options)
-
-
-def msds_lite(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Lite of one batch, lower is better."""
-    return full_reference(preds, target, "msds-lite", reduction, **options)
-
-
-def msds_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "msds-fast", reduction, **options)
-
-
-def msds_lite_fast(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "msds-lite-fast", reduction, **options)
-
-
-def msds_hybrid(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "msds-hybrid", reduction, **options)
-
-
-def msds_align(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "msds-align", reduction, **options)
-
-
-def msds_retarget(preds: Tensor, target: Tensor, reduction: Literal["mean", "none"] = "mean", **options: Any) -> Tensor:
-    """MSDS-Fast of one batch, higher is better."""
-    return full_reference(preds, target, "msds-retarget", reduction, **options)
+deepssim = _functional("deepssim")
+deepssim_lite = _functional("deepssim-lite")
+deepssim_fast = _functional("deepssim-fast")
+deepssim_lite_fast = _functional("deepssim-lite-fast")
+msds = _functional("msds")
+msds_lite = _functional("msds-lite")
+msds_fast = _functional("msds-fast")
+msds_lite_fast = _functional("msds-lite-fast")
+msds_hybrid = _functional("msds-hybrid")
+msds_align = _functional("msds-align")
+msds_retarget = _functional("msds-retarget")

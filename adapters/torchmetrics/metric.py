@@ -16,6 +16,7 @@ __all__ = [
     "DeepSSIM",
     "DeepSSIMFast",
     "DeepSSIMLite",
+    "DeepSSIMLiteFast",
     "FullReference",
     "MSDSAlign",
     "MSDSFast",
@@ -148,6 +149,15 @@ class DeepSSIMFast(FullReference):
 
     def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
         super().__init__("deepssim-fast", reduction, **options)
+
+
+class DeepSSIMLiteFast(FullReference):
+    """DeepSSIM-Lite on EfficientNet-Lite0, lower is better: a training loss."""
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, reduction: Literal["mean", "none"] = "mean", **options: Any) -> None:
+        super().__init__("deepssim-lite-fast", reduction, **options)
 
 
 class MSDS(FullReference):

@@ -5,8 +5,9 @@
 """
 
 from .haarpsi import HaarPSI
-from .hybrid import Hybrid, Term, from_similarity
+from .hybrid import Hybrid
 from .mdsi import MDSI
 from .named import msds_hybrid
+from .term import Term, from_similarity
 
 __all__ = ["MDSI", "HaarPSI", "Hybrid", "Term", "from_similarity", "msds_hybrid"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,44 +13,17 @@ from torch import Tensor, nn
 
 from ..errors import check_pair, check_source, values_unchecked
 from ..functional import normalise_fusion
+from ..fusion_file import FusionTarget
+from ..multiscale import Fusion
 from ..representation import Representation, check_comparable
 from ..windows import Windows
+from .parts import part_dissimilarities, part_names, part_weights, target_of, weighted
+from .term import Term
 
-__all__ = ["Hybrid", "Term", "from_similarity"]
+__all__ = ["Hybrid"]
 
 #: A pair may differ by so many pixels in height and width, as the results of super-resolution do from their reference.
 FEW_PIXELS = 8
-
-
-def from_similarity(score: Tensor) -> Tensor:
-    """One minus a similarity whose best value is 1: the dissimilarity that a :class:`Term` needs of most metrics."""
-    return 1 - score
-
-
-@dataclass(frozen=True)
-class Term:
-    """A metric as a part of a :class:`Hybrid`.
-
-    Attributes:
-        metric: (distorted, reference), each (N, 3, H, W), to (N,), (N, 1) or, for one pair, a scalar.
-        dissimilarity: a monotone map of its score to a number that is 0 for a perfect image and larger for worse ones; the
-            score itself if that is one already (``None``). What falls below 0 counts as 0.
-        scale: by how much the logarithm of the dissimilarity varies over images of all qualities. The terms are divided by
-            it, so that equal weights mean equal influence.
-        weight: of this term, beside the others'.
-
-    Raises:
-        ValueError: a scale that is not above 0, or a negative weight.
-    """
-
-    metric: Callable[[Tensor, Tensor], Tensor]
-    dissimilarity: Callable[[Tensor], Tensor] | None = from_similarity
-    scale: float = 1.0
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.scale < math.inf and 0 <= self.weight < math.inf):
-            raise ValueError(f"a term needs a scale above 0 and a weight of 0 or more, got {self.scale} and {self.weight}")
 
 
 class Hybrid(nn.Module):
@@ -74,13 +46,16 @@ class Hybrid(nn.Module):
     Args:
         terms: the metrics. Modules among them move with the hybrid.
         eps: below this a dissimilarity hardly counts, so that one term that sees no difference cannot outvote the others.
+        fusion: in place of the terms' own weights one for each term, for each level of those on a pyramid, or for each layer on
+            each level, in the order of :meth:`parts`; or the path of a file that ``msds fit`` wrote.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1]. Returns (N,).
 
     Raises:
-        ValueError: no terms, no weight above 0, ``eps`` not above 0; images that differ more in size, values outside [0, 1],
-            a term that returns another number of scores; and what the terms raise.
+        FusionFileError: a file of weights that is damaged, or for another metric.
+        ValueError: no terms, no weight above 0, ``eps`` not above 0, another number of weights; images that differ more in
+            size, values outside [0, 1], a term that returns another number of scores; and what the terms raise.
         TypeError: not floating point, or x and y of different types.
 
     Example:
@@ -93,12 +68,13 @@ class Hybrid(nn.Module):
 
     exponents: Tensor
 
-    def __init__(self, terms: Sequence[Term], eps: float = 1e-3) -> None:
+    def __init__(self, terms: Sequence[Term], eps: float = 1e-3, fusion: Fusion = None) -> None:
         super().__init__()
         if not terms:
             raise ValueError("a hybrid needs at least one term")
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be above 0, got {eps}")
+        terms = weighted(terms, fusion)
         self.terms = tuple(terms)
         self.eps = eps
         self.modules_of_terms = nn.ModuleList(term.metric for term in terms if isinstance(term.metric, nn.Module))
@@ -106,6 +82,19 @@ class Hybrid(nn.Module):
             exponents = normalise_fusion([term.weight / term.scale for term in terms], len(terms))
             self.register_buffer("exponents", exponents.to(torch.get_default_dtype()))
         self._cropped_before = False
+
+    @property
+    def target(self) -> FusionTarget:
+        """What files of weights for it are for."""
+        return target_of(self.terms)
+
+    def parts(self, per_layer: bool = False) -> list[list[str]]:
+        """By term, the names of what can have a weight: levels, with ``per_layer`` each layer on each; or the term itself."""
+        return part_names(self.terms, per_layer)
+
+    def part_weights(self, per_layer: bool = False) -> list[list[float]]:
+        """The weights of :meth:`parts`, all together summing to one."""
+        return part_weights(self.terms, per_layer)
 
     @property
     def smallest(self) -> int:
@@ -129,12 +118,16 @@ class Hybrid(nn.Module):
 
     def dissimilarities(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
         """What each term finds, (N, terms), 0 where it sees no difference."""
-        check_pair(x, y)
-        if self.keeps_images:
-            x, y = self._cropped(x, y)
+        x, y = self._alike(x, y)
         with _checked_already(x, y):
             scores = [cast(Any, term.metric)(x, y) for term in self.terms]
         return self._dissimilarities(scores, x.shape[0])
+
+    def part_dissimilarities(self, x: Tensor | Windows, y: Tensor | Windows, per_layer: bool = False) -> list[Tensor]:
+        """By term, what each of its :meth:`parts` finds, (N, parts); the term's own is their mean by :meth:`part_weights`."""
+        x, y = self._alike(x, y)
+        with _checked_already(x, y):
+            return part_dissimilarities(self.terms, x, y, per_layer)
 
     def fuse(self, dissimilarities: Tensor) -> Tensor:
         """Scores (N,) of what the terms found, (N, terms)."""
@@ -186,6 +179,10 @@ class Hybrid(nn.Module):
         place = columns[0].device
         return torch.stack([column.to(place, torch.float32 if column.dtype in _HALF else None) for column in columns], -1)
 
+    def _alike(self, x: Tensor | Windows, y: Tensor | Windows) -> tuple[Tensor | Windows, Tensor | Windows]:
+        check_pair(x, y)
+        return self._cropped(x, y) if self.keeps_images else (x, y)
+
     def _cropped(self, x: Tensor | Windows, y: Tensor | Windows) -> tuple[Tensor | Windows, Tensor | Windows]:
         sizes = [tuple(image.shape[-2:]) for image in (x, y)]
         if sizes[0] == sizes[1]:
@@ -195,7 +192,8 @@ class Hybrid(nn.Module):
         if not together or any(abs(p - q) > FEW_PIXELS for p, q in zip(*sizes, strict=True)):
             raise ValueError(
                 f"x has {first} pixels and y {second}: a hybrid compares images that lie on each other pixel by pixel. Take a "
-                "metric that needs no alignment: msds-align where content is displaced, msds-fast for any two sizes"
+                "metric that needs no alignment: msds-align where content is displaced, msds-retarget where it was cropped or "
+                "retargeted, msds-fast for any two sizes"
             )
         height, width = (min(p, q) for p, q in zip(*sizes, strict=True))
         if not self._cropped_before:

@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.capacity is not None:
         os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(options.capacity)
-    from msds_plugin.adapters.cli.environment import set_environment
+    from msds_plugin.adapters.cli.shared.environment import set_environment
 
     set_environment()
     _score(options)

@@ -3,10 +3,11 @@
     python tests/benchmarks/speed.py                       # 256 x 256 to 1920 x 1080, one pair and batches of 8
     python tests/benchmarks/speed.py --size 384x512 --batch 1 --repeats 9
 
-Weights are random, which costs the same time. Each round calls every metric once; ratios are taken within the round, and
-their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that of CUDA events. The last
-column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time, over the rate of a
-large float32 product in the same run). A metric that does not fit into the memory of the machine is named and left out.
+Weights are random, which costs the same time; no metric computes gradients. Each round calls every metric once; ratios are
+taken within the round, and their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that
+of CUDA events. The last column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time,
+over the rate of a large float32 product in the same run). A metric that does not fit into the memory of the machine is named
+and left out.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ WITHIN = (
     ("msds-hybrid", "msds-fast"),
     ("HaarPSI", "msds-fast"),
     ("MDSI", "msds-fast"),
+    ("pyiqa lpips", "msds-fast"),
+    ("msds-hybrid", "pyiqa dists"),
     ("deepssim, compiled", "deepssim"),
     ("deepssim-fast, compiled", "deepssim-fast"),
     ("msds-fast, compiled", "msds-fast"),
@@ -56,11 +59,12 @@ WITHIN = (
 
 
 def without_downloads() -> None:
-    """Let the toolkits build their metrics on a VGG16 with random weights."""
+    """Let the toolkits build their metrics on a VGG16 and an AlexNet with random weights."""
     import piq.perceptual
 
-    make = models.vgg16
+    make, make_alexnet = models.vgg16, models.alexnet
     models.vgg16 = lambda *_, **__: make(weights=None)
+    models.alexnet = lambda *_, **__: make_alexnet(weights=None)
     piq.perceptual.vgg16 = models.vgg16
     heads = {"alpha": torch.rand(1, 1475, 1, 1), "beta": torch.rand(1, 1475, 1, 1)}
     torch.hub.load_state_dict_from_url = lambda *_, **__: heads
@@ -112,6 +116,7 @@ def metrics(device: torch.device, with_half: bool, with_compiled: bool) -> dict[
     piq_dists: nn.Module = piq.DISTS()
     calls = {
         "pyiqa dists": pyiqa.create_metric("dists", pretrained=False, device=device).net,
+        "pyiqa lpips": pyiqa.create_metric("lpips", pretrained=False, pnet_rand=True, device=device).net,
         "pyiqa lpips-vgg": pyiqa.create_metric("lpips-vgg", pretrained=False, pnet_rand=True, device=device).net,
         "piq DISTS": piq_dists,
         "DeepSSIM, plain": plain_deepssim(device),
@@ -231,6 +236,7 @@ def statistics_share(metric: DeepSSIM, x: Tensor, y: Tensor, repeats: int) -> fl
     return ratios(rounds, "statistics", "whole")["x whole"]
 
 
+@torch.inference_mode()
 def main(
     size: Annotated[list[str] | None, typer.Option(help="height x width")] = None,
     batch: Annotated[list[int] | None, typer.Option()] = None,

@@ -12,7 +12,7 @@ import typer
 from .terminal import setup
 
 if TYPE_CHECKING:
-    from ..images.samples import Reading
+    from ...images.samples import Reading
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "peak": (
@@ -60,6 +60,6 @@ def reads_images(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _reading(peak: float | None, background: str, max_pixels: int | None) -> Reading:
-    from ..images.samples import MAX_PIXELS, Reading, colour
+    from ...images.samples import MAX_PIXELS, Reading, colour
 
     return Reading(peak, colour(background), max_pixels or MAX_PIXELS)

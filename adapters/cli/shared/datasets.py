@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..benchmark.datasets import Dataset
+    from ...benchmark.datasets import Dataset
 
 
 def datasets_of(
     names: Sequence[str], data_root: Path | None, tables: Sequence[str], roots: Sequence[Path], lower_better: bool
 ) -> list[Dataset]:
     """The data sets that ``--dataset``, ``--data-root``, ``--csv``, ``--root`` and ``--lower-better`` speak of."""
-    from ..benchmark.datasets import load_csv, load_pyiqa
+    from ...benchmark.datasets import load_csv, load_pyiqa
 
     if not names and not tables:
         raise ValueError("no data set: give --dataset NAME with --data-root DIR, or --csv FILE with --root DIR")

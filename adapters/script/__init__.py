@@ -1,4 +1,7 @@
-"""The console script ``msds``: a signal ends it with one line from the start, before anything that takes long is imported."""
+"""The console script ``msds``: a signal ends it with one line from the start, before anything that takes long is imported.
+
+Installed as ``msds_command``, since a module of ``msds_plugin`` would import that first.
+"""
 
 import os
 import signal
