@@ -8,7 +8,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -54,7 +54,8 @@ def score_pairs(
 
     All happens in this process. Threads decode images; on a processor, where every metric is one of ours, they score too, each
     its own pairs on its share of the cores, which no other thread can hold up. Metrics of toolkits, which may not bear that,
-    images too large for it, and GPUs are given one batch after the other.
+    images too large for it, and GPUs are given one batch after the other, by one thread: the calling one only waits, so that
+    it hears signals.
 
     On a processor the set of pairs alone decides which of them share a batch, not their order, nor the number of workers: see
     :func:`~msds_plugin.adapters.scoring.blocks.in_blocks`.
@@ -186,17 +187,19 @@ def _results(
 
 
 class _Precision:
-    """The autocast of the caller, which torch keeps by thread."""
+    """The autocast and the GPU of the caller, which torch keeps by thread."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.half = torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device)
+        self.gpu = torch.cuda.current_device() if device == "cuda" else None
 
     def score(
         self, batch: Sequence[Job], scorers: Sequence[Scorer], claims: Sequence[Claims], beside: int, together: bool
     ) -> list[Result]:
-        with torch.autocast(self.device, self.dtype, self.half):
+        on_gpu = nullcontext() if self.gpu is None else torch.cuda.device(self.gpu)
+        with on_gpu, torch.autocast(self.device, self.dtype, self.half):
             return score_batch(batch, scorers, claims, beside, together)
 
 
