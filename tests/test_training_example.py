@@ -74,7 +74,7 @@ def test_a_study_goes_on_where_it_stopped(example, torch_home, tmp_path):
     assert not rows.duplicated(list(example.Run._fields)).any()
     assert rows.notna().all(axis=None)
     assert "msds-lite,backbone" not in again  # the table holds what was asked for
-    with Image.open(tmp_path / "study/training.png") as picture:
+    with Image.open(tmp_path / "study/training.jpg") as picture:
         assert picture.width > 500
 
 

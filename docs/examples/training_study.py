@@ -8,7 +8,7 @@
 
 The network sees three photographs of scikit-image and is judged on two others, where result and target line up. One row per
 task, loss and seed is kept in STUDY/rows.csv, with a restored photograph beside it: start again after a stop, and only what
-is missing is trained. Prints a table and draws STUDY/training.png.
+is missing is trained. Prints a table and draws STUDY/training.jpg.
 
 A loss is ``l1``, or a metric of pyiqa by name with options after commas; where higher is better, it is one minus the score.
 LPIPS takes AlexNet's weights and its own (240 MB) from torch.hub's cache, or downloads them once.
@@ -241,8 +241,8 @@ def draw(rows: pd.DataFrame, folder: Path) -> Path:
             axes.set_title(name, fontsize=9)
         for axes in line:
             axes.axis("off")
-    path = folder / "training.png"
-    figure.savefig(path)
+    path = folder / "training.jpg"
+    figure.savefig(path, pil_kwargs={"quality": 92})
     return path
 
 
