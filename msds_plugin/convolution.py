@@ -1,14 +1,16 @@
 """A convolution with what follows it, in one pass over memory.
 
-torch computes a convolution and then passes over its result once more for the activation; under autocast it rounds the weights
-at every call. On a CPU, where gradients are off (``torch.no_grad``), oneDNN's kernel does both at once, and rounded weights are
-kept. The kernel is the one that torch itself compiles to; it is tried out once per process, and not used where it does not give
-what torch gives.
+torch computes a convolution and then passes over its result once more for the activation, and again for the shortcut of a
+residual block; at every call it brings the weights into oneDNN's layout, and under autocast rounds them. On a CPU, where
+gradients are off (``torch.no_grad``), oneDNN's kernels do all of it at once. Rounded weights are kept, and those of large 1 x 1
+convolutions, which are matrix products, in oneDNN's layout: on small maps that is most of the time. The kernels are those that
+torch itself compiles to; they are tried out once per process, and not used where they do not give what torch gives.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,8 +21,12 @@ from .sharing import Original
 
 __all__ = ["Convolution"]
 
-#: Positions of a map up to which torch's own convolution is as fast: bringing the weights into oneDNN's layout is most of it.
+#: Positions of a map up to which torch's own convolution is as fast where the layout of the weights depends on the image.
 FEW_POSITIONS = 1 << 12
+
+#: Entries of a weight from which keeping its layout is worth it. Below, a product saves less for a size that was seen before
+#: than the kernel for a new size takes to make.
+LARGE_WEIGHT = 1 << 15
 
 #: The activations that the kernel knows: its name for each, and its numbers.
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -31,7 +37,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 
 
 class Convolution(nn.Conv2d):
-    """``activation(convolution(x))`` for a frozen convolution, whose parameters it takes over without a copy.
+    """``activation(convolution(x))``, plus a shortcut if given, for a frozen convolution, whose parameters it takes over.
 
     Args:
         convolution: with zeros around the image, if anything.
@@ -43,27 +49,59 @@ class Convolution(nn.Conv2d):
         vars(self).update(vars(convolution))
         self.activation = activation
         self.originals: dict[str, Original] = {}
+        large = self.weight.numel() >= LARGE_WEIGHT
+        self.is_product = large and (self.kernel_size, self.stride, self.padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, h, w) of maps (N, C', h', w'); in bfloat16 under autocast to it."""
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Maps (N, C, h, w) of maps (N, C', h', w'); in bfloat16 under autocast to it.
+
+        Args:
+            x: as above.
+            shortcut: what is added to the result, of its shape.
+        """
         dtype = _kernel_type(x)
-        if dtype is None or not self._is_original() or not _kernel_works(dtype):
+        few = dtype is torch.float32 and not self.is_product and x.numel() <= FEW_POSITIONS * x.shape[1]
+        if dtype is None or few or not self._is_original() or not _kernels_work(dtype):
             out: Tensor = self.activation(super().forward(x))
-            return out
-        weight, bias = (self._parameter(name, dtype) for name in ("weight", "bias"))
+            return out if shortcut is None else out + shortcut
+        if self.is_product:
+            return self._product(x.to(dtype), shortcut)
         geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
-        return _convolve(x.to(dtype), weight, bias, geometry, *ACTIVATIONS[type(self.activation)])
+        weight = self.weight if self.weight.dtype is dtype else self._kept("weight", dtype)
+        out = _convolve(x.to(dtype), weight, self._kept("bias", dtype), geometry, *ACTIVATIONS[type(self.activation)])
+        return out if shortcut is None else out + shortcut
+
+    def _product(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        weight, bias = self._kept("weight", x.dtype, _packed), self._kept("bias", x.dtype)
+        activation, numbers = ACTIVATIONS[type(self.activation)]
+        joined = shortcut is not None and activation == "none" and shortcut.dtype is x.dtype
+        if joined:
+            rows = _multiply_add(_rows(x), _rows(shortcut), weight, bias)  # type: ignore[arg-type]
+        else:
+            rows = _multiply(_rows(x), weight, bias, activation, numbers)
+        out = rows.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return out if joined or shortcut is None else out + shortcut
 
     def _is_original(self) -> bool:
-        parameters = ((name, value) for name, value in self._parameters.items() if value is not None)
-        return all(name in self.originals and self.originals[name].is_unchanged_in(parameter) for name, parameter in parameters)
+        for name, parameter in self._parameters.items():
+            if parameter is not None and (name not in self.originals or not self.originals[name].is_unchanged_in(parameter)):
+                return False
+        return True
 
-    def _parameter(self, name: str, dtype: torch.dtype) -> Tensor | None:
-        value = self._parameters[name]
-        return value if value is None or value.dtype is dtype else self.originals[name].bfloat16
+    def _kept(self, name: str, dtype: torch.dtype, arrange: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
+        """A parameter in a type, and arranged in a layout, as it was made the first time.
+
+        Never the parameter itself: to a kernel that may write, a copy-on-write gets memory of its own.
+        """
+        return None if self._parameters[name] is None else self.originals[name].kept(dtype, arrange)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "originals": {}}
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Positions times channels; no copy of maps in channels_last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _kernel_type(x: Tensor) -> torch.dtype | None:
@@ -87,32 +125,56 @@ def _kernel_type(x: Tensor) -> torch.dtype | None:
     if torch.is_autocast_enabled("cpu"):
         lower = x.dtype in (torch.float32, torch.bfloat16) and torch.get_autocast_dtype("cpu") is torch.bfloat16
         return torch.bfloat16 if lower else None
-    return torch.float32 if x.dtype is torch.float32 and x.numel() > FEW_POSITIONS * x.shape[1] else None
+    return torch.float32 if x.dtype is torch.float32 else None
 
 
 def _convolve(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, geometry: tuple[Any, ...], activation: str, numbers: list[float]
 ) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, activation, numbers, "")
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise.default(x, weight, bias, *geometry, activation, numbers, "")
+    return out
+
+
+def _multiply(rows: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str, numbers: list[float]) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, weight, bias, activation, numbers, "")
+    return out
+
+
+def _multiply_add(rows: Tensor, other: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, weight, bias, "add")
+    return out
+
+
+def _packed(weight: Tensor) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1), None)
     return out
 
 
 @cache
-def _kernel_works(dtype: torch.dtype) -> bool:
-    """Whether this torch has the kernel, on a processor it was tried on, and it gives what torch gives."""
+def _kernels_work(dtype: torch.dtype) -> bool:
+    """Whether this torch has the kernels, on a processor they were tried on, and they give what torch gives."""
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return False
     ramp = torch.arange(8 * 12 * 12, dtype=torch.float32).sin().to(dtype)
     x, bias = ramp.view(1, 8, 12, 12).contiguous(memory_format=torch.channels_last), ramp[:8].clone()
+    square, by_two = ramp[:64].view(8, 8, 1, 1), ([1, 1], [2, 2], [1, 1])
     try:
         if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
-        for groups, activation in ((1, nn.ReLU6()), (8, nn.ReLU())):
-            weight, geometry = ramp[: 8 * 8 // groups * 9].view(8, 8 // groups, 3, 3), ([1, 1], [2, 2], [1, 1], groups)
-            found = _convolve(x, weight, bias, geometry, *ACTIVATIONS[type(activation)])
-            expected = activation(torch.conv2d(x, weight, bias, 2, 1, 1, groups))
-            if found.dtype is not dtype or not torch.allclose(found, expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-5):
-                return False
+        found = [
+            _convolve(x, ramp[: 8 * 8 * 9].view(8, 8, 3, 3), bias, (*by_two, 1), *ACTIVATIONS[nn.ReLU6]),
+            _convolve(x, ramp[: 8 * 9].view(8, 1, 3, 3), bias, (*by_two, 8), *ACTIVATIONS[nn.ReLU]),
+            _multiply(_rows(x), _packed(square), bias, *ACTIVATIONS[nn.ReLU6]),
+            _multiply_add(_rows(x), _rows(x), _packed(square), bias),
+        ]
     except (RuntimeError, AttributeError, TypeError):
         return False
-    return True
+    expected = [
+        torch.conv2d(x, ramp[: 8 * 8 * 9].view(8, 8, 3, 3), bias, 2, 1).clamp(0, 6),
+        torch.conv2d(x, ramp[: 8 * 9].view(8, 1, 3, 3), bias, 2, 1, 1, 8).relu(),
+        _rows(torch.conv2d(x, square, bias)).clamp(0, 6),
+        _rows(torch.conv2d(x, square, bias) + x),
+    ]
+    near = 4 * torch.finfo(dtype).eps
+    close = partial(torch.allclose, rtol=near, atol=1e-5 if dtype is torch.float32 else near)
+    return all(a.dtype is dtype and close(a, b) for a, b in zip(found, expected, strict=True))

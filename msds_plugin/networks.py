@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import weights as _weights
 from .errors import MissingDependencyError, WeightsFileError
+from .residual import Residual
 
 __all__ = ["BACKBONES", "Architecture", "Layer"]
 
@@ -88,7 +89,8 @@ def _build_efficientnet_lite0(random: bool) -> nn.Sequential:
     timm = import_timm()
     with nullcontext() if random else torch.device("meta"):
         model = timm.create_model("efficientnet_lite0", pretrained=False)
-    return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *model.blocks)
+    blocks = (nn.Sequential(*map(Residual.of, stage)) for stage in model.blocks)
+    return nn.Sequential(nn.Sequential(model.conv_stem, model.bn1), *blocks)
 
 
 def _locate_efficientnet_lite0() -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,24 @@ from .spans import spans
 PIECE_BYTES = 1 << 22
 
 #: Pixels of an image from which on pieces pay.
-FROM_PIXELS = 1 << 17
+FROM_PIXELS = 1 << 18
 
 #: Share of the positions that may be computed twice.
 OVERLAP = 0.15
+
+#: Bytes of a block, just below the largest for which glibc's malloc learns from experience (mallopt(3), M_MMAP_THRESHOLD).
+LESSON = (1 << 25) - (1 << 16)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Once per process: teach malloc that maps of megabytes come and go.
+
+    glibc gives freed memory back to the system beyond twice the largest block that it has seen freed, and gets it anew, page by
+    page, for the next image: up to a quarter of the time. One block, which nobody writes to, so that it takes no memory,
+    raises the limit to 64 MiB, as any large image does. Elsewhere it does nothing.
+    """
+    torch.empty(LESSON, dtype=torch.uint8)
 
 
 def worth_it(image: Tensor) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from weakref import WeakValueDictionary
@@ -35,12 +35,15 @@ class Original:
 
     def __init__(self, values: Tensor) -> None:
         self.values = torch._lazy_clone(values.detach())
+        self._forms: dict[torch.dtype, Tensor] = {}
 
-    @cached_property
-    def bfloat16(self) -> Tensor:
-        """The values, rounded."""
-        with torch.inference_mode(False):
-            return self.values.bfloat16()
+    def kept(self, dtype: torch.dtype, arrange: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The values in another type, and as ``arrange`` arranges a copy of them; made once, whatever is asked for later."""
+        if dtype not in self._forms:
+            with torch.inference_mode(False):
+                copy = self.values.to(dtype, copy=True)
+                self._forms[dtype] = copy if arrange is None else arrange(copy)
+        return self._forms[dtype]
 
     @cached_property
     def digest(self) -> str:
@@ -53,8 +56,8 @@ class Original:
 
     def is_unchanged_in(self, tensor: Tensor) -> bool:
         """Whether nothing has written to ``tensor``, a copy, since it was made."""
-        same = tensor.dtype == self.values.dtype and tensor.shape == self.values.shape
-        return same and _address(tensor) == _address(self.values)
+        values = self.values
+        return _address(tensor) == _address(values) and tensor.dtype is values.dtype and tensor.shape == values.shape
 
 
 # By source of the weights, name, dtype.

@@ -12,7 +12,7 @@ from msds_plugin import BACKBONES, DeepSSIM, build_backbone, convolution
 
 
 def needs_kernel(dtype=torch.float32):
-    if not convolution._kernel_works(dtype):
+    if not convolution._kernels_work(dtype):
         pytest.skip(f"this processor or torch has no kernel for {dtype}")
 
 
@@ -23,10 +23,11 @@ def _for_small_maps_too(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What the kernel is called with."""
+    """What the kernels are called with."""
     seen = []
-    kernel = convolution._convolve
-    monkeypatch.setattr(convolution, "_convolve", lambda *a: seen.append(a) or kernel(*a))
+    for name in ("_convolve", "_multiply", "_multiply_add"):
+        kernel = getattr(convolution, name)
+        monkeypatch.setattr(convolution, name, lambda *a, kernel=kernel: seen.append(a) or kernel(*a))
     return seen
 
 
@@ -75,16 +76,34 @@ def test_what_is_asked_beside_the_numbers_goes_by_torch(calls):
 
 
 @pytest.mark.parametrize("change", [lambda w: w.data.mul_(2), lambda w: nn.init.normal_(w), lambda w: w.numpy().fill(0.1)])
-def test_changed_weights_count_at_once(change):
-    metric, other = (DeepSSIM("alexnet", weights=None) for _ in range(2))
+@pytest.mark.parametrize(("name", "path"), [("alexnet", "0"), ("efficientnet_lite0", "7.0.conv_pw")])
+def test_changed_weights_count_at_once(name, path, change):
+    if name == "efficientnet_lite0":
+        pytest.importorskip("timm")
+    metric, other = (DeepSSIM(name, weights=None) for _ in range(2))
     x, y = torch.rand(2, 1, 3, 64, 64)
     with torch.no_grad():
         before = metric(x, y), other(x, y)
-        change(metric.backbone.net[0].weight.detach())
+        change(metric.backbone.net.get_submodule(path).weight.detach())
         after = metric(x, y)
         assert not torch.equal(after, before[0])
         assert torch.equal(other(x, y), before[1])
-    torch.testing.assert_close(after, metric(x, y), rtol=0, atol=1e-6)
+    torch.testing.assert_close(after, metric(x, y), rtol=0, atol=1e-5)
+
+
+def test_kept_weights_are_made_once_and_leave_the_originals_shared():
+    needs_kernel()
+    pytest.importorskip("timm")
+    network = build_backbone("efficientnet_lite0", weights=None)
+    image = torch.rand(2, 3, 70, 90)
+    products = [m for m in network.modules() if isinstance(m, convolution.Convolution) and m.is_product]
+    assert products
+    with torch.no_grad():
+        network(image)
+        kept = [m.originals["weight"].kept(torch.float32) for m in products]
+        network(image[..., :50])
+    assert all(m._is_original() for m in products)
+    assert all(m.originals["weight"].kept(torch.float32) is weight for m, weight in zip(products, kept, strict=True))
 
 
 def test_copies_and_pickles_score_alike():
@@ -105,10 +124,10 @@ def test_a_torch_without_the_kernel_is_served_by_torch(monkeypatch):
     x, y = torch.rand(2, 1, 3, 64, 64)
     expected = metric(x, y)
     monkeypatch.setattr(convolution, "_convolve", missing)
-    convolution._kernel_works.cache_clear()
+    convolution._kernels_work.cache_clear()
     try:
         with torch.no_grad():
             torch.testing.assert_close(metric(x, y), expected, rtol=0, atol=1e-6)
-        assert not convolution._kernel_works(torch.float32)
+        assert not convolution._kernels_work(torch.float32)
     finally:
-        convolution._kernel_works.cache_clear()
+        convolution._kernels_work.cache_clear()

@@ -1,0 +1,42 @@
+"""The blocks of EfficientNet, without what timm's have for other networks and what does nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .convolution import Convolution
+
+__all__ = ["Residual"]
+
+
+class Residual(nn.Module):
+    """Modules one after the other, plus their input where that has the shape of the result.
+
+    Args:
+        modules: by the names of their parameters; the last that is no identity is a convolution once activations are joined.
+        shortcut: whether the input is added.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], shortcut: bool) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.shortcut = shortcut
+
+    @classmethod
+    def of(cls, block: nn.Module) -> Residual:
+        """Of one of timm's blocks, a depthwise separable one or an inverted residual."""
+        parts = {name: part for name, part in block.named_children() if type(part) is not nn.Identity}
+        return cls(parts, bool(block.has_skip))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, h, w) of maps (N, C', h', w')."""
+        *first, last = (module for module in self.children() if type(module) is not nn.Identity)
+        out = x
+        for module in first:
+            out = module(out)
+        if not self.shortcut:
+            return last(out)
+        return last(out, x) if isinstance(last, Convolution) else last(out) + x
