@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import sharing as _sharing
+from . import torchvision_networks
 from . import weights as _weights
 from .convolution import ACTIVATIONS, Convolution
 from .errors import WeightsFileError, WeightsNotFoundError
@@ -138,6 +139,26 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
     return Backbone(ForeignModule(net, at_end), name, chosen, config["mean"], config["std"], smallest, key)
 
 
+def _from_torchvision(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
+    model = name.removeprefix(torchvision_networks.PREFIX)
+    if isinstance(weights, Mapping):
+        raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
+    entry = torchvision_networks.published(model)
+    known = {stage.name: stage.stride for stage in torchvision_networks.stages(model)}
+    chosen = _choose(layers, list(known), list(known), name)
+    net = torchvision_networks.make(model, list(chosen), weights is None)
+    key: Hashable = None
+    if weights is not None:
+        path = torchvision_networks.locate(model) if weights == "imagenet" else Path(weights)
+        state = torchvision_networks.load_state(_weights.read_state_dict(path), net)
+        _weights.load(net, state, str(path))
+        _weights.check_sums(path, state, [state[label] for label in net.state_dict()])
+        key = (name, _weights.file_identity(path))
+    normalisation = entry.transforms()
+    smallest = max(known[layer] for layer in chosen)
+    return Backbone(ForeignModule(net), name, chosen, normalisation.mean, normalisation.std, smallest, key)
+
+
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
     if layers is not None:
         from torchvision.models.feature_extraction import create_feature_extractor
@@ -155,9 +176,10 @@ def build_backbone(
     """Make a frozen feature network.
 
     Args:
-        backbone: a name in :data:`BACKBONES`, ``"timm:<model>"`` for any timm model with ``features_only``, or a module of
-            your own. Your own module gets images (N, 3, H, W) in [0, 1] as they are (normalise inside it) and returns one
-            feature map (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode.
+        backbone: a name in :data:`BACKBONES`, ``"timm:<model>"`` for any timm model with ``features_only``,
+            ``"torchvision:<model>"`` for any of torchvision's classification networks, or a module of your own. Your own
+            module gets images (N, 3, H, W) in [0, 1] as they are (normalise inside it) and returns one feature map
+            (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode.
         layers: name or names of the layers to take features after; None for the backbone's default. For a module of your
             own, names as in ``torchvision.models.feature_extraction.get_graph_node_names``.
         weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors (which
@@ -190,4 +212,7 @@ def build_backbone(
             return _named(backbone, layers, weights)
         if backbone.startswith("timm:"):
             return _from_timm(backbone, layers, weights)
-    raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, 'timm:<model>', or pass an nn.Module")
+        if backbone.startswith(torchvision_networks.PREFIX):
+            return _from_torchvision(backbone, layers, weights)
+    others = "'timm:<model>', 'torchvision:<model>', or pass an nn.Module"
+    raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, {others}")

@@ -173,7 +173,8 @@ class DeepSSIM(_GramMetric):
     (at least -1). G does not depend on the image size, so the two images of a pair may differ in size.
 
     Args:
-        backbone: name of the feature network, ``"timm:<model>"``, or a module of your own; see :func:`build_backbone`.
+        backbone: name of the feature network, ``"timm:<model>"``, ``"torchvision:<model>"``, or a module of your own; see
+            :func:`build_backbone`.
         weights: ``"imagenet"``, a path, a mapping of tensors, or None for random values.
         layers: layer or layers to take features after; None for the backbone's default (VGG16: ``relu5_1``).
         saliency_threshold: a pixel counts as salient where its map is above this. With ``saliency``, 0.25 leaves about the

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -215,6 +216,71 @@ class TestTimm:
             build_backbone("timm:resnet18", weights={"conv1.weight": torch.rand(1)})
 
 
+class TestTorchvision:
+    @pytest.mark.parametrize("old_names", [False, True])
+    def test_weights_of_the_hub(self, old_names, tmp_path, monkeypatch):
+        from torchvision import models
+
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        torch.manual_seed(0)
+        expected = models.resnet18().eval()
+        state = {name: value for name, value in expected.state_dict().items() if not (old_names and "num_batches" in name)}
+        path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+        path.parent.mkdir(parents=True)
+        torch.save(state, path)
+        network, same = (build_backbone("torchvision:resnet18") for _ in range(2))
+        assert network.layers == ("relu", "layer1", "layer2", "layer3", "layer4")
+        assert addresses(network) == addresses(same)
+        image = torch.rand(1, 3, 64, 70)
+        x = F.relu(expected.bn1(expected.conv1((image - network.mean) / network.std)))
+        wanted = [x, expected.layer1(expected.maxpool(x))]
+        for one, other in zip(network(image), wanted, strict=False):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert DeepSSIM("torchvision:resnet18", layers="layer2")(image, image).item() == 1
+
+    def test_old_names_of_densenet(self, tmp_path):
+        from torchvision import models
+
+        state = models.densenet121().state_dict()
+        old = {re.sub(r"(denselayer\d+\.)(norm|conv)([12])\.", r"\1\2.\3.", name): value for name, value in state.items()}
+        assert "features.denseblock1.denselayer1.norm.1.weight" in old
+        torch.save(old, tmp_path / "old.pth")
+        network = build_backbone("torchvision:densenet121", "features.denseblock1", tmp_path / "old.pth")
+        values = dict(network.net.module.named_parameters())["features.denseblock1.denselayer2.conv1.weight"]
+        assert torch.equal(values, state["features.denseblock1.denselayer2.conv1.weight"])
+
+    @pytest.mark.parametrize(
+        ("model", "strides"),
+        [
+            ("efficientnet_b0", [2, 4, 8, 16, 32]),
+            ("regnet_y_400mf", [2, 4, 8, 16, 32]),
+            ("convnext_tiny", [4, 8, 16, 32]),
+            ("inception_v3", [2, 4, 8, 16, 32]),
+            ("shufflenet_v2_x0_5", [2, 8, 16, 32]),
+            ("vgg11", [2, 4, 8, 16]),
+            ("vit_b_16", [16]),
+        ],
+    )
+    def test_stages(self, model, strides):
+        from msds_plugin.torchvision_networks import stages
+
+        assert [stage.stride for stage in stages(model)] == strides
+
+    def test_channels_that_come_last_in_a_transformer(self):
+        network = build_backbone("torchvision:swin_t", weights=None)
+        assert [tuple(feature.shape) for feature in network(torch.rand(1, 3, 64, 64))] == [(1, 768, 2, 2)]
+
+    def test_what_is_not_there(self, tmp_path, monkeypatch, alexnet_path):
+        with pytest.raises(ValueError, match="no classification network 'resnet19': choose from alexnet"):
+            build_backbone("torchvision:resnet19")
+        with pytest.raises(ValueError, match=r"unknown layers .*choose from relu, layer1"):
+            build_backbone("torchvision:resnet18", "layer9", None)
+        with pytest.raises(WeightsFileError, match=r"another network: it lacks 'conv1\.weight'"):
+            build_backbone("torchvision:resnet18", weights=alexnet_path)
+        with pytest.raises(ValueError, match="weights as tensors are for vgg16"):
+            build_backbone("torchvision:resnet18", weights={"conv1.weight": torch.rand(1)})
+
+
 class TestOwnModule:
     class Two(nn.Module):
         def __init__(self, kind: type = list) -> None:
@@ -304,7 +370,11 @@ class TestOwnModule:
 @pytest.mark.parametrize(
     ("name", "layers", "message"),
     [
-        ("vgg19", None, "unknown backbone 'vgg19': choose from vgg16, alexnet, .* 'timm:<model>', or pass an nn.Module"),
+        (
+            "vgg19",
+            None,
+            "unknown backbone 'vgg19': choose from vgg16, alexnet, .* 'timm:<model>', 'torchvision:<model>', or pass",
+        ),
         ("alexnet", "relu9", r"unknown layers \['relu9'\]; choose from relu1, relu2"),
         ("alexnet", ["relu1", "relu1"], "once each"),
         ("alexnet", [], "at least one"),

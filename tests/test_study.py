@@ -1,9 +1,15 @@
 """The grid of backbones, layers, levels and comparisons."""
 
+import signal
+import sqlite3
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from msds_plugin.adapters.benchmark import load_csv, statistics
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.study import COMPARISONS, grid, run_study, summarise
@@ -93,6 +99,40 @@ def test_a_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     assert np.array_equal(fresh.table["score"], again.table["score"])
 
 
+KILLED = """
+import os, signal, sys
+from msds_plugin.adapters.benchmark import load_csv
+from msds_plugin.adapters.study import grid, run_study
+table, results, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+add, seen = grid.Results.add, []
+
+
+def killed(self, outcomes):
+    seen.append(1)
+    if len(seen) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(self, outcomes)
+
+
+grid.Results.add = killed
+run_study(load_csv(table, lower_is_better=True), ["squeezenet1_1:random"], 1, results=results)
+"""
+
+
+def test_studies_that_were_killed_end_with_the_same_table(data, tmp_path):
+    results = tmp_path / "s.sqlite"
+    kept = []
+    for at in (3, 4):
+        command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "labels.csv"), str(results), str(at)]
+        assert subprocess.run(command, timeout=200, check=False).returncode == -signal.SIGKILL
+        with sqlite3.connect(results) as file:
+            kept.append(file.execute("SELECT count(DISTINCT pair) FROM score").fetchone()[0])
+    assert kept == [2, 5]
+    resumed = run_study(data, [NET], 1, results=results)
+    fresh = run_study(data, [NET], 1)
+    pd.testing.assert_frame_equal(resumed.table.drop(columns="seconds"), fresh.table.drop(columns="seconds"), rtol=1e-5)
+
+
 def test_sizes_that_differ_cost_only_what_compares_place_by_place(data):
     first = data.table["distorted"][0]
     Image.open(first).crop((0, 0, 64, 60)).save(first)
@@ -145,6 +185,25 @@ def test_networks_at_hand(torch_home, tmp_path, monkeypatch):
     found, left_out = at_hand()
     assert "alexnet" not in found
     assert any(note.startswith("alexnet is left out: no ") for note in left_out)
+
+
+def test_networks_of_torchvision_at_hand(data, tmp_path, monkeypatch):
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.manual_seed(1)
+    torch.save(torchvision.models.mnasnet0_5().state_dict(), checkpoints / "mnasnet0.5_top1_67.823-3ffadce67e.pth")
+    (checkpoints / "resnet18-f37072fd.pth").write_bytes(b"damaged")
+    (checkpoints / "resnet50-11ad3fa6.pth").write_bytes(b"damaged")  # the second of two that torchvision publishes
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = [name for name in at_hand()[0] if name.startswith("torchvision:") and not name.endswith(":random")]
+    assert found == ["torchvision:mnasnet0_5", "torchvision:resnet18", "torchvision:resnet50"]
+    assert accuracy_of("torchvision:resnet50") == (pytest.approx(80.858), "torchvision, IMAGENET1K_V2")
+    made = run_study(data, ["torchvision:resnet18", "torchvision:mnasnet0_5", "torchvision:mnasnet0_5:random"], 1, ["lite"])
+    assert made.notes[0].startswith("torchvision:resnet18 is left out: ")
+    assert made.networks["accuracy"].round(1).tolist()[:1] == [67.7]
+    scores = made.table.pivot_table(values="score", index=["layer", "distorted"], columns="backbone")
+    assert len(scores) == 5 * 9
+    assert (scores["torchvision:mnasnet0_5"] != scores["torchvision:mnasnet0_5:random"]).mean() > 0.9
 
 
 def test_networks_of_timm_at_hand(tmp_path, monkeypatch):

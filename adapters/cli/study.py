@@ -36,8 +36,8 @@ def study(
         typer.Option(
             "--backbone",
             "-b",
-            help="Network by name, timm:<model> too; NAME:random for random values. May be given several times. "
-            "[default: all whose weights are here, with random twins]",
+            help="Network by name, torchvision:<model> and timm:<model> too; NAME:random for random values. May be given "
+            "several times. [default: all whose weights are here, with random twins]",
         ),
     ] = None,
     dataset: DatasetName = None,

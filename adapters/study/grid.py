@@ -73,8 +73,8 @@ def run_study(
 
     Args:
         data: images with opinion scores.
-        backbones: names of :data:`BACKBONES` or ``timm:<model>``, with ``:random`` for random values of a fixed seed; None
-            for those whose weights are at hand, each with its random twin.
+        backbones: names of :data:`BACKBONES`, ``torchvision:<model>`` or ``timm:<model>``, with ``:random`` for random values
+            of a fixed seed; None for those whose weights are at hand, each with its random twin.
         levels: of the pyramid, from 1.
         comparisons: of :data:`COMPARISONS`.
         results: file that keeps the scores, image by image; None to keep none.

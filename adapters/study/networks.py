@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
 
+from ... import torchvision_networks
 from ...backbones import BACKBONES, Backbone, build_backbone
-from ...errors import MissingDependencyError, WeightsNotFoundError
+from ...errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from ...torchvision_networks import PREFIX
 from ...weights import hub_path
 
 #: After a network's name: the same network with random values, as a control.
@@ -48,10 +49,11 @@ class Network:
 def at_hand() -> tuple[list[str], list[str]]:
     """The networks whose weights are on this machine, each followed by its random twin, and why others are left out.
 
-    Those of :data:`BACKBONES`, and of timm those that its hub's cache holds. Nothing is downloaded.
+    Those of :data:`BACKBONES`, of torchvision those in torch's hub, and of timm those in the cache of its hub. Nothing is
+    downloaded.
     """
     found, left_out = [], []
-    for name in (*BACKBONES, *_timm_at_hand()):
+    for name in (*BACKBONES, *_torchvision_at_hand(), *_timm_at_hand()):
         reason = _missing(name)
         if reason is None:
             found += [name, name + RANDOM]
@@ -74,6 +76,11 @@ def _missing(name: str) -> str | None:
     return None
 
 
+def _torchvision_at_hand() -> list[str]:
+    others = (name for name in torchvision_networks.known() if name not in BACKBONES)
+    return [PREFIX + name for name in others if hub_path(torchvision_networks.published(name).url).is_file()]
+
+
 def _timm_at_hand() -> list[str]:
     if find_spec("timm") is None:
         return []
@@ -94,7 +101,7 @@ def make_networks(names: Sequence[str], device: torch.device) -> tuple[list[Netw
     """The networks of these names, and why others are left out.
 
     Args:
-        names: of :data:`BACKBONES` or ``timm:<model>``, with ``:random`` for random values.
+        names: of :data:`BACKBONES`, ``torchvision:<model>`` or ``timm:<model>``, with ``:random`` for random values.
         device: where they go.
 
     Raises:
@@ -106,7 +113,7 @@ def make_networks(names: Sequence[str], device: torch.device) -> tuple[list[Netw
     for name in names:
         try:
             made.append(_network(name, device))
-        except (MissingDependencyError, WeightsNotFoundError) as error:
+        except (MissingDependencyError, WeightsNotFoundError, WeightsFileError) as error:
             left_out.append(f"{name} is left out: {' '.join(str(error).split())}")
     if not made:
         raise ValueError(f"no backbone to study: {'; '.join(left_out) or 'none was named'}")
@@ -128,12 +135,8 @@ def accuracy_of(name: str) -> tuple[float, str]:
     """Published top-1 accuracy on ImageNet, and where it is published; NaN where it is not known."""
     if name in _ACCURACY:
         return _ACCURACY[name]
-    from torchvision import models
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            weights = models.get_model_weights(name)["IMAGENET1K_V1"]
-        except (ValueError, KeyError):
-            return float("nan"), "not known"
-    return float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]), "torchvision, IMAGENET1K_V1"
+    model = name.removeprefix(PREFIX)
+    if model not in torchvision_networks.known():
+        return float("nan"), "not known"
+    entry = torchvision_networks.published(model)
+    return float(entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]), f"torchvision, {entry.name}"
