@@ -122,7 +122,7 @@ def _rename_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {rename(key): value for key, value in state.items()}
 
 
-#: Every backbone that can be named, next to those of timm and torchvision. The strides, fields and offsets are checked by the tests.
+#: Every backbone that can be named beside timm's and torchvision's. Strides, fields and offsets are checked by the tests.
 BACKBONES: dict[str, Architecture] = {
     "vgg16": Architecture(
         **_torchvision("vgg16", "https://download.pytorch.org/models/vgg16-397923af.pth"),
