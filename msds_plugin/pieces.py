@@ -22,7 +22,7 @@ from .spans import spans
 PIECE_BYTES = 1 << 22
 
 #: Pixels of an image from which on pieces pay.
-FROM_PIXELS = 1 << 18
+FROM_PIXELS = 1 << 17
 
 #: Share of the positions that may be computed twice.
 OVERLAP = 0.15

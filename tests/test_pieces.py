@@ -1,6 +1,7 @@
 """A network on a large image in pieces gives what it gives on the whole."""
 
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -89,3 +90,36 @@ def test_the_command_bounds_onednns_cache_and_the_library_leaves_the_environment
     ):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.split()[-1] == expected
+
+
+FAULTS = """
+import resource, torch
+from msds_plugin import DeepSSIM, MultiScale
+
+torch.set_num_threads(2)
+metric = MultiScale(DeepSSIM("efficientnet_lite0", weights=None), 3)
+x, y = torch.rand(2, 1, 3, 256, 256)
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+with torch.inference_mode():
+    for _ in range(5):
+        metric(x, y)
+    before = faults()
+    for _ in range(10):
+        metric(x, y)
+print((faults() - before) // 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what it teaches is glibc's malloc")
+def test_images_of_one_size_take_the_memory_of_the_one_before():
+    pytest.importorskip("timm")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC", "THP"))}
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FAULTS], env=environment, check=True, capture_output=True, text=True, timeout=200
+    )
+    assert int(said.stdout) < 1000, "6000 without keep_freed_memory"

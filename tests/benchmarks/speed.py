@@ -2,12 +2,13 @@
 
     python tests/benchmarks/speed.py                       # 256 x 256 to 1920 x 1080, one pair and batches of 8
     python tests/benchmarks/speed.py --size 384x512 --batch 1 --repeats 9
+    python tests/benchmarks/speed.py --size 384x512 --batch 1 --in-a-row 9    # as when many pairs are scored
 
-Weights are random, which costs the same time; no metric computes gradients. Each round calls every metric once; ratios are
-taken within the round, and their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that
-of CUDA events. The last column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time,
-over the rate of a large float32 product in the same run). A metric that does not fit into the memory of the machine is named
-and left out.
+Weights are random, which costs the same time; no metric computes gradients. Each round calls every metric once, or some times
+in a row, of which the median counts: a single call finds none of its weights in the cache. Ratios are taken within the round,
+and their medians over the rounds are printed, with the smallest and largest. On a GPU the clock is that of CUDA events. The
+last column is the share of the machine's matrix-product rate that a metric reaches (counted FLOP over time, over the rate of a
+large float32 product in the same run). A metric that does not fit into the memory of the machine is named and left out.
 """
 
 from __future__ import annotations
@@ -186,12 +187,12 @@ def warm_up(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, int]:
     return flop
 
 
-def one_round(calls: dict[str, Call], x: Tensor, y: Tensor) -> dict[str, float]:
-    """Seconds of one call of each metric that fits into memory."""
+def one_round(calls: dict[str, Call], x: Tensor, y: Tensor, in_a_row: int) -> dict[str, float]:
+    """Seconds of one call of each metric that fits into memory, the median of so many in a row."""
     times = {}
     for name, call in calls.items():
         with if_it_fits(name):
-            times[name] = seconds(call, x, y)
+            times[name] = median(seconds(call, x, y) for _ in range(in_a_row))
     return times
 
 
@@ -201,14 +202,14 @@ def ratios(rounds: list[dict[str, float]], name: str, other: str) -> dict[str, f
     return {f"x {other}": median(found), "smallest": min(found), "largest": max(found)}
 
 
-def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int) -> list[pd.DataFrame]:
+def measure(calls: dict[str, Call], x: Tensor, y: Tensor, repeats: int, in_a_row: int) -> list[pd.DataFrame]:
     """A table with one row per metric: seconds, ratio to the first of BASES that fits, FLOP; and one for each of WITHIN."""
     flop = warm_up(calls, x, y)
     matrices = torch.rand(2, SIDE, SIDE, device=x.device)
     rounds, products = [], []
     for _ in range(repeats):
         products.append(product_seconds(matrices))
-        rounds.append(one_round({name: calls[name] for name in flop}, x, y))
+        rounds.append(one_round({name: calls[name] for name in flop}, x, y, in_a_row))
         flop = {name: flop[name] for name in rounds[-1]}
     first = next(name for name in (*BASES, *flop) if name in flop)
     rate = 2 * SIDE**3 / median(products)
@@ -241,6 +242,7 @@ def main(
     size: Annotated[list[str] | None, typer.Option(help="height x width")] = None,
     batch: Annotated[list[int] | None, typer.Option()] = None,
     repeats: int = 5,
+    in_a_row: Annotated[int, typer.Option(min=1, help="calls of a metric one after the other, of which the median counts")] = 1,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
     only: Annotated[list[str] | None, typer.Option(help="metrics to time besides dists")] = None,
     half: Annotated[bool, typer.Option(help="bfloat16 too, for hardware that has it")] = torch.cuda.is_available(),
@@ -265,7 +267,7 @@ def main(
             x, y = torch.rand(2, n, 3, height, width, device=place)
             print(f"\n{n} pair{'s' * (n > 1)} of {height} x {width}")
             with torch.inference_mode(), torch.cuda.device(place) if place.type == "cuda" else nullcontext():
-                tables = measure(calls, x, y, repeats)
+                tables = measure(calls, x, y, repeats, in_a_row)
                 for table in tables:
                     print(table.to_markdown(floatfmt=".3f"), "\n", flush=True)
                 shares = [
