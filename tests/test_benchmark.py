@@ -261,6 +261,9 @@ def test_unknown_metrics_of_piq():
     pytest.importorskip("piq")
     with pytest.raises(ValueError, match="did you mean piq:fsim"):
         create_scorer("piq:fsimm", "cpu")
+    pytest.importorskip("pyiqa")
+    with pytest.raises(ValueError, match="did you mean piq:haarpsi"):
+        create_scorer("haarpsi", "cpu")
     with pytest.raises(RuntimeError, match="piq cannot make 'ssim'"):
         create_scorer("piq:ssim", "cpu", wrong=1)
 

@@ -50,13 +50,18 @@ def _create(name: str, device: torch.device, **options: Any) -> Scorer:
         chosen = options.get("backbone", "vgg16")
         label = name if chosen == "vgg16" else f"{name}({chosen if isinstance(chosen, str) else type(chosen).__name__})"
         return Scorer(label, registry.get(name).lower_is_better, metric, device, metric)
-    if name.startswith("piq:"):
-        from ..piq.scorers import create_piq_scorer
+    from ..piq.scorers import METRICS, PREFIX, create_piq_scorer
 
+    if name.startswith(PREFIX):
         return create_piq_scorer(name, device, **options)
     from ..pyiqa.scorers import create_pyiqa_scorer
 
-    return create_pyiqa_scorer(name, device, **options)
+    try:
+        return create_pyiqa_scorer(name, device, **options)
+    except ValueError as error:
+        if name not in METRICS:
+            raise
+        raise ValueError(f"neither we nor pyiqa have a metric named {name!r}; did you mean {PREFIX}{name}?") from error
 
 
 def create_scorers(
