@@ -169,13 +169,11 @@ class Backbone(nn.Module):
             _check_match(image, parameter)
         if self.mean is None or self.std is None:
             return image  # somebody else's module, which takes it as it is
-        if image.device.type != "cpu" or torch._C._are_functorch_transforms_active():  # vmap has no channels_last
-            return (image - self.mean) / self.std
-        # Convolutions run faster on channels_last. Not contiguous(): that keeps the odd strides of a single permuted image.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return ((image - self.mean) / self.std).clone(memory_format=torch.channels_last)
-        out = torch.empty_like(image, memory_format=torch.channels_last)
-        return torch.sub(image, self.mean, out=out).div_(self.std)
+        image = (image - self.mean) / self.std
+        if image.device.type == "cpu" and not torch._C._are_functorch_transforms_active():  # vmap has no channels_last
+            # Convolutions run faster on it. Not contiguous(): that keeps the odd strides of a single permuted image.
+            image = image.clone(memory_format=torch.channels_last)
+        return image
 
     @property
     def device(self) -> torch.device:

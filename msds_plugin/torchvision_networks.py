@@ -23,7 +23,6 @@ PREFIX = "torchvision:"
 #: Height and width that every one of them works on.
 _SIDE = 224
 
-
 #: What torchvision calls the sequences that hold all stages.
 _SEQUENCES = ("features", "layers", "blocks", "trunk_output")
 
@@ -78,12 +77,13 @@ def _whole(model: str) -> nn.Module:
 
 
 def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Without values, where the network's own code allows it (RegNet's does not)."""
+    """Without values, where the network's own code allows it; else with some that leave the caller's seed alone."""
     try:
         with torch.device("meta"):
             return build()
-    except NotImplementedError:
-        return build()
+    except NotImplementedError:  # RegNet computes with tensors as it is made
+        with torch.random.fork_rng(devices=[]):
+            return build()
 
 
 @cache
@@ -103,7 +103,8 @@ def stages(model: str) -> tuple[Stage, ...]:
             if not isinstance(module, _POOLING):
                 path = f"{name}.{inner}".rstrip(".")
                 module.register_forward_hook(lambda module, given, out, path=path: seen(path, out))
-    network(torch.zeros(1, 3, _SIDE, _SIDE, device=next(network.parameters()).device))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, _SIDE, _SIDE, device=next(network.parameters()).device))
     # Without padding a size is a little less than half the one before: the nearest power of two.
     last = {round(math.log2(_SIDE / size)): path for path, size in sizes.items()}
     return tuple(Stage(path, 2**halvings) for halvings, path in sorted(last.items()))

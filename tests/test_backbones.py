@@ -266,6 +266,17 @@ class TestTorchvision:
 
         assert [stage.stride for stage in stages(model)] == strides
 
+    def test_regnet_is_random_by_the_callers_seed_alone(self):
+        from msds_plugin.torchvision_networks import stages
+
+        fingerprints = []
+        for _ in range(2):
+            stages.cache_clear()
+            torch.manual_seed(3)
+            fingerprints.append(build_backbone("torchvision:regnet_y_400mf", "stem", None).fingerprint)
+        fingerprints.append((torch.manual_seed(3), build_backbone("torchvision:regnet_y_400mf", "stem", None).fingerprint)[1])
+        assert len(set(fingerprints)) == 1
+
     def test_channels_that_come_last_in_a_transformer(self):
         network = build_backbone("torchvision:swin_t", weights=None)
         assert [tuple(feature.shape) for feature in network(torch.rand(1, 3, 64, 64))] == [(1, 768, 2, 2)]

@@ -451,3 +451,17 @@ def test_representations_are_put_together(fast: Scorer) -> None:
         Representation.cat([])
     with pytest.raises(ValueError, match="one source"):
         Representation.cat([whole, Representation(whole.grams, "other")])
+
+
+def test_what_scores_depend_on_is_found_without_a_copy_of_the_weights():
+    from msds_plugin.adapters.images.read import Reading
+    from msds_plugin.adapters.scoring.identity import identity
+
+    from msds_plugin.convolution import Convolution
+
+    made = create_scorer("deepssim,backbone=alexnet,weights=None", "cpu")
+    convolutions = [part for part in made.module.modules() if isinstance(part, Convolution)]
+    assert convolutions
+    first = identity(made, "deepssim", False, Reading())
+    assert all(part._is_original() for part in convolutions)
+    assert first == identity(made, "deepssim", False, Reading())

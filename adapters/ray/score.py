@@ -96,8 +96,7 @@ def score(
     after its pairs and metrics and written whole, so that a worker that dies, whose shard Ray gives to its successor, leaves
     nothing lost and nothing twice; a run that is started again with the same list, metrics and shard size computes only what
     is missing and what failed. Within a block of a shard each reference is read and represented once. On a processor with
-    ``cpus=1`` scores are those of :func:`~msds_plugin.adapters.scoring.score_pairs` up to the last digit: both form the same
-    batches.
+    ``cpus=1`` scores are those of :func:`~msds_plugin.adapters.scoring.score_pairs` to the bit: both form the same batches.
 
     Args:
         pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray

@@ -63,5 +63,7 @@ def _parameters_hash(module: nn.Module) -> str | None:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        # NumPy's view of a shared parameter would count as a change: it would get memory of its own, and lose its kernels.
+        values = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest() if any(tensor.numel() for tensor in state.values()) else None
