@@ -2,9 +2,10 @@
 
 torch computes a convolution and then passes over its result once more for the activation, and again for the shortcut of a
 residual block; at every call it brings the weights into oneDNN's layout, and under autocast rounds them. On a CPU, where
-gradients are off (``torch.no_grad``), oneDNN's kernels do all of it at once. Rounded weights are kept, and those of large 1 x 1
-convolutions, which are matrix products, in oneDNN's layout: on small maps that is most of the time. The kernels are those that
-torch itself compiles to; they are tried out once per process, and not used where they do not give what torch gives.
+gradients are off (``torch.no_grad``), oneDNN's kernels do all of it at once. Rounded weights are kept, and those of 1 x 1
+convolutions, which are matrix products, and of depthwise ones in oneDNN's layout: on small maps that is most of the time. The
+layout of other weights depends on the image. The kernels are those that torch itself compiles to; they are tried out once per
+process, and not used where they do not give what torch gives.
 """
 
 from __future__ import annotations
@@ -23,10 +24,6 @@ __all__ = ["Convolution"]
 
 #: Positions of a map up to which torch's own convolution is as fast where the layout of the weights depends on the image.
 FEW_POSITIONS = 1 << 12
-
-#: Entries of a weight from which keeping its layout is worth it. Below, a product saves less for a size that was seen before
-#: than the kernel for a new size takes to make.
-LARGE_WEIGHT = 1 << 15
 
 #: The activations that the kernel knows: its name for each, and its numbers.
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -49,8 +46,10 @@ class Convolution(nn.Conv2d):
         vars(self).update(vars(convolution))
         self.activation = activation
         self.originals: dict[str, Original] = {}
-        large = self.weight.numel() >= LARGE_WEIGHT
-        self.is_product = large and (self.kernel_size, self.stride, self.padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1)
+        self.geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
+        pointwise = (self.kernel_size, *self.geometry[:2], self.groups) == ((1, 1), [0, 0], [1, 1], 1)
+        depthwise = self.groups == self.in_channels == self.out_channels > 1
+        self.kind = "product" if pointwise else "depthwise" if depthwise else "other"
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w'); in bfloat16 under autocast to it.
@@ -60,31 +59,37 @@ class Convolution(nn.Conv2d):
             shortcut: what is added to the result, of its shape.
         """
         dtype = _kernel_type(x)
-        few = dtype is torch.float32 and not self.is_product and x.numel() <= FEW_POSITIONS * x.shape[1]
+        few = dtype is torch.float32 and self.kind == "other" and x.numel() <= FEW_POSITIONS * x.shape[1]
         if dtype is None or few or not self._is_original() or not _kernels_work(dtype):
             out: Tensor = self.activation(super().forward(x))
             return out if shortcut is None else out + shortcut
-        if self.is_product:
-            return self._product(x.to(dtype), shortcut)
-        geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
-        weight = self.weight if self.weight.dtype is dtype else self._kept("weight", dtype)
-        out = _convolve(x.to(dtype), weight, self._kept("bias", dtype), geometry, *ACTIVATIONS[type(self.activation)])
+        if x.dtype is not dtype:
+            x = x.to(dtype)
+        if self.kind == "product":
+            return self._product(x, shortcut)
+        if self.kind == "depthwise":
+            weight = self._kept("weight", dtype, self._packed)
+        else:
+            weight = self.weight if self.weight.dtype is dtype else self._kept("weight", dtype)
+        out = _convolve(x, weight, self._kept("bias", dtype), self.geometry, *ACTIVATIONS[type(self.activation)])
         return out if shortcut is None else out + shortcut
 
     def _product(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        weight, bias = self._kept("weight", x.dtype, _packed), self._kept("bias", x.dtype)
+        weight, bias = self._kept("weight", x.dtype, _packed_matrix), self._kept("bias", x.dtype)
         activation, numbers = ACTIVATIONS[type(self.activation)]
-        joined = shortcut is not None and activation == "none" and shortcut.dtype is x.dtype
-        if joined:
-            rows = _multiply_add(_rows(x), _rows(shortcut), weight, bias)  # type: ignore[arg-type]
-        else:
-            rows = _multiply(_rows(x), weight, bias, activation, numbers)
-        out = rows.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
-        return out if joined or shortcut is None else out + shortcut
+        rows = x.permute(0, 2, 3, 1)  # no copy of maps in channels_last
+        if shortcut is not None and activation == "none" and shortcut.dtype is x.dtype:
+            return _multiply_add(rows, shortcut.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        out = _multiply(rows, weight, bias, activation, numbers).permute(0, 3, 1, 2)
+        return out if shortcut is None else out + shortcut
+
+    def _packed(self, weight: Tensor) -> Tensor:
+        return _packed(weight, self.geometry)
 
     def _is_original(self) -> bool:
+        originals = self.originals
         for name, parameter in self._parameters.items():
-            if parameter is not None and (name not in self.originals or not self.originals[name].is_unchanged_in(parameter)):
+            if parameter is not None and (name not in originals or not originals[name].is_unchanged_in(parameter)):
                 return False
         return True
 
@@ -99,11 +104,6 @@ class Convolution(nn.Conv2d):
         return {**self.__dict__, "originals": {}}
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Positions times channels; no copy of maps in channels_last."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
 def _kernel_type(x: Tensor) -> torch.dtype | None:
     """In which type the kernel computes maps that are nothing but numbers on a CPU; None where more is asked of them.
 
@@ -113,7 +113,7 @@ def _kernel_type(x: Tensor) -> torch.dtype | None:
     if (
         type(x) is not Tensor
         or x.dim() != 4
-        or x.device.type != "cpu"
+        or not x.is_cpu
         or torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -145,7 +145,12 @@ def _multiply_add(rows: Tensor, other: Tensor, weight: Tensor | None, bias: Tens
     return out
 
 
-def _packed(weight: Tensor) -> Tensor:
+def _packed(weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, None)
+    return out
+
+
+def _packed_matrix(weight: Tensor) -> Tensor:
     out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1), None)
     return out
 
@@ -157,23 +162,23 @@ def _kernels_work(dtype: torch.dtype) -> bool:
         return False
     ramp = torch.arange(8 * 12 * 12, dtype=torch.float32).sin().to(dtype)
     x, bias = ramp.view(1, 8, 12, 12).contiguous(memory_format=torch.channels_last), ramp[:8].clone()
-    square, by_two = ramp[:64].view(8, 8, 1, 1), ([1, 1], [2, 2], [1, 1])
+    rows, square, by_two = x.permute(0, 2, 3, 1), ramp[:64].view(8, 8, 1, 1), ([1, 1], [2, 2], [1, 1])
     try:
         if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         found = [
             _convolve(x, ramp[: 8 * 8 * 9].view(8, 8, 3, 3), bias, (*by_two, 1), *ACTIVATIONS[nn.ReLU6]),
-            _convolve(x, ramp[: 8 * 9].view(8, 1, 3, 3), bias, (*by_two, 8), *ACTIVATIONS[nn.ReLU]),
-            _multiply(_rows(x), _packed(square), bias, *ACTIVATIONS[nn.ReLU6]),
-            _multiply_add(_rows(x), _rows(x), _packed(square), bias),
+            _convolve(x, _packed(ramp[: 8 * 9].view(8, 1, 3, 3), (*by_two, 8)), bias, (*by_two, 8), *ACTIVATIONS[nn.ReLU]),
+            _multiply(rows, _packed_matrix(square), bias, *ACTIVATIONS[nn.ReLU6]),
+            _multiply_add(rows, rows, _packed_matrix(square), bias),
         ]
     except (RuntimeError, AttributeError, TypeError):
         return False
     expected = [
         torch.conv2d(x, ramp[: 8 * 8 * 9].view(8, 8, 3, 3), bias, 2, 1).clamp(0, 6),
         torch.conv2d(x, ramp[: 8 * 9].view(8, 1, 3, 3), bias, 2, 1, 1, 8).relu(),
-        _rows(torch.conv2d(x, square, bias)).clamp(0, 6),
-        _rows(torch.conv2d(x, square, bias) + x),
+        torch.conv2d(x, square, bias).clamp(0, 6).permute(0, 2, 3, 1),
+        (torch.conv2d(x, square, bias) + x).permute(0, 2, 3, 1),
     ]
     near = 4 * torch.finfo(dtype).eps
     close = partial(torch.allclose, rtol=near, atol=1e-5 if dtype is torch.float32 else near)

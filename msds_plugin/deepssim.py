@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .backbones import Weights, build_backbone
 from .errors import check_has_values, check_pair, check_source
-from .functional import block_dissimilarity, check_blocks, global_dissimilarity, gram_matrix
+from .functional import block_dissimilarities, check_blocks, global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency
 from .saliency.matrices import Matrix, calibration, matrices
@@ -154,10 +154,7 @@ class _GramMetric(nn.Module):
         """Scores (N,) of the matrices of each layer."""
 
 
-def _mean_over_layers(
-    dissimilarity: Callable[[Tensor, Tensor], Tensor], a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor | None
-) -> Tensor:
-    layers = torch.stack([dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+def _mean_over_layers(layers: Tensor, weights: Tensor | None) -> Tensor:
     return layers.mean(0) if weights is None else (weights.to(layers).unsqueeze(1) * layers).sum(0)
 
 
@@ -218,7 +215,7 @@ class DeepSSIM(_GramMetric):
         return gram
 
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor], layer_weights: Tensor | None) -> Tensor:
-        return 1 - _mean_over_layers(block_dissimilarity, a, b, layer_weights)
+        return 1 - _mean_over_layers(block_dissimilarities(a, b), layer_weights)
 
 
 class DeepSSIMLite(_GramMetric):
@@ -249,4 +246,5 @@ class DeepSSIMLite(_GramMetric):
         return gram / (gram.shape[-1] * positions)
 
     def _score(self, a: Sequence[Tensor], b: Sequence[Tensor], layer_weights: Tensor | None) -> Tensor:
-        return _mean_over_layers(global_dissimilarity, a, b, layer_weights)
+        layers = torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+        return _mean_over_layers(layers, layer_weights)

@@ -18,6 +18,7 @@ from .functional import check_levels, fuse, pyramid, split_fusion
 from .fusion_file import FusionFile, FusionFileError, layers_of
 from .representation import Representation, check_comparable
 from .saliency import Saliency
+from .sharing import unchanging
 from .tiling import Tile
 from .windows import Windows, halvings
 
@@ -129,11 +130,11 @@ class MultiScale(nn.Module):
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
         check_source(image)
-        with _checked_already(image):
+        with _checked_already(image), unchanging():
             parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
-        if any(len(part.grams) != 1 for part in parts):
-            raise TypeError(f"{type(self.metric).__name__} has levels of its own: wrap a metric that has none")
-        return Representation(tuple(part.grams[0] for part in parts), self.source)
+            if any(len(part.grams) != 1 for part in parts):
+                raise TypeError(f"{type(self.metric).__name__} has levels of its own: wrap a metric that has none")
+            return Representation(tuple(part.grams[0] for part in parts), self.source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
@@ -141,11 +142,12 @@ class MultiScale(nn.Module):
 
     def compare_levels(self, a: Representation, b: Representation) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused."""
-        check_comparable(a, b, self.source, self.levels)
-        compare = self.metric.compare  # type: ignore[attr-defined]
-        return torch.stack(
-            [compare(a.level(index), b.level(index), **self._of_layers(index)) for index in range(self.levels)], 1
-        )
+        with unchanging():
+            check_comparable(a, b, self.source, self.levels)
+            compare = self.metric.compare  # type: ignore[attr-defined]
+            return torch.stack(
+                [compare(a.level(index), b.level(index), **self._of_layers(index)) for index in range(self.levels)], 1
+            )
 
     def layer_scores(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
         """Scores of each layer on each level alone, (N, levels, layers), of a metric that has ``represent``."""

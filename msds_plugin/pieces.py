@@ -8,9 +8,10 @@ what they return is written in its place. Only the margins, a few positions, are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +62,10 @@ def run(net: nn.Sequential, taps: Sequence[int], normalise: Callable[[Tensor], T
     """
     found, features = [], image
     first: Callable[[Tensor], Tensor] = normalise
-    for run_of_blocks, tapped in _runs(list(net)[: taps[-1] + 1], taps):
-        features = _on(_Chain(run_of_blocks, first, features.shape[1]), features)
+    for chain in _chains(net, tuple(taps), torch.get_num_threads()):
+        features = _on(chain, first, features)
         first = _as_it_is
-        if tapped:
+        if chain.tapped:
             found.append(features)
     return found
 
@@ -73,31 +74,42 @@ def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def _runs(modules: Sequence[nn.Module], taps: Sequence[int]) -> Iterator[tuple[list[nn.Module], bool]]:
-    """The blocks in runs that are computed together, each with whether its result is wanted."""
-    run_of_blocks: list[nn.Module] = []
+_known: WeakKeyDictionary[nn.Module, dict[Hashable, list[_Chain]]] = WeakKeyDictionary()
+
+
+def _chains(net: nn.Sequential, taps: tuple[int, ...], threads: int) -> list[_Chain]:
+    """The chains of a network, found once: that takes as long as a network on a small map."""
+    known = _known.setdefault(net, {})
+    key = (taps, threads, PIECE_BYTES)
+    if key not in known:
+        known[key] = list(_new_chains(list(net)[: taps[-1] + 1], taps))
+    return known[key]
+
+
+def _new_chains(modules: Sequence[nn.Module], taps: Sequence[int]) -> Iterator[_Chain]:
+    blocks: list[nn.Module] = []
     for index, module in enumerate(modules):
         for block in module if isinstance(module, nn.Sequential) else [module]:
-            longer = [*run_of_blocks, block]
-            if run_of_blocks and not _Shape.of(longer, 0).cheap:
-                yield run_of_blocks, False
+            longer = [*blocks, block]
+            if blocks and not _Shape.of(longer).cheap:
+                yield _Chain(blocks, tapped=False)
                 longer = [block]
-            run_of_blocks = longer
+            blocks = longer
         if index in taps:
-            yield run_of_blocks, True
-            run_of_blocks = []
+            yield _Chain(blocks, tapped=True)
+            blocks = []
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What a chain of blocks does to a map: its geometry, and its widest map in channels per position of its input."""
+    """What a chain of blocks does to a map: its geometry, and the widest map within, in channels per position of its input."""
 
     layer: Layer
     widest: float
 
     @staticmethod
-    def of(blocks: Sequence[nn.Module], channels: int) -> _Shape:
-        stride, field, start, widest = 1, 1, 0, float(channels)
+    def of(blocks: Sequence[nn.Module]) -> _Shape:
+        stride, field, start, channels, widest = 1, 1, 0, 0, 0.0
         for module in (each for block in blocks for each in block.modules()):
             if isinstance(module, nn.Conv2d | nn.MaxPool2d):
                 kernel, step, padding, dilation = (
@@ -117,9 +129,9 @@ class _Shape:
         """Positions of the input that two neighbours share."""
         return max(0, self.layer.receptive_field - self.layer.stride)
 
-    def positions(self, bytes_each: int = 4) -> int:
-        """Positions of a piece's input."""
-        return int(PIECE_BYTES * torch.get_num_threads() / (self.widest * bytes_each))
+    def positions(self, channels: int = 0, bytes_each: int = 4) -> int:
+        """Positions of a piece's input, which has so many channels."""
+        return int(PIECE_BYTES * torch.get_num_threads() / (max(self.widest, channels) * bytes_each))
 
     @property
     def cheap(self) -> bool:
@@ -128,31 +140,30 @@ class _Shape:
 
 
 class _Chain:
-    """Blocks one after the other, after a function of the position."""
+    """Blocks that are computed together; ``tapped`` if their result is wanted."""
 
-    def __init__(self, blocks: Sequence[nn.Module], first: Callable[[Tensor], Tensor], channels: int) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], tapped: bool) -> None:
         self.blocks = blocks
-        self.first = first
-        self.shape = _Shape.of(blocks, channels)
+        self.shape = _Shape.of(blocks)
+        self.tapped = tapped
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = self.first(x)
         for block in self.blocks:
             x = block(x)
         return x
 
 
-def _on(chain: _Chain, features: Tensor) -> Tensor:
+def _on(chain: _Chain, first: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     """Of the whole batch where its maps are small, else image by image, in pieces where those are large."""
-    positions = chain.shape.positions(features.element_size())
+    positions = chain.shape.positions(features.shape[1], features.element_size())
     if len(features) * features.shape[-2] * features.shape[-1] <= positions:
-        return chain(features)
+        return chain(first(features))
     if len(features) > 1:
-        return torch.cat([_on(chain, one) for one in features.split(1)])
-    return _in_pieces(chain, features, positions)
+        return torch.cat([_on(chain, first, one) for one in features.split(1)])
+    return _in_pieces(chain, first, features, positions)
 
 
-def _in_pieces(chain: _Chain, features: Tensor, positions: int) -> Tensor:
+def _in_pieces(chain: _Chain, first: Callable[[Tensor], Tensor], features: Tensor, positions: int) -> Tensor:
     layer, margin = chain.shape.layer, chain.shape.margin
     height, width = features.shape[-2:]
     smallest = layer.receptive_field + layer.stride
@@ -165,7 +176,7 @@ def _in_pieces(chain: _Chain, features: Tensor, positions: int) -> Tensor:
     whole, top = features, 0
     for row in rows:
         pieces = [
-            chain(features[..., row.begin : row.end, column.begin : column.end])[
+            chain(first(features[..., row.begin : row.end, column.begin : column.end]))[
                 ..., row.owned(layer.stride), column.owned(layer.stride)
             ]
             for column in columns

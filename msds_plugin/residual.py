@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w')."""
-        *first, last = (module for module in self.children() if type(module) is not nn.Identity)
+        *first, last = [module for module in self._modules.values() if type(module) is not nn.Identity]
         out = x
         for module in first:
             out = module(out)

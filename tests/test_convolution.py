@@ -96,7 +96,7 @@ def test_kept_weights_are_made_once_and_leave_the_originals_shared():
     pytest.importorskip("timm")
     network = build_backbone("efficientnet_lite0", weights=None)
     image = torch.rand(2, 3, 70, 90)
-    products = [m for m in network.modules() if isinstance(m, convolution.Convolution) and m.is_product]
+    products = [m for m in network.modules() if isinstance(m, convolution.Convolution) and m.kind == "product"]
     assert products
     with torch.no_grad():
         network(image)

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError
+from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError, sharing
 from msds_plugin.functional import halve
 
 
@@ -146,3 +147,26 @@ def test_the_size_of_the_image_does_not_matter():
     small, large = (metric.represent(torch.rand(1, 3, side, 90)) for side in (40, 80))
     assert shapes(small) == shapes(large)
     assert metric.compare(small, large).shape == (1,)
+
+
+def test_weights_are_looked_at_once_for_all_levels_and_again_for_the_next_image(metric, images, monkeypatch):
+    looked = []
+    digest = sharing.Fingerprint._digest
+    monkeypatch.setattr(sharing.Fingerprint, "_digest", lambda self, name, t: looked.append(name) or digest(self, name, t))
+    everything = ["mean", "std", *dict(metric.metric.backbone.named_parameters())]
+    kept = metric.represent(images)
+    assert sorted(looked) == sorted(everything)
+    metric.compare(kept, kept)
+    assert sorted(looked) == sorted(2 * everything)
+    changed = copy.deepcopy(metric)
+    changed.metric.backbone.net[0].weight.data[0] += 0.1
+    with pytest.raises(ValueError, match="only representations by the same metric"):
+        changed.compare(kept, kept)
+
+
+def test_tensors_are_told_as_by_torch():
+    tied = nn.Linear(2, 2)
+    net = nn.Sequential(tied, nn.BatchNorm1d(2), nn.Sequential(tied, nn.PReLU()), nn.Module())
+    net.register_module("nothing", None)
+    expected = [*net.named_parameters(), *net.named_buffers()]
+    assert [(name, id(tensor)) for name, tensor in sharing._tensors(net).items()] == [(n, id(t)) for n, t in expected]

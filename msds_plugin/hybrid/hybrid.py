@@ -16,6 +16,7 @@ from ..functional import normalise_fusion
 from ..fusion_file import FusionTarget
 from ..multiscale import Fusion
 from ..representation import Representation, check_comparable
+from ..sharing import unchanging
 from ..windows import Windows
 from .parts import part_dissimilarities, part_names, part_weights, target_of, weighted
 from .term import Term
@@ -143,13 +144,18 @@ class Hybrid(nn.Module):
         check_source(image)
         if self.keeps_images and not isinstance(image, Tensor):
             raise TypeError("the image itself would be kept, which is not in memory: call the metric with both images")
-        with _checked_already(image):
+        with _checked_already(image), unchanging():
             parts = [cast(Any, term.metric).represent(image) for term in self.terms if _represents(term)]
+            source = self.source
         grams = [level for part in parts for level in part.grams]
-        return Representation(tuple([*grams, (cast(Tensor, image),)] if self.keeps_images else grams), self.source)
+        return Representation(tuple([*grams, (cast(Tensor, image),)] if self.keeps_images else grams), source)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
+        with unchanging():
+            return self._compare(a, b)
+
+    def _compare(self, a: Representation, b: Representation) -> Tensor:
         check_comparable(a, b, self.source, sum(map(_levels, self.terms)) + self.keeps_images)
         number = max(len(a), len(b))
         x, y = (part.grams[-1][0].expand(number, -1, -1, -1) if self.keeps_images else None for part in (a, b))
