@@ -10,17 +10,18 @@ process, and not used where they do not give what torch gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from .sharing import Original
 
-__all__ = ["Convolution"]
+__all__ = ["Convolution", "in_a_row"]
 
 #: Positions of a map up to which torch's own convolution is as fast where the layout of the weights depends on the image.
 FEW_POSITIONS = 1 << 12
@@ -31,6 +32,10 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
 }
+
+
+#: Maps to maps; what is given second is added to them.
+Kernel = Callable[..., Tensor]
 
 
 class Convolution(nn.Conv2d):
@@ -45,11 +50,16 @@ class Convolution(nn.Conv2d):
         nn.Module.__init__(self)
         vars(self).update(vars(convolution))
         self.activation = activation
-        self.originals: dict[str, Original] = {}
         self.geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
         pointwise = (self.kernel_size, *self.geometry[:2], self.groups) == ((1, 1), [0, 0], [1, 1], 1)
         depthwise = self.groups == self.in_channels == self.out_channels > 1
         self.kind = "product" if pointwise else "depthwise" if depthwise else "other"
+        self.share({})
+
+    def share(self, originals: dict[str, Original]) -> None:
+        """Parameters by these names are copies of these."""
+        self.originals = originals
+        self.kernels: dict[torch.dtype, Kernel] = {}
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w'); in bfloat16 under autocast to it.
@@ -58,40 +68,32 @@ class Convolution(nn.Conv2d):
             x: as above.
             shortcut: what is added to the result, of its shape.
         """
-        dtype = _kernel_type(x)
+        dtype = kernel_type(x)
         few = dtype is torch.float32 and self.kind == "other" and x.numel() <= FEW_POSITIONS * x.shape[1]
-        if dtype is None or few or not self._is_original() or not _kernels_work(dtype):
-            out: Tensor = self.activation(super().forward(x))
-            return out if shortcut is None else out + shortcut
-        if x.dtype is not dtype:
-            x = x.to(dtype)
+        kernel = None if dtype is None or few else self.kernel(dtype)
+        if kernel is not None:
+            return kernel(x, shortcut)
+        out: Tensor = self.activation(super().forward(x))
+        return out if shortcut is None else out + shortcut
+
+    def kernel(self, dtype: torch.dtype) -> Kernel | None:
+        """What computes it in this type; None where the parameters were changed, or torch has nothing that works."""
+        for name, parameter in self._parameters.items():
+            if parameter is not None and (name not in self.originals or not self.originals[name].is_unchanged_in(parameter)):
+                return None
+        if dtype not in self.kernels and _kernels_work(dtype):
+            self.kernels[dtype] = self._new_kernel(dtype)
+        return self.kernels.get(dtype)
+
+    def _new_kernel(self, dtype: torch.dtype) -> Kernel:
+        bias, (activation, numbers) = self._kept("bias", dtype), ACTIVATIONS[type(self.activation)]
         if self.kind == "product":
-            return self._product(x, shortcut)
+            return _product(self._kept("weight", dtype, _packed_matrix), bias, activation, numbers, dtype)
         if self.kind == "depthwise":
-            weight = self._kept("weight", dtype, self._packed)
+            weight = self._kept("weight", dtype, lambda weight: _packed(weight, self.geometry))
         else:
             weight = self.weight if self.weight.dtype is dtype else self._kept("weight", dtype)
-        out = _convolve(x, weight, self._kept("bias", dtype), self.geometry, *ACTIVATIONS[type(self.activation)])
-        return out if shortcut is None else out + shortcut
-
-    def _product(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        weight, bias = self._kept("weight", x.dtype, _packed_matrix), self._kept("bias", x.dtype)
-        activation, numbers = ACTIVATIONS[type(self.activation)]
-        rows = x.permute(0, 2, 3, 1)  # no copy of maps in channels_last
-        if shortcut is not None and activation == "none" and shortcut.dtype is x.dtype:
-            return _multiply_add(rows, shortcut.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
-        out = _multiply(rows, weight, bias, activation, numbers).permute(0, 3, 1, 2)
-        return out if shortcut is None else out + shortcut
-
-    def _packed(self, weight: Tensor) -> Tensor:
-        return _packed(weight, self.geometry)
-
-    def _is_original(self) -> bool:
-        originals = self.originals
-        for name, parameter in self._parameters.items():
-            if parameter is not None and (name not in originals or not originals[name].is_unchanged_in(parameter)):
-                return False
-        return True
+        return _convolution(weight, bias, self.geometry, activation, numbers, dtype)
 
     def _kept(self, name: str, dtype: torch.dtype, arrange: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
         """A parameter in a type, and arranged in a layout, as it was made the first time.
@@ -101,10 +103,62 @@ class Convolution(nn.Conv2d):
         return None if self._parameters[name] is None else self.originals[name].kept(dtype, arrange)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "originals": {}}
+        return {**self.__dict__, "originals": {}, "kernels": {}}
 
 
-def _kernel_type(x: Tensor) -> torch.dtype | None:
+def in_a_row(modules: Sequence[nn.Module], x: Tensor, shortcut: Tensor | None) -> Tensor | None:
+    """What convolutions compute one after the other, and the last with the shortcut; None where they are to be called.
+
+    Calls take as long as the arithmetic on small maps, so what they would look at is looked at once.
+    """
+    dtype = kernel_type(x)
+    if dtype is None or _global_forward_hooks or _global_forward_pre_hooks:
+        return None
+    kernels = []
+    for module in modules:
+        if type(module) is not Convolution or module.kind == "other" or module._forward_hooks or module._forward_pre_hooks:
+            return None
+        kernel = module.kernel(dtype)
+        if kernel is None:
+            return None
+        kernels.append(kernel)
+    *first, last = kernels
+    for kernel in first:
+        x = kernel(x)
+    return last(x, shortcut)
+
+
+def _product(weight: Tensor | None, bias: Tensor | None, activation: str, numbers: list[float], dtype: torch.dtype) -> Kernel:
+    def run(x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        if x.dtype is not dtype:
+            x = x.to(dtype)
+        rows = x.permute(0, 2, 3, 1)  # no copy of maps in channels_last
+        if shortcut is not None and activation == "none" and shortcut.dtype is dtype:
+            return _multiply_add(rows, shortcut.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        out = _multiply(rows, weight, bias, activation, numbers).permute(0, 3, 1, 2)
+        return out if shortcut is None else out + shortcut
+
+    return run
+
+
+def _convolution(
+    weight: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[Any, ...],
+    activation: str,
+    numbers: list[float],
+    dtype: torch.dtype,
+) -> Kernel:
+    def run(x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        if x.dtype is not dtype:
+            x = x.to(dtype)
+        out = _convolve(x, weight, bias, geometry, activation, numbers)
+        return out if shortcut is None else out + shortcut
+
+    return run
+
+
+def kernel_type(x: Tensor) -> torch.dtype | None:
     """In which type the kernel computes maps that are nothing but numbers on a CPU; None where more is asked of them.
 
     That is: gradients, transforms, compilers, counters of operations, another type. Where gradients may be wanted of one image

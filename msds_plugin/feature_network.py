@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         for path, module in self.net.named_modules():
             if isinstance(module, Convolution):
                 names = (name for name in ("weight", "bias") if f"{path}.{name}" in originals)
-                module.originals = {name: originals[f"{path}.{name}"] for name in names}
+                module.share({name: originals[f"{path}.{name}"] for name in names})
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode, whatever is asked for."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .convolution import Convolution
+from .convolution import Convolution, in_a_row
 
 __all__ = ["Residual"]
 
@@ -33,10 +33,15 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w')."""
-        *first, last = [module for module in self._modules.values() if type(module) is not nn.Identity]
+        modules = [module for module in self.children() if type(module) is not nn.Identity]
+        shortcut = x if self.shortcut else None
+        at_once = in_a_row(modules, x, shortcut)
+        if at_once is not None:
+            return at_once
+        *first, last = modules
         out = x
         for module in first:
             out = module(out)
-        if not self.shortcut:
+        if shortcut is None:
             return last(out)
         return last(out, x) if isinstance(last, Convolution) else last(out) + x

@@ -102,7 +102,7 @@ def test_kept_weights_are_made_once_and_leave_the_originals_shared():
         network(image)
         kept = [m.originals["weight"].kept(torch.float32) for m in products]
         network(image[..., :50])
-    assert all(m._is_original() for m in products)
+    assert all(m.kernel(torch.float32) is not None for m in products)
     assert all(m.originals["weight"].kept(torch.float32) is weight for m, weight in zip(products, kept, strict=True))
 
 
@@ -131,3 +131,25 @@ def test_a_torch_without_the_kernel_is_served_by_torch(monkeypatch):
         assert not convolution._kernels_work(torch.float32)
     finally:
         convolution._kernels_work.cache_clear()
+
+
+def test_hooks_see_every_convolution(calls):
+    pytest.importorskip("timm")
+    network = build_backbone("efficientnet_lite0", weights=None)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(image)
+        seen = []
+        layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        hooks = [layer.register_forward_hook(lambda *_: seen.append(1)) for layer in layers]
+        found = network(image)
+        assert len(seen) == len(layers)
+        for hook in hooks:
+            hook.remove()
+        with_global = nn.modules.module.register_module_forward_hook(lambda m, *_: seen.append(m))
+        found_again = network(image)
+        with_global.remove()
+    assert sum(isinstance(module, nn.Conv2d) for module in seen) == len(layers)
+    for one, other, third in zip(expected, found, found_again, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, third)
