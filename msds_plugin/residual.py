@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w')."""
-        modules = [module for module in self.children() if type(module) is not nn.Identity]
+        modules = [module for module in self._modules.values() if module is not None and type(module) is not nn.Identity]
         shortcut = x if self.shortcut else None
         at_once = in_a_row(modules, x, shortcut)
         if at_once is not None:
