@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .backbones import Weights, build_backbone
 from .deepssim import fit_together, saliency_maps
 from .errors import check_pair, check_size, check_source
-from .functional import block_dissimilarity, gram_matrix
+from .functional import block_dissimilarities, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency
 from .saliency.matrices import Matrix, calibration, matrices
@@ -21,8 +21,10 @@ from .windows import Windows, as_windows
 
 __all__ = ["MSDSAlign", "covariance_matrix", "smooth_halve"]
 
-#: Layers of EfficientNet-Lite0 and their weights: at half size by covariance, at full size by Gram matrix.
+#: Layers of EfficientNet-Lite0 and their weights: at half size by covariance and one by its Gram matrix too, at full size by
+#: Gram matrix.
 HALF = {"stage0": 1.0, "stage1": 2.0, "stage2": 2.0}
+HALF_GRAM = {"stage1": 3.0}
 FULL = {"stage3": 2.0, "stage4": 1.0}
 #: What the layers at full size count for together; those at half size share the rest.
 FULL_SHARE = 0.12
@@ -48,16 +50,30 @@ def _moments(features: Tensor) -> Tensor:
         return gram_matrix(torch.cat([wide, torch.ones_like(wide[:, :1])], 1))
 
 
-def _covariance_of(moments: Tensor) -> Tensor:
+def _covariance_and_mean(features: Tensor) -> Tensor:
+    """Covariances of the channels, and in a last column their means, (N, C, C + 1)."""
+    wide = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return torch.cat([covariance_matrix(features), wide.mean((2, 3)).unsqueeze(2)], 2)
+
+
+def _covariance_and_mean_of(moments: Tensor) -> Tensor:
     products, sums, number = moments[:, :-1, :-1], moments[:, :-1, -1:], moments[:, -1:, -1:]
-    return products / number - (sums / number) @ (sums / number).mT
+    mean = sums / number
+    return torch.cat([products / number - mean @ mean.mT, mean], 2)
+
+
+def _half_matrices(made: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The covariances of all layers, and the Gram matrices of HALF_GRAM's: covariances plus products of means."""
+    covariances = {layer: (both[..., :-1].contiguous(), both[..., -1:]) for layer, both in zip(HALF, made, strict=True)}
+    grams = (covariance + mean @ mean.mT for covariance, mean in (covariances[layer] for layer in HALF_GRAM))
+    return (*(covariance for covariance, _ in covariances.values()), *grams)
 
 
 #: Divided by the number of positions, so that images of different size can be compared.
 _GRAM = Matrix(
     lambda feature: gram_matrix(feature) / feature[0, 0].numel(), gram_matrix, lambda gram, positions: gram / positions
 )
-_COVARIANCE = Matrix(covariance_matrix, _moments, lambda moments, _: _covariance_of(moments))
+_COVARIANCE = Matrix(_covariance_and_mean, _moments, lambda moments, _: _covariance_and_mean_of(moments))
 
 
 def _binomial(values: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
@@ -112,11 +128,11 @@ class MSDSAlign(nn.Module):
     super-resolved images. Full-reference, training-free, higher is better, for any two sizes.
 
     Features are those of EfficientNet-Lite0. The shallow stages 0, 1, 2 see the images at half size, after a low pass, and
-    are compared by the covariances :math:`C` of their channels; the deep stages 3, 4 see them at full size and are compared
-    by their Gram matrices :math:`G`, divided by the number of positions. With :math:`S` the mean structural similarity of
-    4 x 4 blocks, as in DeepSSIM,
+    are compared by the covariances :math:`C` of their channels, stage 1 by its Gram matrix too; the deep stages 3, 4 see them
+    at full size and are compared by their Gram matrices :math:`G`, divided by the number of positions. With :math:`S` the mean
+    structural similarity of 4 x 4 blocks, as in DeepSSIM,
 
-    .. math:: 0.88\, \frac{S(C_0) + 2 S(C_1) + 2 S(C_2)}{5} + 0.12\, \frac{2 S(G_3) + S(G_4)}{3}.
+    .. math:: 0.88\, \frac{S(C_0) + 2 S(C_1) + 2 S(C_2) + 3 S(G_1)}{8} + 0.12\, \frac{2 S(G_3) + S(G_4)}{3}.
 
     1 for identical images, at most 1, at least -1. Neither matrix knows where things are: content may move, by fractions of a
     pixel or by many. At half size it may also be resampled, which would otherwise count as damage; covariances forgive a
@@ -176,7 +192,7 @@ class MSDSAlign(nn.Module):
         return described + calibration(self.attention, self.saliency_threshold)
 
     def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
-        """What is to be kept of images (N, 3, H, W) in [0, 1]: Gram matrices at full size, covariances at half.
+        """What is to be kept of images (N, 3, H, W) in [0, 1]: Gram matrices at full size, covariances and one at half.
 
         Args:
             image: as above.
@@ -190,7 +206,7 @@ class MSDSAlign(nn.Module):
         """Scores (N,) of two representations; one of a single image is compared with every image of the other."""
         check_comparable(a, b, self.source, 2)
         full, half = (
-            _weighted(layers, first, second) for layers, first, second in zip((FULL, HALF), a.grams, b.grams, strict=True)
+            _weighted(weights, first, second) for weights, first, second in zip(_WEIGHTS, a.grams, b.grams, strict=True)
         )
         return 1 - (FULL_SHARE * full + (1 - FULL_SHARE) * half)
 
@@ -214,7 +230,7 @@ class MSDSAlign(nn.Module):
         full = matrices(self.deep, image, maps, self.saliency_threshold, self.tile, _GRAM)
         half_maps = None if maps is None else self._half(maps)
         half = matrices(self.shallow, self._half(image), half_maps, self.saliency_threshold, self.tile, _COVARIANCE)
-        return Representation((full, half), self.source)
+        return Representation((full, _half_matrices(half)), self.source)
 
     def _attend(self, image: Tensor | Windows) -> Tensor | Windows | None:
         return None if self.attention is None else self.attention.maps(image, self.deep)
@@ -223,7 +239,10 @@ class MSDSAlign(nn.Module):
         return smooth_halve(image) if self.tile is None and isinstance(image, Tensor) else _SmoothHalved(as_windows(image))
 
 
-def _weighted(layers: dict[str, float], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Dissimilarities (N,) of the matrices of each layer, averaged with the layers' weights."""
-    parts = [weight * block_dissimilarity(p, q) for weight, p, q in zip(layers.values(), a, b, strict=True)]
-    return torch.stack(parts).sum(0) / sum(layers.values())
+_WEIGHTS = tuple(FULL.values()), (*HALF.values(), *HALF_GRAM.values())
+
+
+def _weighted(weights: Sequence[float], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Dissimilarities (N,) of so many pairs of matrices, averaged with their weights."""
+    parts = [weight * part for weight, part in zip(weights, block_dissimilarities(a, b), strict=True)]
+    return torch.stack(parts).sum(0) / sum(weights)

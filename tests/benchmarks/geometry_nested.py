@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from geometry_tables import DEFORMATIONS, METRICS, SETS, Metric, Tables, share, spread
+from geometry_tables import DEFORMATIONS, METRICS, SETS, Metric, Tables, half, share, spread
 from scipy.stats import rankdata
 
 Numbers = npt.NDArray[np.float64]
@@ -28,27 +28,31 @@ EQUAL, HALF, FULL = ((1, 1, 1),), ({1: 1},), ({0: 1},)
 SHARES = (0.0, 0.04, 0.08, 0.12, 0.16, 0.25)
 SHALLOW = ((1, 1, 1), (1, 2, 2), (1, 1, 2), (2, 1, 2), (1, 0, 1))
 DEEP = ((1, 1), (2, 1), (1, 0), (1, 2), (0, 1))
-SHALLOW_LEVELS = ({1: 1}, {0: 1, 1: 1}, {0: 1, 1: 3}, {1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}, {1: 2, 2: 1})
 DEEP_LEVELS = ({0: 1}, {0: 1, 1: 1}, {1: 1}, {0: 1, 1: 1, 2: 1}, {0: 2, 1: 1}, {2: 1}, {1: 1, 2: 1})
 
 PENALTIES = (0.05, 0.10, 0.15, 0.20)
 
-#: Constants that a form leaves open: weights of the shallow stages, their levels, of the deep ones, their levels, the share.
+GRAMS = (0, 1, 2, 3, 4, 5)
+
+#: Constants that a form leaves open: weights of the shallow stages, their levels, of the deep ones, their levels, the share,
+#: and the weight of stage 1's Gram matrix at half size.
 FORMS: dict[str, tuple[Any, ...]] = {
-    "nothing: shallow stages alone, equal": (EQUAL, HALF, ((1, 1),), FULL, (0.0,)),
-    "share of the deep stages": (EQUAL, HALF, ((1, 1),), FULL, SHARES),
-    "and the stages' weights": (SHALLOW, HALF, DEEP, FULL, SHARES),
-    "and the deep stages' levels": (SHALLOW, HALF, DEEP, DEEP_LEVELS, SHARES),
-    "and the shallow stages' levels": (SHALLOW, SHALLOW_LEVELS, DEEP, DEEP_LEVELS, SHARES),
+    "nothing: shallow stages alone, equal": (EQUAL, HALF, ((1, 1),), FULL, (0.0,), (0,)),
+    "share of the deep stages": (EQUAL, HALF, ((1, 1),), FULL, SHARES, (0,)),
+    "and a Gram matrix at half size": (EQUAL, HALF, ((1, 1),), FULL, SHARES, GRAMS),
+    "share and the stages' weights": (SHALLOW, HALF, DEEP, FULL, SHARES, (0,)),
+    "and a Gram matrix: the form of msds-align": (SHALLOW, HALF, DEEP, FULL, SHARES, GRAMS),
+    "and the deep stages' levels": (SHALLOW, HALF, DEEP, DEEP_LEVELS, SHARES, GRAMS),
 }
+OWN = "and a Gram matrix: the form of msds-align"
 #: The form with most constants.
 WIDEST = list(FORMS)[-1]
 
 
 def candidates(form: tuple[Any, ...]) -> Iterator[Metric]:
     """Every choice of a form's constants, each once."""
-    for shallow, shallow_levels, deep, deep_levels, of_deep in product(*form):
-        first = spread("cov", _without_zeros((0, 1, 2), shallow), shallow_levels)
+    for shallow, shallow_levels, deep, deep_levels, of_deep, gram in product(*form):
+        first = half(_without_zeros((0, 1, 2), shallow), shallow_levels, gram)
         second = spread("pos", _without_zeros((3, 4), deep), deep_levels)
         yield share(first, second, of_deep) if of_deep else first
 
@@ -196,7 +200,7 @@ def draw(tables: Tables, kept: dict[str, tuple[Candidates, list[Metric]]], path:
     figure = Figure(figsize=(7.5, 4.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name, colour in ((WIDEST, "tab:blue"), ("and the stages' weights", "tab:orange")):
+    for name, colour in ((WIDEST, "tab:blue"), (OWN, "tab:orange")):
         reached = front(kept[name][0])
         axes.plot(reached.penalty, reached.agreement, ".-", color=colour, label=f"best of {len(kept[name][1])} choices")
     made = Candidates(tables, list(METRICS.values()))

@@ -53,31 +53,46 @@ def share(half: Metric, full: Metric, of_full: float) -> Metric:
     return {part: weight * factor / sum(metric.values()) for metric, factor in scaled for part, weight in metric.items()}
 
 
+def half(
+    stages: dict[int, float], levels: dict[int, float], gram: float, kind: str = "cov", pyramid: str = "binomial"
+) -> Metric:
+    """The shallow stages, and stage 1 by its Gram matrix too, with this weight."""
+    first = spread(kind, stages, levels, pyramid)
+    return {**first, **spread("pos", {1: gram}, levels, pyramid)} if gram else first
+
+
 EVERY = dict.fromkeys(range(5), 1.0)
 SHALLOW, DEEP = {0: 1.0, 1: 2.0, 2: 2.0}, {3: 2.0, 4: 1.0}
 METRICS: dict[str, Metric] = {
     "deepssim-fast": spread("raw", EVERY, {0: 1}),
     "msds-fast": spread("raw", EVERY, {0: 1, 1: 1, 2: 1}, "box"),
-    "**msds-align**": share(spread("cov", SHALLOW, {1: 1}), spread("pos", DEEP, {0: 1}), 0.12),
+    "**msds-align**": share(half(SHALLOW, {1: 1}, 3), spread("pos", DEEP, {0: 1}), 0.12),
 }
+_DEEP = spread("pos", DEEP, {0: 1})
 #: Between full size and a quarter: what the shallow stages see, and what is left out or done otherwise.
 VARIANTS: dict[str, Metric] = {
-    "shallow stages at full size": share(spread("cov", SHALLOW, {0: 1}), spread("pos", DEEP, {0: 1}), 0.12),
-    "at full and half size 1 : 1": share(spread("cov", SHALLOW, {0: 1, 1: 1}), spread("pos", DEEP, {0: 1}), 0.12),
-    "at full and half size 1 : 3": share(spread("cov", SHALLOW, {0: 1, 1: 3}), spread("pos", DEEP, {0: 1}), 0.12),
+    "shallow stages at full size": share(half(SHALLOW, {0: 1}, 3), _DEEP, 0.12),
+    "at full and half size 1 : 1": share(half(SHALLOW, {0: 1, 1: 1}, 3), _DEEP, 0.12),
+    "at full and half size 1 : 3": share(half(SHALLOW, {0: 1, 1: 3}, 3), _DEEP, 0.12),
     "at half size (msds-align)": METRICS["**msds-align**"],
-    "at half and quarter size": share(spread("cov", SHALLOW, {1: 1, 2: 1}), spread("pos", DEEP, {0: 1}), 0.12),
-    "deep stages at half size too": share(spread("cov", SHALLOW, {1: 1}), spread("pos", DEEP, {1: 1}), 0.12),
-    "no deep stages": spread("cov", SHALLOW, {1: 1}),
-    "deep share 0.06": share(spread("cov", SHALLOW, {1: 1}), spread("pos", DEEP, {0: 1}), 0.06),
-    "deep share 0.25": share(spread("cov", SHALLOW, {1: 1}), spread("pos", DEEP, {0: 1}), 0.25),
-    "equal weights of stages 0, 1, 2": share(
-        spread("cov", dict.fromkeys(range(3), 1.0), {1: 1}), spread("pos", DEEP, {0: 1}), 0.12
+    "at half and quarter size": share(half(SHALLOW, {1: 1, 2: 1}, 3), _DEEP, 0.12),
+    "no Gram matrix at half size": share(half(SHALLOW, {1: 1}, 0), _DEEP, 0.12),
+    "its weight 1": share(half(SHALLOW, {1: 1}, 1), _DEEP, 0.12),
+    "its weight 2": share(half(SHALLOW, {1: 1}, 2), _DEEP, 0.12),
+    "its weight 4": share(half(SHALLOW, {1: 1}, 4), _DEEP, 0.12),
+    "its weight 5": share(half(SHALLOW, {1: 1}, 5), _DEEP, 0.12),
+    "that of every shallow stage, half of each": share(
+        {**spread("cov", SHALLOW, {1: 1}), **spread("pos", SHALLOW, {1: 1})}, _DEEP, 0.12
     ),
-    "2 x 2 means, no low pass": share(spread("cov", SHALLOW, {1: 1}, "box"), spread("pos", DEEP, {0: 1}), 0.12),
-    "Gram matrices, not covariances": share(spread("pos", SHALLOW, {1: 1}), spread("pos", DEEP, {0: 1}), 0.12),
-    "covariances as a whole, not by blocks": share(spread("covglob", SHALLOW, {1: 1}), spread("pos", DEEP, {0: 1}), 0.12),
-    "deep Gram matrices as a whole": share(spread("cov", SHALLOW, {1: 1}), spread("glob", DEEP, {0: 1}), 0.12),
+    "Gram matrices, no covariances": share(spread("pos", SHALLOW, {1: 1}), _DEEP, 0.12),
+    "deep stages at half size too": share(half(SHALLOW, {1: 1}, 3), spread("pos", DEEP, {1: 1}), 0.12),
+    "no deep stages": half(SHALLOW, {1: 1}, 3),
+    "deep share 0.06": share(half(SHALLOW, {1: 1}, 3), _DEEP, 0.06),
+    "deep share 0.25": share(half(SHALLOW, {1: 1}, 3), _DEEP, 0.25),
+    "equal weights of all four": share(half(dict.fromkeys(range(3), 1.0), {1: 1}, 1), _DEEP, 0.12),
+    "2 x 2 means, no low pass": share(half(SHALLOW, {1: 1}, 3, pyramid="box"), _DEEP, 0.12),
+    "covariances as a whole, not by blocks": share(half(SHALLOW, {1: 1}, 3, "covglob"), _DEEP, 0.12),
+    "deep Gram matrices as a whole": share(half(SHALLOW, {1: 1}, 3), spread("glob", DEEP, {0: 1}), 0.12),
     "stages 2, 3 at levels 0, 1, Gram / positions": spread("pos", {2: 1, 3: 1}, {0: 1, 1: 1}, "box"),
     "stage 2 at half size, Gram as a whole": spread("glob", {2: 1}, {1: 1}, "box"),
     "stages 1, 2 at half size, Gram as a whole": spread("glob", {1: 1, 2: 1}, {1: 1}, "box"),
