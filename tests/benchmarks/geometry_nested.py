@@ -178,9 +178,8 @@ def aims(made: Candidates) -> pd.DataFrame:
     """What the aims of docs/alignment.md cost each other, among choices of a rank of 0.98 and 0.80 on views."""
     found = {data: made.srcc(data, np.ones(len(opinions), bool)) for data, opinions in made.opinions.items()}
     table = pd.DataFrame({**found, "penalty": made.penalty})[(made.rank >= 0.98) & (found["view_synthesis"] >= 0.80)]
-    rows = {
-        f"best sr4k, penalty up to {most:.2f}": table[table.penalty <= most].sort_values("sr4k").iloc[-1] for most in PENALTIES
-    }
+    cheaper = {most: table[table.penalty <= most].sort_values("sr4k") for most in PENALTIES}
+    rows = {f"best sr4k, penalty up to {most:.2f}": found.iloc[-1] for most, found in cheaper.items() if len(found)}
     rows["least penalty, sr4k from 0.946"] = table[table.sr4k >= 0.9455].sort_values("penalty").iloc[0]
     return pd.DataFrame(rows).T.round(3)
 
