@@ -59,13 +59,13 @@ def _covariance_and_mean(features: Tensor) -> Tensor:
 def _covariance_and_mean_of(moments: Tensor) -> Tensor:
     products, sums, number = moments[:, :-1, :-1], moments[:, :-1, -1:], moments[:, -1:, -1:]
     mean = sums / number
-    return torch.cat([products / number - mean @ mean.mT, mean], 2)
+    return torch.cat([products / number - mean * mean.mT, mean], 2)
 
 
 def _half_matrices(made: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The covariances of all layers, and the Gram matrices of HALF_GRAM's: covariances plus products of means."""
     covariances = {layer: (both[..., :-1].contiguous(), both[..., -1:]) for layer, both in zip(HALF, made, strict=True)}
-    grams = (covariance + mean @ mean.mT for covariance, mean in (covariances[layer] for layer in HALF_GRAM))
+    grams = (covariance + mean * mean.mT for covariance, mean in (covariances[layer] for layer in HALF_GRAM))
     return (*(covariance for covariance, _ in covariances.values()), *grams)
 
 

@@ -200,3 +200,14 @@ def test_agrees_with_people_on_synthesised_views(metric, shared):
     made = {name: metric.represent(read_image(folder / "images" / name)) for name in {*labels.ref_name, *labels.dist_name}}
     scores = [metric.compare(made[a], made[b]).item() for a, b in zip(labels.dist_name, labels.ref_name, strict=True)]
     assert spearmanr(scores, labels.mos)[0] > 0.85
+
+
+def test_matrices_are_not_rounded_under_autocast(photographs):
+    metric, x = MSDSAlign(), photographs[0][..., :96, :128]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, half = metric.represent(x).grams
+        features = metric.shallow(smooth_halve(x))[1].float()
+    with torch.no_grad():
+        wanted = gram_matrix(features) / features[0, 0].numel()
+    assert half[-1].dtype is torch.float32
+    torch.testing.assert_close(half[-1], wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())

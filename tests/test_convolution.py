@@ -133,7 +133,7 @@ def test_a_torch_without_the_kernel_is_served_by_torch(monkeypatch):
         convolution._kernels_work.cache_clear()
 
 
-def test_hooks_see_every_convolution(calls):
+def test_hooks_see_every_convolution():
     pytest.importorskip("timm")
     network = build_backbone("efficientnet_lite0", weights=None)
     image = torch.rand(1, 3, 64, 64)
