@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
-from .sharing import Original
+from .sharing import Original, once
 
 __all__ = ["Convolution", "in_a_row"]
 
@@ -78,12 +78,18 @@ class Convolution(nn.Conv2d):
 
     def kernel(self, dtype: torch.dtype) -> Kernel | None:
         """What computes it in this type; None where the parameters were changed, or torch has nothing that works."""
-        for name, parameter in self._parameters.items():
-            if parameter is not None and (name not in self.originals or not self.originals[name].is_unchanged_in(parameter)):
-                return None
+        if not once(self, self._is_unchanged):
+            return None
         if dtype not in self.kernels and _kernels_work(dtype):
             self.kernels[dtype] = self._new_kernel(dtype)
         return self.kernels.get(dtype)
+
+    def _is_unchanged(self) -> bool:
+        """Whether its parameters have the values that were there when it was made."""
+        return all(
+            parameter is None or (name in self.originals and self.originals[name].is_unchanged_in(parameter))
+            for name, parameter in self._parameters.items()
+        )
 
     def _new_kernel(self, dtype: torch.dtype) -> Kernel:
         bias, (activation, numbers) = self._kept("bias", dtype), ACTIVATIONS[type(self.activation)]
@@ -106,13 +112,24 @@ class Convolution(nn.Conv2d):
         return {**self.__dict__, "originals": {}, "kernels": {}}
 
 
-def in_a_row(modules: Sequence[nn.Module], x: Tensor, shortcut: Tensor | None) -> Tensor | None:
-    """What convolutions compute one after the other, and the last with the shortcut; None where they are to be called.
+def in_a_row(steps: Callable[[], Sequence[nn.Module]], of: nn.Module, x: Tensor, shortcut: Tensor | None) -> Tensor | None:
+    """What the ``steps`` of a module compute one after the other, the last with the shortcut; None where they are to be called.
 
     Calls take as long as the arithmetic on small maps, so what they would look at is looked at once.
     """
     dtype = kernel_type(x)
-    if dtype is None or _global_forward_hooks or _global_forward_pre_hooks:
+    kernels = None if dtype is None else once((of, dtype), lambda: _kernels(steps(), dtype))
+    if kernels is None:
+        return None
+    *first, last = kernels
+    for kernel in first:
+        x = kernel(x)
+    return last(x, shortcut)
+
+
+def _kernels(modules: Sequence[nn.Module], dtype: torch.dtype) -> list[Kernel] | None:
+    """Of convolutions, none of which anybody else waits for."""
+    if _global_forward_hooks or _global_forward_pre_hooks:
         return None
     kernels = []
     for module in modules:
@@ -122,10 +139,7 @@ def in_a_row(modules: Sequence[nn.Module], x: Tensor, shortcut: Tensor | None) -
         if kernel is None:
             return None
         kernels.append(kernel)
-    *first, last = kernels
-    for kernel in first:
-        x = kernel(x)
-    return last(x, shortcut)
+    return kernels
 
 
 def _product(weight: Tensor | None, bias: Tensor | None, activation: str, numbers: list[float], dtype: torch.dtype) -> Kernel:

@@ -172,7 +172,7 @@ class MultiScale(nn.Module):
         if hasattr(self.metric, "represent"):
             check_pair(x, y)
             both = zip(self._with_maps(x, saliency_x), self._with_maps(y, saliency_y), strict=True)
-            with _checked_already(x, y):
+            with _checked_already(x, y), unchanging():
                 # Each level by the metric itself, which may take both images in one pass.
                 return torch.stack([self._score_maps(index, *level) for index, level in enumerate(both)], 1)
         if saliency_x is not None or saliency_y is not None:

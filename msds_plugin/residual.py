@@ -33,15 +33,17 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, h, w) of maps (N, C', h', w')."""
-        modules = [module for module in self._modules.values() if module is not None and type(module) is not nn.Identity]
         shortcut = x if self.shortcut else None
-        at_once = in_a_row(modules, x, shortcut)
+        at_once = in_a_row(self._steps, self, x, shortcut)
         if at_once is not None:
             return at_once
-        *first, last = modules
+        *first, last = self._steps()
         out = x
         for module in first:
             out = module(out)
         if shortcut is None:
             return last(out)
         return last(out, x) if isinstance(last, Convolution) else last(out) + x
+
+    def _steps(self) -> list[nn.Module]:
+        return [module for module in self._modules.values() if module is not None and type(module) is not nn.Identity]
