@@ -146,7 +146,8 @@ class Backbone(nn.Module):
             TypeError: the image's type is not the network's.
         """
         check_size(image, self.smallest)
-        features = self._features(image, mask)
+        with _sharing.unchanging():
+            features = self._features(image, mask)
         for feature in features:
             if feature.dim() != 4 or feature.shape[-2] * feature.shape[-1] == 0:
                 raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")

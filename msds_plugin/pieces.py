@@ -158,8 +158,8 @@ def _on(chain: _Chain, first: Callable[[Tensor], Tensor], features: Tensor) -> T
     positions = chain.shape.positions(features.shape[1], features.element_size())
     if len(features) * features.shape[-2] * features.shape[-1] <= positions:
         return chain(first(features))
-    if len(features) > 1:
-        return torch.cat([_on(chain, first, one) for one in features.split(1)])
+    if features.shape[-2] * features.shape[-1] <= positions:
+        return torch.cat([chain(first(image)) for image in features.split(1)])
     return _in_pieces(chain, first, features, positions)
 
 
@@ -173,19 +173,20 @@ def _in_pieces(chain: _Chain, first: Callable[[Tensor], Tensor], features: Tenso
         tall = wide = max(math.isqrt(positions), math.ceil(margin / (math.sqrt(1 + OVERLAP) - 1)), 1)
     rows = spans(height, tall, [layer], smallest)
     columns = spans(width, wide, [layer], smallest)
-    whole, top = features, 0
-    for row in rows:
-        pieces = [
-            chain(first(features[..., row.begin : row.end, column.begin : column.end]))[
-                ..., row.owned(layer.stride), column.owned(layer.stride)
+    whole, most, end = features, rows[-1].last // layer.stride, 0
+    for index, image in enumerate(features.split(1)):
+        end = 0
+        for row in rows:
+            pieces = [
+                chain(first(image[..., row.begin : row.end, column.begin : column.end]))[
+                    ..., row.owned(layer.stride), column.owned(layer.stride)
+                ]
+                for column in columns
             ]
-            for column in columns
-        ]
-        strip = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 3)
-        if row is rows[0]:
-            most = rows[-1].last // layer.stride
-            size = (1, strip.shape[1], most, strip.shape[3])
-            whole = torch.empty(size, dtype=strip.dtype, memory_format=torch.channels_last)
-        whole[..., top : top + strip.shape[2], :] = strip
-        top += strip.shape[2]
-    return whole[..., :top, :]
+            strip = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 3)
+            if whole is features:
+                size = (len(features), strip.shape[1], most, strip.shape[3])
+                whole = torch.empty(size, dtype=strip.dtype, memory_format=torch.channels_last)
+            begin, end = end, end + strip.shape[2]
+            whole[index : index + 1, :, begin:end] = strip
+    return whole[..., :end, :]

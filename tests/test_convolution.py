@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from msds_plugin import BACKBONES, DeepSSIM, build_backbone, convolution
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone, convolution
+from msds_plugin.sharing import Original
 
 
 def needs_kernel(dtype=torch.float32):
@@ -89,6 +90,23 @@ def test_changed_weights_count_at_once(name, path, change):
         assert not torch.equal(after, before[0])
         assert torch.equal(other(x, y), before[1])
     torch.testing.assert_close(after, metric(x, y), rtol=0, atol=1e-5)
+
+
+def test_weights_are_looked_at_once_per_pair_however_many_levels(monkeypatch):
+    needs_kernel()
+    pytest.importorskip("timm")
+    seen = []
+    look = Original.is_unchanged_in
+    monkeypatch.setattr(Original, "is_unchanged_in", lambda original, tensor: seen.append(original) or look(original, tensor))
+    metric = MSDS(backbone="efficientnet_lite0", weights=None)
+    x, y = torch.rand(2, 1, 3, 400, 420)  # in pieces, on the first level
+    with torch.no_grad():
+        metric(x, y)
+        assert seen
+        assert len(seen) == len(set(map(id, seen)))
+        first = len(seen)
+        metric(x, y)
+    assert len(seen) == 2 * first
 
 
 def test_kept_weights_are_made_once_and_leave_the_originals_shared():
