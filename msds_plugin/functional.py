@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
 
@@ -43,7 +44,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return (x - x.mean(dims, keepdim=True)).square().mean(dims)
+    # One pass over memory for the difference and its square.
+    return F.mse_loss(x, x.mean(dims, keepdim=True).expand_as(x), reduction="none").mean(dims)
 
 
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
