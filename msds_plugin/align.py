@@ -16,6 +16,7 @@ from .functional import block_dissimilarities, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency
 from .saliency.matrices import Matrix, calibration, matrices
+from .sharing import unchanging
 from .tiling import Tile, check_tile
 from .windows import Windows, as_windows
 
@@ -219,10 +220,11 @@ class MSDSAlign(nn.Module):
     ) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``."""
         check_pair(x, y)
-        if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
-            both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
-            return self.compare(both[: x.shape[0]], both[x.shape[0] :])
-        return self.compare(self._represent(x, saliency_x), self._represent(y, saliency_y))
+        with unchanging():
+            if saliency_x is None and saliency_y is None and self.tile is None and fit_together(x, y):
+                both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
+                return self.compare(both[: x.shape[0]], both[x.shape[0] :])
+            return self.compare(self._represent(x, saliency_x), self._represent(y, saliency_y))
 
     def _represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
         check_size(image, self.smallest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from .backbones import Weights
 from .deepssim import DeepSSIM, DeepSSIMLite, saliency_maps
-from .errors import check_has_values, check_pair, check_size, check_source, too_small, values_unchecked
+from .errors import check_has_values, check_pair, check_size, check_source, checked_already, too_small
 from .functional import check_levels, fuse, pyramid, split_fusion
 from .fusion_file import FusionFile, FusionFileError, layers_of
 from .representation import Representation, check_comparable
@@ -130,7 +129,7 @@ class MultiScale(nn.Module):
         if not hasattr(self.metric, "represent"):
             raise TypeError(f"{type(self.metric).__name__} has no represent and compare: call the metric with both images")
         check_source(image)
-        with _checked_already(image), unchanging():
+        with checked_already(image), unchanging():
             parts = [self.metric.represent(*given) for given in self._with_maps(image, saliency)]
             if any(len(part.grams) != 1 for part in parts):
                 raise TypeError(f"{type(self.metric).__name__} has levels of its own: wrap a metric that has none")
@@ -172,7 +171,7 @@ class MultiScale(nn.Module):
         if hasattr(self.metric, "represent"):
             check_pair(x, y)
             both = zip(self._with_maps(x, saliency_x), self._with_maps(y, saliency_y), strict=True)
-            with _checked_already(x, y), unchanging():
+            with checked_already(x, y), unchanging():
                 # Each level by the metric itself, which may take both images in one pass.
                 return torch.stack([self._score_maps(index, *level) for index, level in enumerate(both)], 1)
         if saliency_x is not None or saliency_y is not None:
@@ -263,15 +262,6 @@ class MultiScale(nn.Module):
 
     def _check_size(self, image: Tensor | Windows) -> None:
         check_size(image, getattr(self.metric, "smallest", 1), self.levels)
-
-
-def _checked_already(*images: Tensor | Windows) -> AbstractContextManager[None]:
-    """Averages of values in range are in range; windows are looked at as they are read.
-
-    A context, since the check is made by the wrapped metric, of any kind, and may not be an option of all of them.
-    """
-    known = all(isinstance(image, Tensor) for image in images) and not torch.compiler.is_compiling()
-    return values_unchecked() if known else nullcontext()
 
 
 def _check_batches(x: Tensor, y: Tensor) -> None:

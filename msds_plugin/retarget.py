@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from .align import smooth_halve
 from .backbones import Weights, build_backbone
 from .deepssim import saliency_maps
-from .errors import check_pair, check_size, check_source
+from .errors import check_pair, check_size, check_source, checked_already
 from .functional import global_dissimilarity, gram_matrix
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency, keep
 from .saliency.maps import fitted, thumbnail
 from .saliency.matrices import calibration
+from .sharing import unchanging
 from .windows import Windows
 
 __all__ = ["MSDSRetarget", "coverage"]
@@ -203,7 +204,8 @@ class MSDSRetarget(nn.Module):
     ) -> Tensor:
         """Scores (N,) of retargeted images ``x`` beside references ``y``."""
         check_pair(x, y)
-        return self.compare(self.represent(x), self.represent(y, saliency_y))
+        with checked_already(x, y), unchanging():
+            return self.compare(self.represent(x), self.represent(y, saliency_y))
 
     def _weights(self, maps: Tensor | Windows, features: Tensor) -> Tensor:
         """Weights (N, 1, h, w) of the positions of feature maps, each image's of sum one."""

@@ -16,7 +16,7 @@ from msds_plugin.adapters.study import COMPARISONS, grid, run_study, summarise
 from msds_plugin.adapters.study.comparisons import Described, cosine, squared
 from msds_plugin.adapters.study.networks import accuracy_of, at_hand
 from msds_plugin.adapters.study.summary import leave_one_reference_out
-from PIL import Image, ImageFilter
+from PIL import Image, ImageCms, ImageFilter
 from skimage import data as pictures
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -59,6 +59,25 @@ def test_cells_are_those_of_the_metrics(data):
                 assert row["score"] == pytest.approx(1 - score if sign < 0 else score, rel=1e-4, abs=1e-6)
     assert len(made.table) == 9 * 9 * 2 * len(COMPARISONS)
     assert made.table["error"].isna().all()
+
+
+def test_a_pair_of_two_colour_profiles_is_compared_in_srgb(data, tmp_path):
+    def cells():
+        table = run_study(data, [NET], levels=1).table
+        return table[table["comparison"] == "squared"].set_index(["layer", "distorted"])["score"].unstack(0)
+
+    plain = cells()
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = (next(at for at in range(128, 400) if profile[at : at + 4] == tag) for tag in (b"rXYZ", b"bXYZ"))
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"  # red and blue swapped
+    for name in ("0_1", "1", "1_1"):
+        swapped = Image.fromarray(np.array(Image.open(tmp_path / f"{name}.png"))[..., ::-1].copy())
+        swapped.save(tmp_path / f"{name}.png", icc_profile=bytes(profile))
+    found = cells() / plain
+    one, other = (str(tmp_path / f"{name}.png") for name in ("0_1", "1_1"))
+    assert (found.drop(index=[one, other]) - 1).abs().max().max() < 0.05  # sRGB has 8 bits
+    assert (found.loc[one] - 1).abs().max() < 0.05
+    assert (found.loc[other] - 1).abs().max() > 0.05, "a profile that both have is not applied"
 
 
 def test_comparisons_by_hand():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -15,7 +17,7 @@ from ...functional import pyramid
 from ..benchmark.datasets import Dataset
 from ..benchmark.runner import Progress, no_progress
 from ..common.scorer import choose_device
-from ..images.read import Reading, decode, to_tensor
+from ..images.read import Picture, Reading, decode, to_tensor
 from ..results.keys import pair_key
 from ..results.store import Outcome, Results
 from .comparisons import COMPARISONS, Described, compare, describe
@@ -24,9 +26,10 @@ from .networks import RANDOM, Network, at_hand, make_networks
 LEVELS = 3
 _KIND = "study"
 #: To be raised when scores come out differently.
-_RECIPE = 1
+_RECIPE = 2
 
 Key = tuple[str, int, str]
+Features = list[tuple[list[Described], float]]
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,9 @@ def _of_network(
         else:
             by_reference.setdefault(reference, []).append((distorted, key))
     for reference, missing in by_reference.items():
-        described = _described_or_error(network, reference, how)
+        described = _or_error(partial(_Reference, network, reference, how))
         for distorted, key in missing:
-            kept.add(_outcomes(network, numbers, described, reference, distorted, key, how))
+            kept.add(_outcomes(network, numbers, described, reference, distorted, key))
             advance()
     rows = []
     for (layer, level, comparison), number in numbers.items():
@@ -160,9 +163,31 @@ def _identity(network: Network, key: Key, how: _How) -> Mapping[str, object]:
     }
 
 
-def _features(network: Network, path: str, how: _How) -> list[tuple[list[Described], float]]:
+class _Reference:
+    """A reference image, and what a network finds in it: once, and once more if a distorted image has another profile."""
+
+    def __init__(self, network: Network, path: str, how: _How) -> None:
+        self.network, self.how = network, how
+        self.picture = decode(path, how.reading)
+        self.found: dict[bool, Features] = {}
+
+    def features(self, in_srgb: bool) -> Features:
+        """Of the image as it is, or in sRGB."""
+        if in_srgb not in self.found:
+            picture = self.picture.in_srgb() if in_srgb else self.picture
+            self.found[in_srgb] = _features(self.network, picture, self.how)
+        return self.found[in_srgb]
+
+    def beside(self, path: str) -> tuple[Features, Features]:
+        """The features of a distorted image and its own, as the two are compared: in sRGB where their profiles differ."""
+        picture = decode(path, self.how.reading)
+        differ = picture.profile != self.picture.profile
+        return _features(self.network, picture.in_srgb() if differ else picture, self.how), self.features(differ)
+
+
+def _features(network: Network, picture: Picture, how: _How) -> Features:
     """For each level the described features of all layers, and the seconds they took."""
-    image = to_tensor(decode(path, how.reading)).to(how.device)
+    image = to_tensor(picture).to(how.device)
     found = []
     with torch.inference_mode():
         for level in pyramid(image, how.levels):
@@ -172,9 +197,12 @@ def _features(network: Network, path: str, how: _How) -> list[tuple[list[Describ
     return found
 
 
-def _described_or_error(network: Network, path: str, how: _How) -> list[tuple[list[Described], float]] | Exception:
+T = TypeVar("T")
+
+
+def _or_error(make: Callable[[], T]) -> T | Exception:
     try:
-        return _features(network, path, how)
+        return make()
     except Exception as error:  # whatever is wrong with one image must not cost the others
         return error
 
@@ -182,21 +210,20 @@ def _described_or_error(network: Network, path: str, how: _How) -> list[tuple[li
 def _outcomes(
     network: Network,
     numbers: Mapping[Key, int],
-    reference: list[tuple[list[Described], float]] | Exception,
+    reference: _Reference | Exception,
     reference_path: str,
     distorted_path: str,
     key: str,
-    how: _How,
 ) -> list[Outcome]:
-    distorted = reference if isinstance(reference, Exception) else _described_or_error(network, distorted_path, how)
+    both = reference if isinstance(reference, Exception) else _or_error(lambda: reference.beside(distorted_path))
     outcomes = []
     for (layer, level, comparison), number in numbers.items():
         given = (number, key, reference_path, distorted_path)
-        if isinstance(reference, Exception) or isinstance(distorted, Exception):
-            outcomes.append(Outcome(*given, None, None, " ".join(str(distorted).split()) or type(distorted).__name__))
+        if isinstance(both, Exception):
+            outcomes.append(Outcome(*given, None, None, " ".join(str(both).split()) or type(both).__name__))
             continue
         place = network.backbone.layers.index(layer)
-        (x, seconds), (y, _) = distorted[level], reference[level]
+        (x, seconds), (y, _) = (features[level] for features in both)
         start = perf_counter()
         try:
             score = compare(comparison, x[place], y[place])

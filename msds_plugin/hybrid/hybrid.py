@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_pair, check_source, values_unchecked
+from ..errors import check_pair, check_source, checked_already, values_unchecked
 from ..functional import normalise_fusion
 from ..fusion_file import FusionTarget
 from ..multiscale import Fusion
@@ -120,14 +119,14 @@ class Hybrid(nn.Module):
     def dissimilarities(self, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
         """What each term finds, (N, terms), 0 where it sees no difference."""
         x, y = self._alike(x, y)
-        with _checked_already(x, y):
+        with checked_already(x, y), unchanging():
             scores = [cast(Any, term.metric)(x, y) for term in self.terms]
         return self._dissimilarities(scores, x.shape[0])
 
     def part_dissimilarities(self, x: Tensor | Windows, y: Tensor | Windows, per_layer: bool = False) -> list[Tensor]:
         """By term, what each of its :meth:`parts` finds, (N, parts); the term's own is their mean by :meth:`part_weights`."""
         x, y = self._alike(x, y)
-        with _checked_already(x, y):
+        with checked_already(x, y):
             return part_dissimilarities(self.terms, x, y, per_layer)
 
     def fuse(self, dissimilarities: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ class Hybrid(nn.Module):
         check_source(image)
         if self.keeps_images and not isinstance(image, Tensor):
             raise TypeError("the image itself would be kept, which is not in memory: call the metric with both images")
-        with _checked_already(image), unchanging():
+        with checked_already(image), unchanging():
             parts = [cast(Any, term.metric).represent(image) for term in self.terms if _represents(term)]
             source = self.source
         grams = [level for part in parts for level in part.grams]
@@ -222,8 +221,3 @@ def _represents(term: Term) -> bool:
 
 def _levels(term: Term) -> int:
     return getattr(term.metric, "levels", 1) if _represents(term) else 0
-
-
-def _checked_already(*images: Tensor | Windows) -> AbstractContextManager[None]:
-    known = all(isinstance(image, Tensor) for image in images) and not torch.compiler.is_compiling()
-    return values_unchecked() if known else nullcontext()
