@@ -13,10 +13,10 @@ from .backbones import Weights, build_backbone
 from .deepssim import fit_together, saliency_maps
 from .errors import check_pair, check_size, check_source
 from .functional import block_dissimilarities, gram_matrix
+from .network.sharing import unchanging
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency
 from .saliency.matrices import Matrix, calibration, matrices
-from .sharing import unchanging
 from .tiling import Tile, check_tile
 from .windows import Windows, as_windows
 

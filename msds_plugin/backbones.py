@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import sharing as _sharing
-from . import torchvision_networks
 from . import weights as _weights
-from .convolution import ACTIVATIONS, Convolution
 from .errors import WeightsFileError, WeightsNotFoundError
-from .feature_network import Backbone, FixedSequence, ForeignModule
-from .networks import BACKBONES, Architecture, Layer, import_timm
+from .network import sharing as _sharing
+from .network import torchvision
+from .network.backbone import Backbone, FixedSequence, ForeignModule
+from .network.convolution import ACTIVATIONS, Convolution
+from .network.table import BACKBONES, Architecture, Layer, import_timm
 
 __all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "build_backbone"]
 
@@ -140,17 +140,17 @@ def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) 
 
 
 def _from_torchvision(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
-    model = name.removeprefix(torchvision_networks.PREFIX)
+    model = name.removeprefix(torchvision.PREFIX)
     if isinstance(weights, Mapping):
         raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
-    entry = torchvision_networks.published(model)
-    known = {stage.name: stage.stride for stage in torchvision_networks.stages(model)}
+    entry = torchvision.published(model)
+    known = {stage.name: stage.stride for stage in torchvision.stages(model)}
     chosen = _choose(layers, list(known), list(known), name)
-    net = torchvision_networks.make(model, list(chosen), weights is None)
+    net = torchvision.make(model, list(chosen), weights is None)
     key: Hashable = None
     if weights is not None:
-        path = torchvision_networks.locate(model) if weights == "imagenet" else Path(weights)
-        state = torchvision_networks.load_state(_weights.read_state_dict(path), net)
+        path = torchvision.locate(model) if weights == "imagenet" else Path(weights)
+        state = torchvision.load_state(_weights.read_state_dict(path), net)
         _weights.load(net, state, str(path))
         _weights.check_sums(path, state, [state[label] for label in net.state_dict()])
         key = (name, _weights.file_identity(path))
@@ -212,7 +212,7 @@ def build_backbone(
             return _named(backbone, layers, weights)
         if backbone.startswith("timm:"):
             return _from_timm(backbone, layers, weights)
-        if backbone.startswith(torchvision_networks.PREFIX):
+        if backbone.startswith(torchvision.PREFIX):
             return _from_torchvision(backbone, layers, weights)
     others = "'timm:<model>', 'torchvision:<model>', or pass an nn.Module"
     raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, {others}")

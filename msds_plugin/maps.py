@@ -26,7 +26,7 @@ from torch import Tensor
 from .backbones import Backbone
 from .errors import check_pair
 from .functional import halve
-from .spans import spans
+from .network.spans import spans
 from .windows import Windows, as_windows, halvings
 
 if TYPE_CHECKING:

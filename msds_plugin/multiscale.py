@@ -15,9 +15,9 @@ from .deepssim import DeepSSIM, DeepSSIMLite, saliency_maps
 from .errors import check_has_values, check_pair, check_size, check_source, checked_already, too_small
 from .functional import check_levels, fuse, pyramid, split_fusion
 from .fusion_file import FusionFile, FusionFileError, layers_of
+from .network.sharing import unchanging
 from .representation import Representation, check_comparable
 from .saliency import Saliency
-from .sharing import unchanging
 from .tiling import Tile
 from .windows import Windows, halvings
 

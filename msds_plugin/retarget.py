@@ -11,11 +11,11 @@ from .backbones import Weights, build_backbone
 from .deepssim import saliency_maps
 from .errors import check_pair, check_size, check_source, checked_already
 from .functional import global_dissimilarity, gram_matrix
+from .network.sharing import unchanging
 from .representation import Representation, check_comparable
 from .saliency import Attention, Saliency, keep
 from .saliency.maps import fitted, thumbnail
 from .saliency.matrices import calibration
-from .sharing import unchanging
 from .windows import Windows
 
 __all__ = ["MSDSRetarget", "coverage"]

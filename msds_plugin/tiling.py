@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from .backbones import Backbone, Layer
 from .errors import check_image, check_size
 from .functional import gram_matrix
-from .spans import Span, margins, round_up, spans
+from .network.spans import Span, margins, round_up, spans
 from .windows import Cropped, Windows, as_windows
 
 __all__ = ["Tile", "check_tile", "gram_sums"]

@@ -164,7 +164,7 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is long as ``slow``, and what uses the fixture ``shared`` as ``shared``."""
     for item in items:
-        if item.nodeid.removeprefix("tests/").startswith(LONG):
+        if f"{item.path.name}::{item.nodeid.partition('::')[2]}".startswith(LONG):
             item.add_marker("slow")
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("shared")

@@ -8,10 +8,10 @@ from importlib.util import find_spec
 
 import torch
 
-from ... import torchvision_networks
 from ...backbones import BACKBONES, Backbone, build_backbone
 from ...errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
-from ...torchvision_networks import PREFIX
+from ...network import torchvision
+from ...network.torchvision import PREFIX
 from ...weights import hub_path
 
 #: After a network's name: the same network with random values, as a control.
@@ -77,8 +77,8 @@ def _missing(name: str) -> str | None:
 
 
 def _torchvision_at_hand() -> list[str]:
-    others = (name for name in torchvision_networks.known() if name not in BACKBONES)
-    return [PREFIX + name for name in others if hub_path(torchvision_networks.published(name).url).is_file()]
+    others = (name for name in torchvision.known() if name not in BACKBONES)
+    return [PREFIX + name for name in others if hub_path(torchvision.published(name).url).is_file()]
 
 
 def _timm_at_hand() -> list[str]:
@@ -136,7 +136,7 @@ def accuracy_of(name: str) -> tuple[float, str]:
     if name in _ACCURACY:
         return _ACCURACY[name]
     model = name.removeprefix(PREFIX)
-    if model not in torchvision_networks.known():
+    if model not in torchvision.known():
         return float("nan"), "not known"
-    entry = torchvision_networks.published(model)
+    entry = torchvision.published(model)
     return float(entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]), f"torchvision, {entry.name}"

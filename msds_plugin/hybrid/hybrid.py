@@ -14,8 +14,8 @@ from ..errors import check_pair, check_source, checked_already, values_unchecked
 from ..functional import normalise_fusion
 from ..fusion_file import FusionTarget
 from ..multiscale import Fusion
+from ..network.sharing import unchanging
 from ..representation import Representation, check_comparable
-from ..sharing import unchanging
 from ..windows import Windows
 from .parts import part_dissimilarities, part_names, part_weights, target_of, weighted
 from .term import Term

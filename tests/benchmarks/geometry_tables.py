@@ -2,7 +2,7 @@
 
     python tests/benchmarks/geometry_tables.py ../shared/data CACHE [FIGURE.png]
 
-Scores are computed from the kept Gram matrices; tests/test_align.py checks that msds-align is this formula.
+Scores are computed from the kept Gram matrices; tests/metrics/test_align.py checks that msds-align is this formula.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from time import process_time
 import torch
 import typer
 
-from msds_plugin import DeepSSIM, pieces
+from msds_plugin import DeepSSIM
+from msds_plugin.network import pieces
 
 SMALL, LARGE = (384, 512), ((768, 1024), (1080, 1920), (2160, 3840))
 

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError, sharing
+from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError
 from msds_plugin.functional import halve
+from msds_plugin.network import sharing
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ class TestSharing:
         assert torch.equal(next(fresh.parameters()), alexnet_state["features.0.weight"])
 
     def test_parameters_live_as_long_as_a_metric_uses_them(self):
-        from msds_plugin import sharing
+        from msds_plugin.network import sharing
 
         gc.collect()
         before = len(sharing._originals)

@@ -10,7 +10,7 @@ import torch
 
 from msds_plugin import DeepSSIM, DeepSSIMLite
 
-VALUES = json.loads((Path(__file__).parent / "golden/deepssim_reference.json").read_text())
+VALUES = json.loads((Path(__file__).parents[1] / "golden/deepssim_reference.json").read_text())
 
 
 def pairs(network: str):
@@ -85,7 +85,7 @@ def test_vgg16_on_cuda(case, random_vgg16, golden):
 
 
 def test_the_copies_are_those_beside_the_checkout(shared):
-    for copied in (Path(__file__).parent / "golden").iterdir():
+    for copied in (Path(__file__).parents[1] / "golden").iterdir():
         original = next((shared / "golden").rglob(copied.name))
         if copied.name != "README.md":
             assert copied.read_bytes() == original.read_bytes()

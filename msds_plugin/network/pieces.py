@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .networks import Layer
 from .spans import spans
+from .table import Layer
 
 #: Bytes of the largest map of a piece, for each thread.
 PIECE_BYTES = 1 << 22

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .weights import from_hub, hub_path
+from ..weights import from_hub, hub_path
 
 __all__ = ["PREFIX", "Stage", "known", "load_state", "locate", "make", "published", "stages"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-EXAMPLE = Path(__file__).parents[1] / "docs/examples/training_study.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/training_study.py"
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from .errors import WeightsFileError
-from .weights import check_tensor
+from ..errors import WeightsFileError
+from ..weights import check_tensor
 
 _lock = threading.RLock()
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import weights as _weights
-from .errors import MissingDependencyError, WeightsFileError
+from .. import weights as _weights
+from ..errors import MissingDependencyError, WeightsFileError
 from .residual import Residual
 
 __all__ = ["BACKBONES", "Architecture", "Layer"]

@@ -18,8 +18,8 @@ from PIL import Image, ImageCms
 
 import msds_plugin
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parents[1] / "golden"
 X, Y = GOLDEN / "hats_blur2.png", GOLDEN / "hats.png"
 
 

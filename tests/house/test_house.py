@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msds_plugin.adapters.moved import MOVED
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(sys.argv[1], no_cache=True))"
 
 

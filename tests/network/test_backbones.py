@@ -262,12 +262,12 @@ class TestTorchvision:
         ],
     )
     def test_stages(self, model, strides):
-        from msds_plugin.torchvision_networks import stages
+        from msds_plugin.network.torchvision import stages
 
         assert [stage.stride for stage in stages(model)] == strides
 
     def test_regnet_is_random_by_the_callers_seed_alone(self):
-        from msds_plugin.torchvision_networks import stages
+        from msds_plugin.network.torchvision import stages
 
         fingerprints = []
         for _ in range(2):

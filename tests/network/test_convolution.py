@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone, convolution
-from msds_plugin.sharing import Original
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone
+from msds_plugin.network import convolution
+from msds_plugin.network.sharing import Original
 
 
 def needs_kernel(dtype=torch.float32):

@@ -24,7 +24,7 @@ pyiqa = pytest.importorskip("pyiqa")
 from pyiqa.default_model_configs import DEFAULT_CONFIGS  # noqa: E402
 from pyiqa.utils.registry import ARCH_REGISTRY  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 FUSION = (0.3, 0.7)
 NETWORKS = [

@@ -16,7 +16,7 @@ from msds_plugin.functional import gram_matrix
 from msds_plugin.maps import dissimilarity_map, map_parts
 from msds_plugin.windows import as_windows
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def made(kind, backbone, **options):

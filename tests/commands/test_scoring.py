@@ -457,7 +457,7 @@ def test_what_scores_depend_on_is_found_without_a_copy_of_the_weights():
     from msds_plugin.adapters.images.read import Reading
     from msds_plugin.adapters.scoring.identity import identity
 
-    from msds_plugin.convolution import Convolution
+    from msds_plugin.network.convolution import Convolution
 
     made = create_scorer("deepssim,backbone=alexnet,weights=None", "cpu")
     convolutions = [part for part in made.module.modules() if isinstance(part, Convolution)]

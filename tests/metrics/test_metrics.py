@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone, deepssim, feature_network
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone, deepssim
 
 FUSION = (0.1, 0.2, 0.7)
 LOWER_IS_BETTER = {"lite", "msds-lite"}
@@ -290,7 +290,7 @@ class TestOnePass:
         x, y = pair
         maps = (torch.rand(2, *x.shape[-2:]), torch.rand(2, *x.shape[-2:])) if saliency else ()
         metric = MSDS(2, backbone=copy.deepcopy(lite0), saliency_threshold=0.3)
-        monkeypatch.setattr(feature_network, "_TOGETHER", together)
+        monkeypatch.setattr("msds_plugin.network.backbone._TOGETHER", together)
         monkeypatch.setitem(deepssim.ONE_PASS_PIXELS, "cpu", together)
         scores = metric(x, y, *maps)
         expected = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WITHOUT_TOOLKITS = "import sys; sys.modules['pyiqa'] = sys.modules['piq'] = None\n"
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone, pieces
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone
+from msds_plugin.network import pieces
 
 SIZES = [(97, 143), (128, 200), (61, 300)]
 

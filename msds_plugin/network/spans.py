@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .networks import Layer
+from .table import Layer
 
 __all__ = ["Span", "spans"]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import check_size
 from . import pieces
 from . import sharing as _sharing
 from .convolution import Convolution
-from .errors import check_size
-from .networks import BACKBONES, Layer
+from .table import BACKBONES, Layer
 
 __all__ = ["Backbone"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MultiScale, tiling
-from msds_plugin import spans as spans_module
 from msds_plugin.functional import pyramid
+from msds_plugin.network import spans as spans_module
 from msds_plugin.windows import Windows, halvings
 
 SMALL_PIECE = 64
