@@ -24,9 +24,21 @@ def _cells(mask: Tensor, first: nn.Module) -> Tensor:
     return F.max_pool2d(mask, stride, stride, ceil_mode=True)
 
 
-#: Elements of a map up to which the images of a batch share it. On a CPU larger ones are computed image by image: fresh
-#: memory for them costs more than a batch saves.
-_TOGETHER = 2**20
+#: Elements at most of a map that images of a batch share on a CPU: fresh memory for larger ones costs more than that saves.
+_TOGETHER = 2**19
+
+
+def _at_once(maps: Tensor) -> int:
+    """How many images share maps of this size."""
+    return max(1, _TOGETHER // maps[0].numel())
+
+
+def _joined(parts: list[Tensor]) -> list[Tensor]:
+    """The images of a batch in fewer parts, where maps have become small."""
+    number = _at_once(parts[0]) // len(parts[0])
+    if number < 2 or len(parts) == 1:
+        return parts
+    return [torch.cat(parts[first : first + number]) for first in range(0, len(parts), number)]
 
 
 class FixedSequence(nn.Sequential):
@@ -38,12 +50,10 @@ class FixedSequence(nn.Sequential):
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         apart = len(image) > 1 and image.device.type == "cpu" and not torch.compiler.is_compiling()
-        parts = list(image.split(1)) if apart else [image]
+        parts = list(image.split(_at_once(image))) if apart else [image]
         found: dict[int, list[Tensor]] = {}
         for index, module in enumerate(self):
-            if len(parts) > 1 and len(parts) * parts[0].numel() <= _TOGETHER:
-                parts = [torch.cat(parts)]
-            parts = [module(part) for part in parts]
+            parts = [module(part) for part in (_joined(parts) if apart else parts)]
             if index == 0 and mask is not None:
                 kept = _cells(mask, module)[..., : parts[0].shape[-2], : parts[0].shape[-1]]
                 parts = [part * cells for part, cells in zip(parts, kept.split(len(parts[0])), strict=True)]

@@ -154,12 +154,13 @@ class _Chain:
 
 
 def _on(chain: _Chain, first: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Of the whole batch where its maps are small, else image by image, in pieces where those are large."""
+    """Of as many images at once as have small maps together; of one in pieces where its map is large."""
     positions = chain.shape.positions(features.shape[1], features.element_size())
-    if len(features) * features.shape[-2] * features.shape[-1] <= positions:
+    images = positions // (features.shape[-2] * features.shape[-1])
+    if len(features) <= images:
         return chain(first(features))
-    if features.shape[-2] * features.shape[-1] <= positions:
-        return torch.cat([chain(first(image)) for image in features.split(1)])
+    if images:
+        return torch.cat([chain(first(part)) for part in features.split(images)])
     return _in_pieces(chain, first, features, positions)
 
 

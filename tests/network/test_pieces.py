@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone
-from msds_plugin.network import pieces
+from msds_plugin.network import backbone, pieces
 
 SIZES = [(97, 143), (128, 200), (61, 300)]
 
@@ -39,6 +39,26 @@ def test_every_layer_as_on_the_whole_image(name, size, monkeypatch):
     for one, other in zip(found, whole(network, image), strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("from_pixels", [1, 1 << 40])
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5])
+def test_images_of_a_batch_meet_as_their_maps_become_small(at_once, from_pixels, monkeypatch):
+    """In parts of which the last may have fewer images, on either way through a network."""
+    network = build_backbone("alexnet", ["relu1", "relu3", "relu5"], weights=None).double()
+    images = torch.rand(5, 3, 67, 70, dtype=torch.float64)
+    expected = [torch.cat(features) for features in zip(*(network(image[None]) for image in images), strict=True)]
+    monkeypatch.setattr(pieces, "FROM_PIXELS", from_pixels)
+    monkeypatch.setattr(backbone, "_TOGETHER", at_once * 64 * 16 * 16)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", at_once * 67 * 70 * 4 * 8 // torch.get_num_threads())
+    seen = []
+    hook = network.net[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    found = network(images)
+    hook.remove()
+    assert sum(seen) >= len(images)
+    assert max(seen) > 1 or at_once == 1
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("side", [64, 65, 95])
