@@ -214,7 +214,7 @@ class _Tiles:
             if not list(module.children())
         ]
         try:
-            with torch.no_grad():
+            with torch.enable_grad():  # so that torch itself runs the modules: faster kernels pass by their hooks
                 self.second_part(sample)
         finally:
             for hook in hooks:

@@ -118,28 +118,28 @@ def in_a_row(steps: Callable[[], Sequence[nn.Module]], of: nn.Module, x: Tensor,
     Calls take as long as the arithmetic on small maps, so what they would look at is looked at once.
     """
     dtype = kernel_type(x)
-    kernels = None if dtype is None else once((of, dtype), lambda: _kernels(steps(), dtype))
-    if kernels is None:
+    if dtype is None or _global_forward_hooks or _global_forward_pre_hooks:
         return None
-    *first, last = kernels
-    for kernel in first:
+    found = once((of, dtype), lambda: _kernels(steps(), dtype))
+    if found is None or any(module._forward_hooks or module._forward_pre_hooks for module, _ in found):
+        return None
+    *first, (_, last) = found
+    for _, kernel in first:
         x = kernel(x)
     return last(x, shortcut)
 
 
-def _kernels(modules: Sequence[nn.Module], dtype: torch.dtype) -> list[Kernel] | None:
-    """Of convolutions, none of which anybody else waits for."""
-    if _global_forward_hooks or _global_forward_pre_hooks:
-        return None
-    kernels = []
+def _kernels(modules: Sequence[nn.Module], dtype: torch.dtype) -> list[tuple[Convolution, Kernel]] | None:
+    """Of convolutions, with each its own; None where one has none, or is better called."""
+    found = []
     for module in modules:
-        if type(module) is not Convolution or module.kind == "other" or module._forward_hooks or module._forward_pre_hooks:
+        if type(module) is not Convolution or module.kind == "other":
             return None
         kernel = module.kernel(dtype)
         if kernel is None:
             return None
-        kernels.append(kernel)
-    return kernels
+        found.append((module, kernel))
+    return found
 
 
 def _product(weight: Tensor | None, bias: Tensor | None, activation: str, numbers: list[float], dtype: torch.dtype) -> Kernel:

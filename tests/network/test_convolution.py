@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msds_plugin import BACKBONES, MSDS, DeepSSIM, build_backbone
 from msds_plugin.network import convolution
-from msds_plugin.network.sharing import Original
+from msds_plugin.network.sharing import Original, unchanging
 
 
 def needs_kernel(dtype=torch.float32):
@@ -150,6 +150,21 @@ def test_a_torch_without_the_kernel_is_served_by_torch(monkeypatch):
         assert not convolution._kernels_work(torch.float32)
     finally:
         convolution._kernels_work.cache_clear()
+
+
+def test_a_hook_that_comes_while_weights_are_not_looked_at_again_is_seen():
+    pytest.importorskip("timm")
+    network = build_backbone("efficientnet_lite0", weights=None)
+    image = torch.rand(1, 3, 64, 64)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    seen = []
+    with torch.no_grad(), unchanging():
+        network(image)
+        hooks = [layer.register_forward_hook(lambda *_: seen.append(1)) for layer in layers]
+        network(image)
+        for hook in hooks:
+            hook.remove()
+    assert len(seen) == len(layers)
 
 
 def test_hooks_see_every_convolution():

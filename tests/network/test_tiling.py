@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MultiScale, tiling
 from msds_plugin.functional import pyramid
+from msds_plugin.network import convolution
 from msds_plugin.network import spans as spans_module
 from msds_plugin.windows import Windows, halvings
 
@@ -262,6 +263,35 @@ def test_unknown_geometry_is_refused():
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match="not known"):
         DeepSSIM(backbone="timm:resnet18", weights=None, tile=64)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_windows_of_any_backbone_in_tiles_of_their_own_choice(name, mode):
+    """What is measured to choose them does not depend on which kernels run."""
+    if name == "efficientnet_lite0":
+        pytest.importorskip("timm")
+    metric = MSDS(2, backbone=name, weights=None)
+    x, y = torch.rand(2, 1, 3, 130, 140)
+    with mode():
+        found = metric(Recorded(x), Recorded(y))
+        torch.testing.assert_close(found, metric(x, y), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "efficientnet_lite0"])
+def test_memory_per_pixel_is_that_of_torchs_modules(name, monkeypatch):
+    if name == "efficientnet_lite0":
+        pytest.importorskip("timm")
+
+    def per_pixel():
+        metric = DeepSSIM(name, weights=None)
+        with torch.no_grad():
+            metric(*torch.rand(2, 1, 3, 96, 96))
+            return tiling._Tiles(metric.backbone, Recorded(torch.rand(1, 3, 400, 400)), None, False)._bytes_per_pixel()
+
+    found = per_pixel()
+    monkeypatch.setattr(convolution, "kernel_type", lambda _: None)
+    assert found == per_pixel() > 0
 
 
 @pytest.mark.parametrize(("name", "layers"), [("alexnet", None), ("vgg16", None), ("vgg16", ["relu1_1"])])
