@@ -35,8 +35,8 @@ def _at_once(maps: Tensor) -> int:
 
 def _joined(parts: list[Tensor]) -> list[Tensor]:
     """The images of a batch in fewer parts, where maps have become small."""
-    number = _at_once(parts[0]) // len(parts[0])
-    if number < 2 or len(parts) == 1:
+    number = 1 if len(parts) == 1 else _at_once(parts[0]) // len(parts[0])
+    if number < 2:
         return parts
     return [torch.cat(parts[first : first + number]) for first in range(0, len(parts), number)]
 
@@ -53,7 +53,7 @@ class FixedSequence(nn.Sequential):
         parts = list(image.split(_at_once(image))) if apart else [image]
         found: dict[int, list[Tensor]] = {}
         for index, module in enumerate(self):
-            parts = [module(part) for part in (_joined(parts) if apart else parts)]
+            parts = [module(part) for part in _joined(parts)]
             if index == 0 and mask is not None:
                 kept = _cells(mask, module)[..., : parts[0].shape[-2], : parts[0].shape[-1]]
                 parts = [part * cells for part, cells in zip(parts, kept.split(len(parts[0])), strict=True)]
