@@ -9,11 +9,10 @@ from types import ModuleType
 
 from wrapt import register_post_import_hook
 
-from .common.toolkits import TOOLKITS
-from .moved import keep_old_names
+#: Toolkits that get the metrics when they are imported, each by the module of its name here.
+TOOLKITS = ("pyiqa", "piq")
 
 _awaited: set[str] = set()
-keep_old_names()
 
 
 def attach() -> None:
@@ -35,11 +34,11 @@ def attach() -> None:
 
 
 def _attach_to(toolkit: ModuleType) -> None:
-    room = f"{__name__}.{toolkit.__name__}"
-    if room in sys.modules and not hasattr(sys.modules[room], "attach"):
+    name = f"{__name__}.{toolkit.__name__}"
+    if name in sys.modules and not hasattr(sys.modules[name], "attach"):
         return  # it is what imports the toolkit, and attaches itself when that is done
     try:
-        import_module(room).attach()
+        import_module(name).attach()
     except Exception as error:  # whatever keeps our metrics out must not keep the toolkit from being imported
         warnings.warn(
             f"the metrics of msds_plugin cannot be registered in {toolkit.__name__} ({type(error).__name__}: {error})",

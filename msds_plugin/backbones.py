@@ -1,162 +1,253 @@
-"""Feature networks: how one is made from a name, a file or a module of the caller's own."""
+"""Feature networks: frozen modules that turn images into feature maps, made from a name, a file or a module of the caller's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from . import weights as _weights
-from .errors import WeightsFileError, WeightsNotFoundError
-from .network import sharing as _sharing
-from .network import torchvision
-from .network.backbone import Backbone, FixedSequence, ForeignModule
-from .network.convolution import ACTIVATIONS, Convolution
-from .network.table import BACKBONES, Architecture, Layer, import_timm
+from msds_plugin import weights as weight_files
+from msds_plugin.architectures import BACKBONES, Architecture, Layer, Made, choose, from_timm, from_torchvision
+from msds_plugin.checks import check_size
 
-__all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "build_backbone"]
+__all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "Weights", "build_backbone", "vgg16_around"]
 
-Weights = str | os.PathLike[str] | Mapping[str, Tensor] | None
+#: ``"imagenet"``, a file, tensors by name, or None for random values.
+Weights: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | None
+
+
+class Taps(nn.Sequential):
+    """A sequence of modules that returns what those numbered ``taps`` compute."""
+
+    def __init__(self, modules: Sequence[nn.Module], taps: Sequence[int]) -> None:
+        super().__init__(*modules)
+        self.taps = tuple(taps)
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Feature maps of normalised images; ``mask`` (N, 1, H, W) multiplies what the first module computes."""
+        features, found = _channels_last(image), []
+        for index, module in enumerate(self):
+            features = module(features)
+            if index == 0 and mask is not None:
+                features = features * _cells(mask, module)[..., : features.shape[-2], : features.shape[-1]]
+            if index in self.taps:
+                found.append(features)
+        return found
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    """The same values, channels last in memory: so a CPU computes depthwise convolutions several times as fast."""
+    return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch.func.vmap takes no memory format
+
+
+def _cells(mask: Tensor, first: nn.Module) -> Tensor:
+    """The mask as the first layer's positions see it: one is kept if any pixel of its cell, a stride long, is."""
+    stride = next(module.stride for module in first.modules() if isinstance(module, nn.Conv2d))
+    return F.max_pool2d(mask, stride, stride, ceil_mode=True)
+
+
+class OwnModule(nn.Module):
+    """A module of timm, torchvision or the caller's, whose outputs are the features; (N, h, w, C) if ``channels_at_end``."""
+
+    def __init__(self, module: nn.Module, channels_at_end: bool = False) -> None:
+        super().__init__()
+        self.module = module
+        self.channels_at_end = channels_at_end
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Feature maps (N, C, h, w)."""
+        if mask is not None:
+            raise ValueError("saliency maps need a backbone by name (its first layer must be known): " + ", ".join(BACKBONES))
+        out = self.module(image)
+        features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
+        return [feature.movedim(-1, 1) for feature in features] if self.channels_at_end else features
+
+
+class Backbone(nn.Module):
+    """A frozen feature network: images in [0, 1] to a list of feature maps, one per chosen layer.
+
+    An ordinary module of ordinary layers, always in eval mode, also after ``.train()`` on a parent. Made by
+    :func:`build_backbone`.
+
+    Attributes:
+        net: normalised images to feature maps.
+        name: of the network.
+        layers: names of the layers, in order of depth.
+        smallest: shortest side of an image in pixels.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: str,
+        layers: Sequence[str],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        smallest: int,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.name = name
+        self.layers = tuple(layers)
+        self.smallest = smallest
+        like = next(net.parameters(), torch.empty(0))
+        for label, values in (("mean", mean), ("std", std)):
+            constant = (
+                None if values is None else torch.tensor(values, dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
+            )
+            self.register_buffer(label, constant, persistent=False)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in eval mode, whatever is asked for."""
+        return super().train(False)
+
+    @property
+    def description(self) -> str:
+        """Network and layers; without the weights."""
+        return f"{self.name}[{','.join(self.layers)}]"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((parameter.device for parameter in self.net.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type of the parameters; None where there are none."""
+        return next((parameter.dtype for parameter in self.net.parameters()), None)
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1], one for each of ``layers``, in order of depth.
+
+        Args:
+            image: as above.
+            mask: (N, 1, H, W) of zeros and ones, multiplies the output of the first layer.
+
+        Raises:
+            ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
+                not known.
+            TypeError: the image's type is not the network's.
+        """
+        check_size(image, self.smallest)
+        features: list[Tensor] = self.net(self.normalise(image), mask)
+        for feature in features:
+            if feature.dim() != 4 or 0 in feature.shape[-2:]:
+                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
+        return features
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images as the network wants them.
+
+        Raises:
+            ValueError, TypeError: the image is on another device or of another type than the parameters.
+        """
+        parameter = next(self.net.parameters(), None)
+        if parameter is not None:
+            _check_match(image, parameter)
+        if self.mean is None or self.std is None:
+            return image  # somebody else's module, which takes it as it is
+        return (image - self.mean) / self.std
+
+    @property
+    def known_layers(self) -> tuple[Layer, ...]:
+        """Every layer of which it is known where its positions lie, in order of depth.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        if not isinstance(self.net, Taps):
+            raise ValueError(
+                f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
+                f"has global operations, or padding that depends on the size; use one of {', '.join(BACKBONES)}, or tile=None"
+            )
+        return tuple(BACKBONES[self.name].layers.values())
+
+    @property
+    def geometry(self) -> tuple[Layer, ...]:
+        """Where the positions of each chosen layer lie.
+
+        Raises:
+            ValueError: nothing is known of the network.
+        """
+        _ = self.known_layers
+        return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
+
+    def tapped(self, layers: Sequence[str]) -> Backbone:
+        """The same network, the very same modules, with some of its layers only."""
+        table = BACKBONES[self.name]
+        taps = [table.layers[layer].index for layer in layers]
+        modules = list(self.net.children())[: max(taps) + 1]
+        return Backbone(Taps(modules, taps), self.name, layers, table.mean, table.std, self.smallest)
+
+    def parts(self, first: Sequence[int], second: Sequence[int]) -> tuple[Taps, Taps]:
+        """The network in two: up to the last of the modules ``first``, and from there to the last of ``second``.
+
+        Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
+        second what the last of ``first`` computes.
+        """
+        modules = list(self.net.children())
+        end = max(first) + 1
+        last = max(second, default=max(first)) + 1
+        return Taps(modules[:end], first), Taps(modules[end:last], [index - end for index in second])
+
+
+def _check_match(image: Tensor, parameter: Tensor) -> None:
+    if parameter.device != image.device:
+        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
+    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
+    if parameter.dtype != image.dtype and not autocast:
+        raise TypeError(
+            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
+            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
+        )
 
 
 def _fold_batch_norms(net: nn.Module) -> None:
     """Fold each batch norm in eval mode into the convolution before it: the same function, fewer passes over memory."""
-    previous: tuple[nn.Module, str, nn.Conv2d] | None = None
     for parent in list(net.modules()):
+        before: tuple[str, nn.Conv2d] | None = None
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
-                previous = (parent, name, child)
-            elif isinstance(child, nn.BatchNorm2d) and previous is not None and previous[0] is parent:
-                holder, conv_name, conv = previous
+            if isinstance(child, nn.BatchNorm2d) and before is not None:
+                conv_name, conv = before
                 dtype = conv.weight.dtype
-                # In float64, so that the rounded result, and with it the fingerprint, is the same on every processor.
+                # In float64, so that the rounded result is the same on every processor.
                 folded = torch.nn.utils.fuse_conv_bn_eval(conv.double().eval(), child.double().eval()).to(dtype)
-                # A file's strides may be any; weights with other than these would be copied at every call.
-                folded.weight = nn.Parameter(folded.weight.detach().contiguous())
-                setattr(holder, conv_name, folded)
+                setattr(parent, conv_name, folded)
                 # timm's batch norms carry the activation that follows them.
                 setattr(parent, name, getattr(child, "act", nn.Identity()))
-                previous = None
+            before = (name, child) if isinstance(child, nn.Conv2d) else None
 
 
-def _join_activations(net: nn.Module) -> None:
-    """Make one module of each convolution and the activation after it: the same names, fewer passes over memory."""
-    for parent in list(net.modules()):
-        children = list(parent.named_children())
-        for (name, child), after in zip(children, [*children[1:], None][: len(children)], strict=True):
-            if type(child) is not nn.Conv2d or child.padding_mode != "zeros" or isinstance(child.padding, str):
-                continue
-            if after is None or type(after[1]) not in ACTIVATIONS:
-                setattr(parent, name, Convolution(child, nn.Identity()))
-            else:
-                setattr(parent, name, Convolution(child, after[1]))
-                setattr(parent, after[0], nn.Identity())
-
-
-def _choose(layers: str | Sequence[str] | None, known: Sequence[str], default: Sequence[str], name: str) -> tuple[str, ...]:
-    chosen = tuple(default) if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
-    unknown = [layer for layer in chosen if layer not in known]
-    if unknown or not chosen or len(set(chosen)) < len(chosen):
-        problem = f"unknown layers {unknown}" if unknown else "layers must be given once each, and at least one"
-        raise ValueError(f"{name}: {problem}; choose from {', '.join(known)}")
-    return tuple(layer for layer in known if layer in chosen)
-
-
-def _named(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
+def _by_table(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
     table = BACKBONES[name]
-    chosen = _choose(layers, list(table.layers), table.default, name)
+    chosen = choose(layers, list(table.layers), table.default, name)
     taps = [table.layers[layer].index for layer in chosen]
-    net = FixedSequence(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
-    key: Hashable = None
+    net = Taps(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
     if isinstance(weights, Mapping):
-        if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-            raise ValueError(f"weights as tensors are for networks without batch norms, not {name}")
-        _sharing.adopt(net, table.rename(dict(weights)))
+        weight_files.load(net, table.rename(dict(weights)), "the tensors given as weights")
     elif weights is not None:
         path = table.locate() if weights == "imagenet" else Path(weights)
-        state = _weights.read_state_dict(path)
+        state = weight_files.read_state_dict(path)
         renamed = table.rename(state)
-        _weights.load(net, renamed, str(path))
-        _weights.check_sums(path, state, [renamed[label] for label in net.state_dict()])
-        key = (name, _weights.file_identity(path))
+        weight_files.load(net, renamed, str(path))
+        weight_files.check_sums(path, state, [renamed[label] for label in net.state_dict()])
     _fold_batch_norms(net)
-    _join_activations(net)
-    if key is not None:
-        for label, parameter in net.named_parameters():  # a variance below zero shows only now
-            _weights.check_tensor(label, parameter, str(path))
-    return Backbone(net, name, chosen, table.mean, table.std, table.smallest, key)
-
-
-def _timm_failure(model_name: str, weights: Weights, error: Exception) -> Exception:
-    if weights is None or "nknown model" in str(error):
-        return ValueError(f"timm cannot make {model_name!r} with features_only: {error}")
-    if weights != "imagenet":
-        return WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: {error}")
-    return WeightsNotFoundError(f"timm cannot get the weights of {model_name} ({error}). {_weights._OFFLINE}")
-
-
-def _from_timm(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
-    timm = import_timm()
-    model_name = name.removeprefix("timm:")
-    options: dict[str, Any] = {"pretrained": weights is not None}
-    key: Hashable = (name, "imagenet") if weights == "imagenet" else None
-    if isinstance(weights, Mapping):
-        raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
-    if weights is not None and weights != "imagenet":
-        state = _weights.read_state_dict(weights)
-        _weights.check_sums(weights, state, state.values())
-        for label, value in state.items():
-            _weights.check_tensor(label, value, str(weights))
-        options["pretrained_cfg_overlay"] = {"state_dict": state}
-        key = (name, _weights.file_identity(weights))
-    create = partial(timm.create_model, model_name, features_only=True, **options)
-    with torch.random.fork_rng(devices=[]):  # the caller's seed is for the values that stay random
-        try:
-            whole = create()
-        except (OSError, RuntimeError, KeyError) as error:
-            raise _timm_failure(model_name, weights, error) from error
-        info = whole.feature_info
-        known = list(info.module_name())
-        chosen = _choose(layers, known, known, name)
-        indices = [known.index(layer) for layer in chosen]
-        net = create(out_indices=indices)
-    if weights is None:
-        net = create(out_indices=indices)
-    else:
-        # timm leaves what the file lacks at random values, in which two networks differ.
-        before = whole.state_dict()
-        lacking = [label for label, value in net.state_dict().items() if not torch.equal(value, before[label])]
-        if lacking:
-            raise WeightsFileError(f"{weights} does not hold the weights of timm's {model_name}: it lacks {lacking[0]!r}")
-    config = net.pretrained_cfg if hasattr(net, "pretrained_cfg") else net.default_cfg
-    smallest = max(info.reduction()[index] for index in indices)
-    at_end = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")  # swin, mambaout: as they compute
-    return Backbone(ForeignModule(net, at_end), name, chosen, config["mean"], config["std"], smallest, key)
-
-
-def _from_torchvision(name: str, layers: str | Sequence[str] | None, weights: Weights) -> Backbone:
-    model = name.removeprefix(torchvision.PREFIX)
-    if isinstance(weights, Mapping):
-        raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {name}")
-    entry = torchvision.published(model)
-    known = {stage.name: stage.stride for stage in torchvision.stages(model)}
-    chosen = _choose(layers, list(known), list(known), name)
-    net = torchvision.make(model, list(chosen), weights is None)
-    key: Hashable = None
     if weights is not None:
-        path = torchvision.locate(model) if weights == "imagenet" else Path(weights)
-        state = torchvision.load_state(_weights.read_state_dict(path), net)
-        _weights.load(net, state, str(path))
-        _weights.check_sums(path, state, [state[label] for label in net.state_dict()])
-        key = (name, _weights.file_identity(path))
-    normalisation = entry.transforms()
-    smallest = max(known[layer] for layer in chosen)
-    return Backbone(ForeignModule(net), name, chosen, normalisation.mean, normalisation.std, smallest, key)
+        weight_files.check_tensors(net.named_parameters(), str(weights))  # a variance below zero shows only now
+    return Backbone(net, name, chosen, table.mean, table.std, table.smallest)
+
+
+def _by_toolbox(made: Made, name: str) -> Backbone:
+    return Backbone(OwnModule(made.net, made.channels_at_end), name, made.layers, made.mean, made.std, made.smallest)
 
 
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
@@ -165,7 +256,23 @@ def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backb
 
         layers = [layers] if isinstance(layers, str) else list(layers)
         module = create_feature_extractor(module.eval(), layers)
-    return Backbone(ForeignModule(module), type(module).__name__, layers or ("output",), None, None, 1, None, foreign=True)
+    return Backbone(OwnModule(module), type(module).__name__, layers or ("output",), None, None, 1)
+
+
+def vgg16_around(convolutions: Sequence[nn.Conv2d], layers: str | Sequence[str] | None = None) -> Backbone:
+    """VGG16 made of convolutions that another metric owns: both use the very same modules.
+
+    Args:
+        convolutions: VGG16's thirteen, in order.
+        layers: as for :func:`build_backbone`.
+    """
+    table = BACKBONES["vgg16"]
+    chosen = choose(layers, list(table.layers), table.default, "vgg16")
+    taps = [table.layers[layer].index for layer in chosen]
+    theirs = iter(convolutions)
+    whole = table.build(False)
+    modules = [next(theirs) if isinstance(module, nn.Conv2d) else module for module in whole]
+    return Backbone(Taps(modules[: max(taps) + 1], taps), "vgg16", chosen, table.mean, table.std, table.smallest)
 
 
 def build_backbone(
@@ -179,11 +286,12 @@ def build_backbone(
         backbone: a name in :data:`BACKBONES`, ``"timm:<model>"`` for any timm model with ``features_only``,
             ``"torchvision:<model>"`` for any of torchvision's classification networks, or a module of your own. Your own
             module gets images (N, 3, H, W) in [0, 1] as they are (normalise inside it) and returns one feature map
-            (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode.
+            (N, C, h, w) or a sequence or mapping of them; it is used as it is, frozen and in eval mode. A
+            :class:`Backbone`, such as ``other.backbone``, is shared with the other metric.
         layers: name or names of the layers to take features after; None for the backbone's default. For a module of your
             own, names as in ``torchvision.models.feature_extraction.get_graph_node_names``.
-        weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors (which
-            are then used without a copy until either is changed), or None for random values (seed torch yourself).
+        weights: ``"imagenet"``, the path of a ``.pth`` or ``.safetensors`` file, a mapping from names to tensors, which are
+            copied, or None for random values (seed torch yourself).
 
     Raises:
         ValueError: unknown backbone or layer, or weights for a module of your own.
@@ -209,10 +317,14 @@ def build_backbone(
         if not isinstance(backbone, str):
             raise TypeError(f"backbone must be a name or an nn.Module, got {type(backbone).__name__}")
         if backbone in BACKBONES:
-            return _named(backbone, layers, weights)
-        if backbone.startswith("timm:"):
-            return _from_timm(backbone, layers, weights)
-        if backbone.startswith(torchvision.PREFIX):
-            return _from_torchvision(backbone, layers, weights)
+            return _by_table(backbone, layers, weights)
+        kind, _, name = backbone.partition(":")
+        if kind in ("timm", "torchvision") and isinstance(weights, Mapping):
+            raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {backbone}")
+        file = weights if weights is None or weights == "imagenet" else Path(weights)  # type: ignore[arg-type]
+        if kind == "timm":
+            return _by_toolbox(from_timm(name, layers, file), backbone)
+        if kind == "torchvision":
+            return _by_toolbox(from_torchvision(name, layers, file), backbone)
     others = "'timm:<model>', 'torchvision:<model>', or pass an nn.Module"
     raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, {others}")

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["block_dissimilarity", "fuse", "global_dissimilarity", "gram_matrix", "pyramid"]
+__all__ = ["block_dissimilarity", "covariance_matrix", "fuse", "global_dissimilarity", "gram_matrix", "pyramid", "smooth_halve"]
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor itself, or in float32 what is in half precision."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -39,8 +40,26 @@ def gram_matrix(features: Tensor) -> Tensor:
                  [9., 9.]]])
     """
     with torch.autocast(features.device.type, enabled=False):
-        flat = _at_least_float32(features.flatten(2))
-        return flat @ flat.mT
+        flat = at_least_float32(features.flatten(2))
+        return flat @ flat.transpose(1, 2)
+
+
+def covariance_matrix(features: Tensor) -> Tensor:
+    """Covariances of the channels of feature maps (N, C, h, w) over positions, (N, C, C), in float32 at least.
+
+    Example:
+        >>> covariance_matrix(torch.tensor([[[[1.0, 3.0]], [[5.0, 5.0]]]]))
+        tensor([[[1., 0.],
+                 [0., 0.]]])
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        wide = at_least_float32(features)
+        return gram_matrix(wide - wide.mean((2, 3), keepdim=True)) / positions(features)
+
+
+def positions(features: Tensor) -> int:
+    """Number of positions h * w of feature maps (N, C, h, w)."""
+    return features.shape[-2] * features.shape[-1]
 
 
 def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -49,7 +68,7 @@ def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
-    a, b = _at_least_float32(a), _at_least_float32(b)
+    a, b = at_least_float32(a), at_least_float32(b)
     return _variance(a - b, dims) / (_variance(a, dims) + _variance(b, dims) + c)
 
 
@@ -93,14 +112,15 @@ def block_dissimilarity(a: Tensor, b: Tensor, block: int = 4, c: float = 1e-6) -
 
 def block_dissimilarities(a: Sequence[Tensor], b: Sequence[Tensor], block: int = 4, c: float = 1e-6) -> Tensor:
     """:func:`block_dissimilarity` (L, N) of L pairs of matrices, which may differ in C, at once: a fraction of the calls."""
-    x, y = (torch.cat([_blocks(gram, block) for gram in grams], 2) for grams in (a, b))
+    for gram in a:
+        check_blocks(gram.shape[-1], block)
+    x, y = [torch.cat([_blocks(gram, block) for gram in grams], 2) for grams in (a, b)]
     parts = _dissimilarity(x, y, (0,), c).split([(gram.shape[-1] // block) ** 2 for gram in a], 1)
     return torch.stack([part.mean(1) for part in parts])
 
 
 def _blocks(gram: Tensor, block: int) -> Tensor:
     """(block^2, N, blocks) of (N, C, C): sums over the first axis run through memory in order, up to three times as fast."""
-    check_blocks(gram.shape[-1], block)
     parts = gram.unflatten(2, (-1, block)).unflatten(1, (-1, block))
     return parts.permute(2, 4, 0, 1, 3).reshape(block * block, len(gram), -1)
 
@@ -182,6 +202,28 @@ def halve(image: Tensor) -> Tensor:
     height, width = (side // 2 * 2 for side in image.shape[-2:])
     rows = image[..., 0:height:2, :width] + image[..., 1:height:2, :width]
     return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+
+
+def smooth_halve(image: Tensor) -> Tensor:
+    """Images (N, C, H, W) of half the size, rounded up, after a 1 4 6 4 1 low-pass, with reflect padding at the border.
+
+    Passes less of what the half size cannot show than 2 x 2 averages do, so that it matters less where content lies.
+
+    Example:
+        >>> smooth_halve(torch.ones(1, 1, 7, 8)).shape
+        torch.Size([1, 1, 4, 4])
+    """
+    return binomial_halve(image, (2, 2), (2, 2))
+
+
+def binomial_halve(values: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """The 1 4 6 4 1 averages of every second row and column, after reflect padding of so many at the two ends of each axis."""
+    values = F.pad(values, (*columns, *rows), mode="reflect")
+    height, width = ((side - 3) // 2 for side in values.shape[-2:])
+    down = [values[..., tap : tap + 2 * height - 1 : 2, :] for tap in range(5)]
+    values = (down[0] + down[4] + 4 * (down[1] + down[3]) + 6 * down[2]) / 16
+    across = [values[..., tap : tap + 2 * width - 1 : 2] for tap in range(5)]
+    return (across[0] + across[4] + 4 * (across[1] + across[3]) + 6 * across[2]) / 16
 
 
 def fuse(scores: Tensor, fusion: Tensor) -> Tensor:

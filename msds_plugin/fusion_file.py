@@ -11,10 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from .backbones import Backbone
-
 __all__ = ["FusionFile", "FusionFileError", "FusionTarget"]
 
 FORMAT = "msds_plugin.Fusion/1"
@@ -37,16 +33,6 @@ class FusionTarget:
     base: str
     backbone: str | None = None
     layers: tuple[str, ...] = ()
-
-    @staticmethod
-    def of(metric: object) -> FusionTarget:
-        """What ``metric`` is: its ``kind`` if it has one, else the name of its class or function."""
-        named = type(metric) if isinstance(metric, nn.Module) else metric
-        base = str(getattr(metric, "kind", None) or getattr(named, "__qualname__", type(metric).__qualname__))
-        backbone = getattr(metric, "backbone", None)
-        if not isinstance(backbone, Backbone):
-            return FusionTarget(base)
-        return FusionTarget(base, backbone.name, backbone.layers)
 
     def __str__(self) -> str:
         return f"{self.base} on {self.backbone}[{', '.join(self.layers)}]" if self.backbone else self.base
@@ -125,16 +111,18 @@ class FusionFile:
             raise FusionFileError(f"{path}: weights must be non-negative and sum to one, got {list(found.weights)}")
         return found
 
-    def weights_for(self, metric: object, levels: int, path: str | os.PathLike[str]) -> tuple[float, ...]:
-        """The weights, if they are for ``levels`` levels of ``metric``.
+    def weights_for(
+        self, target: FusionTarget, levels: int, layers: Sequence[str], path: str | os.PathLike[str]
+    ) -> tuple[float, ...]:
+        """The weights, if they are for ``levels`` levels of ``target``, whose layers may have weights of their own.
 
         Raises:
             FusionFileError: they are for another metric, or another number of levels.
         """
-        self.check_target(FusionTarget.of(metric), path)
+        self.check_target(target, path)
         if self.levels != levels:
             raise FusionFileError(f"{path} holds weights for {self.levels} levels, not {levels}: pass levels={self.levels}")
-        if self.parts and self.parts != (expected := tuple(level_parts(levels, layers_of(metric)))):
+        if self.parts and self.parts != (expected := tuple(level_parts(levels, layers))):
             raise FusionFileError(f"{path} holds weights for {', '.join(self.parts)}, not for {', '.join(expected)}")
         return self.weights
 
@@ -145,12 +133,6 @@ class FusionFile:
                 f"{path} holds fusion weights for {self.metric} ({self.target}), but this metric is {target}: "
                 "use them with that metric, or learn others with msds fit"
             )
-
-
-def layers_of(metric: object) -> tuple[str, ...]:
-    """Names of the layers of one of our metrics, none for others."""
-    backbone = getattr(metric, "backbone", None)
-    return backbone.layers if isinstance(backbone, Backbone) else ()
 
 
 def level_parts(levels: int, layers: Sequence[str] = ()) -> list[str]:

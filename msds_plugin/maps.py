@@ -16,22 +16,19 @@ gradient and no approximation is involved. A share can be negative: such a posit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backbones import Backbone
-from .errors import check_pair
-from .functional import halve
-from .network.spans import spans
-from .windows import Windows, as_windows, halvings
-
-if TYPE_CHECKING:
-    from .deepssim import DeepSSIM, DeepSSIMLite
-    from .multiscale import MultiScale
+from msds_plugin.backbones import Backbone
+from msds_plugin.checks import check_pair
+from msds_plugin.encoder import MatrixMetric, View
+from msds_plugin.functional import positions, pyramid
+from msds_plugin.tiles import Tile, spans
+from msds_plugin.windows import Image, Windows, as_windows, halvings
 
 __all__ = ["dissimilarity_map", "map_parts"]
 
@@ -48,7 +45,7 @@ class _Grid:
     step: float
 
 
-def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows, y: Tensor | Windows) -> Tensor:
+def dissimilarity_map(metric: MatrixMetric, x: Image, y: Image) -> Tensor:
     """Each pixel's share in the dissimilarity of ``x`` and ``y``.
 
     The shares of all pixels of an image sum to its dissimilarity: 1 − score for DeepSSIM and MSDS, the score itself for
@@ -87,7 +84,7 @@ def dissimilarity_map(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | 
 
 
 @torch.no_grad()
-def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows, y: Tensor | Windows) -> tuple[Tensor, Tensor]:
+def map_parts(metric: MatrixMetric, x: Image, y: Image) -> tuple[Tensor, Tensor]:
     """The two terms of :func:`dissimilarity_map`, each in the size of its image: sum of the first less sum of the second is D.
 
     Alone, a part says how strongly a place takes part in those correlations of features in which the two images differ.
@@ -95,43 +92,21 @@ def map_parts(metric: DeepSSIM | DeepSSIMLite | MultiScale, x: Tensor | Windows,
     Returns:
         (N, 1, Hx, Wx) and (N, 1, Hy, Wy), float64: they can be large and nearly equal.
     """
-    pyramid = getattr(metric, "fusion", None)  # of a metric on several levels
-    single = metric if pyramid is None else cast("MultiScale", metric).metric
-    if not hasattr(single, "backbone") or getattr(single, "kind", None) not in ("deepssim", "deepssim-lite"):
-        raise TypeError(f"{type(single).__name__} compares no Gram matrices: maps are for DeepSSIM, MSDS and their -lite forms")
-    single = cast("DeepSSIM | DeepSSIMLite", single)
+    if not (isinstance(metric, MatrixMetric) and metric.has_map):
+        raise TypeError(f"{type(metric).__name__} compares no Gram matrices: maps are for DeepSSIM, MSDS and their -lite forms")
     check_pair(x, y)
-    weights = [1.0] if pyramid is None else pyramid.double().tolist()
-    images = [_levels(image, len(weights), single.tile is not None) for image in (x, y)]
-    parts: list[list[Tensor]] = [[], []]
-    by_layer = getattr(metric, "layer_weights", None)
-    for level, weight in enumerate(weights):
-        of_layers = None if by_layer is None else by_layer[level].tolist()
-        matrices = _matrices(single, images[0][level], images[1][level], of_layers)
-        for side in (0, 1):
-            parts[side].append(weight * _part(single, images[side][level], matrices, level, images[side][0]))
-    return torch.stack(parts[0]).sum(0), torch.stack(parts[1]).sum(0)
+    factors = _factors(metric, metric.represent(x), metric.represent(y))
+    of_x, of_y = (_part(metric, image, factors) for image in (x, y))
+    return of_x, of_y
 
 
-def _levels(image: Tensor | Windows, number: int, windows: bool) -> Sequence[Tensor | Windows]:
-    if windows or not isinstance(image, Tensor):
-        return halvings(image, number)
-    levels = [image]
-    for _ in range(number - 1):
-        levels.append(halve(levels[-1]))
-    return levels
-
-
-def _matrices(
-    metric: DeepSSIM | DeepSSIMLite, x: Tensor | Windows, y: Tensor | Windows, weights: Sequence[float] | None
-) -> list[Tensor]:
-    """M of every layer times its weight, (N, C, C), in float64."""
-    grams = [metric.represent(image).grams[0] for image in (x, y)]
-    found = []
-    for a, b, weight in zip(*grams, weights or [1 / len(grams[0])] * len(grams[0]), strict=True):
-        matrix = _blockwise(a.double(), b.double()) if metric.kind == "deepssim" else _whole(a.double(), b.double())
-        found.append(matrix * weight)
-    return found
+def _factors(metric: MatrixMetric, x: Any, y: Any) -> list[list[Tensor]]:
+    """M of every layer of every view times its weight, (N, C, C), in float64."""
+    factor = _whole if metric.kind == "deepssim-lite" else _blockwise
+    return [
+        [weight * factor(a.double(), b.double()) for a, b, weight in zip(*layers, strict=True)]
+        for layers in zip(x.views, y.views, metric.map_weights(), strict=True)
+    ]
 
 
 def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -156,52 +131,59 @@ def _whole(a: Tensor, b: Tensor) -> Tensor:
     return centred / (a.shape[-1] ** 2 * spread)
 
 
-def _part(
-    metric: DeepSSIM | DeepSSIMLite, image: Tensor | Windows, matrices: Sequence[Tensor], level: int, whole: Tensor | Windows
-) -> Tensor:
-    """The sum over layers of the forms f^T M f at every position of one image, spread over the pixels of level 0."""
-    height, width = whole.shape[-2:]
+def _part(metric: MatrixMetric, image: Image, factors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The sum over views and layers of the forms f^T M f at every position of one image, spread over its pixels."""
+    height, width = image.shape[-2:]
     total: Tensor | None = None
-    for index, (form, grids) in enumerate(_forms(metric, image, matrices)):
-        if metric.kind == "deepssim-lite":  # whose matrices are divided by C h w
-            form = form / (matrices[index].shape[-1] * form.shape[-2] * form.shape[-1])
-        rows, columns = (
-            _spread(count, side, grid, level).to(form.device)
-            for count, side, grid in zip(form.shape[-2:], (height, width), grids, strict=True)
-        )
-        layer = rows @ form @ columns.mT
-        total = layer if total is None else total + layer
+    for view, of_view in zip(metric.network.views, factors, strict=True):
+        level = _level(image, view.level, metric.tile is not None)
+        for form, factor, grids in zip(_forms(view, level, of_view, metric.tile), of_view, _grids(view, level), strict=True):
+            if metric.kind == "deepssim-lite":  # whose matrices are divided by C h w
+                form = form / (factor.shape[-1] * positions(form))
+            rows, columns = (
+                _spread(count, side, grid, view.level).to(form.device)
+                for count, side, grid in zip(form.shape[-2:], (height, width), grids(form), strict=True)
+            )
+            layer = rows @ form @ columns.mT
+            total = layer if total is None else total + layer
     assert total is not None  # a metric has at least one layer
     return total.unsqueeze(1)
 
 
-def _forms(
-    metric: DeepSSIM | DeepSSIMLite, image: Tensor | Windows, matrices: Sequence[Tensor]
-) -> Iterator[tuple[Tensor, tuple[_Grid, _Grid]]]:
-    backbone = metric.backbone
-    if metric.tile is None and isinstance(image, Tensor):
-        forms = [_form(feature, matrix) for feature, matrix in zip(backbone(image), matrices, strict=True)]
-    else:
-        forms = _forms_in_tiles(backbone, as_windows(image), matrices, metric.tile)
+def _level(image: Image, level: int, windows: bool) -> Image:
+    if windows or not isinstance(image, Tensor):
+        return halvings(image, level + 1)[level]
+    return pyramid(image, level + 1)[level]
+
+
+def _grids(view: View, image: Image) -> list[Callable[[Tensor], tuple[_Grid, _Grid]]]:
+    """For each layer, where the positions of a map of it lie."""
     try:
-        geometry = backbone.geometry
+        geometry = view.backbone.geometry
     except ValueError:  # a network of which nothing is known: its positions are taken to divide the image evenly
-        for form in forms:
-            steps = [side / count for side, count in zip(image.shape[-2:], form.shape[-2:], strict=True)]
-            yield form, (_Grid((steps[0] - 1) / 2, steps[0]), _Grid((steps[1] - 1) / 2, steps[1]))
-        return
-    for form, layer in zip(forms, geometry, strict=True):
-        grid = _Grid(layer.start + (layer.receptive_field - 1) / 2, layer.stride)
-        yield form, (grid, grid)
+        return [lambda form: _even(form, image)] * len(view.backbone.layers)
+    grids = [_Grid(layer.start + (layer.receptive_field - 1) / 2, layer.stride) for layer in geometry]
+    return [lambda form, grid=grid: (grid, grid) for grid in grids]  # type: ignore[misc]
 
 
-def _form(feature: Tensor, matrix: Tensor) -> Tensor:
-    """f^T M f at every position, (N, h, w)."""
+def _even(form: Tensor, image: Image) -> tuple[_Grid, _Grid]:
+    rows, columns = (side / count for side, count in zip(image.shape[-2:], form.shape[-2:], strict=True))
+    return _Grid((rows - 1) / 2, rows), _Grid((columns - 1) / 2, columns)
+
+
+def _forms(view: View, image: Image, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
+    """f^T M f at every position, (N, h, w), of each layer."""
+    if tile is None and isinstance(image, Tensor):
+        return [_form(feature, factor) for feature, factor in zip(view.backbone(image), factors, strict=True)]
+    return _forms_in_tiles(view.backbone, as_windows(image), factors, tile)
+
+
+def _form(feature: Tensor, factor: Tensor) -> Tensor:
     flat = feature.double().flatten(2)
-    return ((matrix @ flat) * flat).sum(1).unflatten(1, feature.shape[-2:])
+    return ((factor @ flat) * flat).sum(1).unflatten(1, feature.shape[-2:])
 
 
-def _forms_in_tiles(backbone: Backbone, image: Windows, matrices: Sequence[Tensor], tile: int | str | None) -> list[Tensor]:
+def _forms_in_tiles(backbone: Backbone, image: Windows, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
     layers = backbone.geometry
     core = tile if isinstance(tile, int) else _TILE
     height, width = image.shape[-2:]
@@ -210,8 +192,8 @@ def _forms_in_tiles(backbone: Backbone, image: Windows, matrices: Sequence[Tenso
         strips: list[list[Tensor]] = [[] for _ in layers]
         for column in spans(width, core, layers, backbone.smallest):
             features = backbone(image.read(row.begin, column.begin, len(row), len(column)).to(backbone.device))
-            for strip, layer, feature, matrix in zip(strips, layers, features, matrices, strict=True):
-                strip.append(_form(feature[..., row.owned(layer.stride), column.owned(layer.stride)], matrix))
+            for strip, layer, feature, factor in zip(strips, layers, features, factors, strict=True):
+                strip.append(_form(feature[..., row.owned(layer.stride), column.owned(layer.stride)], factor))
         for whole, strip in zip(rows, strips, strict=True):
             whole.append(torch.cat(strip, 2))
     return [torch.cat(whole, 1) for whole in rows]

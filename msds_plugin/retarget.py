@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .align import smooth_halve
-from .backbones import Weights, build_backbone
-from .deepssim import saliency_maps
-from .errors import check_pair, check_size, check_source, checked_already
-from .functional import global_dissimilarity, gram_matrix
-from .network.sharing import unchanging
-from .representation import Representation, check_comparable
-from .saliency import Attention, Saliency, keep
-from .saliency.maps import fitted, thumbnail
-from .saliency.matrices import calibration
-from .windows import Windows
+from msds_plugin.backbones import Backbone, Weights, build_backbone
+from msds_plugin.checks import check_pair, is_true
+from msds_plugin.functional import at_least_float32, global_dissimilarity, gram_matrix, positions, smooth_halve
+from msds_plugin.metric import Metric, Representation, digest
+from msds_plugin.runtimes import Compiled, Runtime, check_runtime
+from msds_plugin.saliency import Attention, Saliency, keep, saliency_maps
+from msds_plugin.saliency.resample import fitted, thumbnail
+from msds_plugin.windows import Image
 
-__all__ = ["MSDSRetarget", "coverage"]
+__all__ = ["MSDSRetarget", "Retargeted", "coverage"]
 
 #: The layers whose features are matched, and whose Gram matrix at a quarter of the size is compared.
 MATCHED, COMPARED = "stage3", "stage4"
@@ -87,7 +86,7 @@ def coverage(x: Tensor, y: Tensor, size_x: tuple[float, float], size_y: tuple[fl
     )
     strays = rows[:, None, :, None] + columns[None, :, None, :]
     shares = torch.softmax(SHARPNESS * (cosine - DISTANCE_COST * strays.flatten(2).flatten(0, 1)), 1)
-    cell_x, cell_y = (size[0] * size[1] / feature[0].numel() for size, feature in ((size_x, x), (size_y, y)))
+    cell_x, cell_y = (size[0] * size[1] / positions(feature) for size, feature in ((size_x, x), (size_y, y)))
     return (shares.sum(0) * (cell_x / cell_y)).view(y.shape[1:])
 
 
@@ -96,7 +95,32 @@ def _smooth(values: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(values[None, None], (half,) * 4, mode="replicate"), NEIGHBOURHOOD, 1)[0, 0]
 
 
-class MSDSRetarget(nn.Module):
+@dataclass(frozen=True, eq=False)
+class Retargeted(Representation):
+    """Feature maps (N, C, h, w), weights of their positions (N, 1, h, w), Gram matrix (N, C, C) at a quarter of the size, and
+    height and width of the images in pixels."""
+
+    features: Tensor
+    weights: Tensor
+    gram: Tensor
+    size: tuple[int, int]
+
+
+class _Encoder(nn.Module):
+    """Images to the features that are matched, and to the Gram matrix that is compared at a quarter of the size."""
+
+    def __init__(self, matched: Backbone, compared: Backbone) -> None:
+        super().__init__()
+        self.matched = matched
+        self.compared = compared
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = at_least_float32(self.matched(image)[0])
+        quarter = self.compared(smooth_halve(smooth_halve(image)))[0]
+        return features, gram_matrix(quarter) / (quarter.shape[1] * positions(quarter))
+
+
+class MSDSRetarget(Metric):
     r"""How much of what people look at in the reference an image still shows, for retargeted and cropped images and other
     changes of aspect. Training-free, higher is better. Not symmetric: the second image is the reference.
 
@@ -116,6 +140,8 @@ class MSDSRetarget(nn.Module):
         saliency: ``"gbvs"``, ``"spectral"``, ``"features"`` (see :mod:`msds_plugin.saliency`), or a function of images
             (N, 3, H, W) to maps (N, 1, H, W).
         saliency_threshold: positions where the map is not above this do not count at all.
+        runtime: see :class:`~msds_plugin.DeepSSIM`.
+        backbone: ``other.backbone`` to share the network of another metric on EfficientNet-Lite0.
 
     Shape:
         x, y: (N, 3, H, W), RGB in [0, 1], 64 pixels a side at least; the sizes of x and y may differ. Returns (N,). Images
@@ -139,39 +165,68 @@ class MSDSRetarget(nn.Module):
     """
 
     kind = "msds-retarget"
+    reads_windows = True
+    takes_saliency = True
 
-    def __init__(self, weights: Weights = "imagenet", saliency_threshold: float = 0.0, saliency: Saliency = "gbvs") -> None:
+    def __init__(
+        self,
+        weights: Weights = "imagenet",
+        saliency_threshold: float = 0.0,
+        saliency: Saliency = "gbvs",
+        runtime: Runtime = "torch",
+        backbone: str | Backbone = "efficientnet_lite0",
+    ) -> None:
         super().__init__()
+        check_runtime(runtime)
         if saliency is None:
             raise ValueError("msds-retarget is made of saliency: choose gbvs, spectral, features, or give a function")
         self.attention = Attention(saliency)
         self.saliency_threshold = saliency_threshold
-        with torch.random.fork_rng(devices=[]):  # so that random values are the same in both
-            self.coarse = build_backbone("efficientnet_lite0", COMPARED, weights)
-        self.backbone = build_backbone("efficientnet_lite0", MATCHED, weights)
+        network = backbone if isinstance(backbone, Backbone) else build_backbone(backbone, [MATCHED, COMPARED], weights)
+        encoder = _Encoder(network.tapped([MATCHED]), network.tapped([COMPARED]))
+        self.encoder = encoder if runtime == "torch" else None
+        self.compiled = None if runtime == "torch" else Compiled(encoder)
+
+    @property
+    def _network(self) -> _Encoder:
+        return self.encoder if self.compiled is None else self.compiled.module  # type: ignore[return-value]
 
     @property
     def smallest(self) -> int:
         """Shortest side of an image, in pixels."""
-        return 4 * self.backbone.smallest
+        return 4 * self._network.matched.smallest
 
     @property
-    def source(self) -> str:
-        """What two representations must agree in to be comparable."""
-        described = f"{self.kind} {self.backbone.description} + {self.coarse.description}"
-        return described + calibration(self.attention, self.saliency_threshold)
+    def description(self) -> str:
+        """Metric, network, layers, and how saliency is made."""
+        networks = f"{self._network.matched.description} + {self._network.compared.description}"
+        return f"{self.kind} {networks} saliency {self.attention.name} > {self.saliency_threshold:g}"
 
-    def represent(self, image: Tensor | Windows, saliency: Tensor | Windows | None = None) -> Representation:
-        """What is to be kept of images (N, 3, H, W) in [0, 1]: feature maps, weights of their positions, sizes in pixels,
-        Gram matrices.
+    def weighted_modules(self) -> list[nn.Module]:
+        """The metric itself, and the network that OpenVINO runs."""
+        return [self] if self.compiled is None else [self, self.compiled.module]
+
+    def represent(self, image: Image, saliency: Image | None = None) -> Retargeted:
+        """The representation that :meth:`compare` needs of images (N, 3, H, W) in [0, 1].
 
         Args:
             image: as above.
             saliency: (N, 1, H, W) or (N, H, W), not negative; None for the maps that the metric makes for itself.
         """
-        check_source(image)
-        check_size(image, self.smallest)
-        maps = self.attention.maps(image, self.backbone) if saliency is None else saliency_maps(saliency, image)
+        return self._represent(self._checked(image), saliency)
+
+    def forward(self, x: Image, y: Image, saliency_y: Image | None = None) -> Tensor:
+        """Scores (N,) of retargeted images ``x`` beside references ``y``."""
+        if saliency_y is None:
+            return super().forward(x, y)
+        check_pair(x, y)
+        return self.compare(self.represent(x), self.represent(y, saliency_y))
+
+    def _representations_source(self) -> str:
+        return f"{self.description} weights {digest(self._network)}"
+
+    def _represent(self, image: Image, saliency: Image | None = None) -> Retargeted:
+        maps = self.attention.maps(image, self._network.matched) if saliency is None else saliency_maps(saliency, image)
         height, width = image.shape[-2:]
         size = fitted(height, width, LONGER)
         if min(size) < self.smallest:
@@ -179,51 +234,26 @@ class MSDSRetarget(nn.Module):
                 f"an image of {height} x {width} pixels is too long for msds-retarget, which looks at {size[0]} x {size[1]} of "
                 f"it: at least {self.smallest} are needed on the shorter side"
             )
-        small = (image if isinstance(image, Tensor) and size == (height, width) else thumbnail(image, size)).to(
-            self.backbone.device
-        )
-        features = self.backbone(small)[0]
-        features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-        quarter = self.coarse(smooth_halve(smooth_halve(small)))[0]
-        gram = gram_matrix(quarter) / (quarter.shape[1] * quarter[0, 0].numel())
-        sizes = features.new_tensor([[height, width]]).expand(len(features), 2)
-        return Representation(((features, self._weights(maps, features), sizes, gram),), self.source)
+        whole = isinstance(image, Tensor) and size == (height, width)
+        small = image if whole else thumbnail(image, size).to(self._network.matched.device)
+        features, gram = (self.encoder or self.compiled)(small)  # type: ignore[misc,arg-type]
+        return Retargeted(self.description, features, self._weights(maps, features), gram, (height, width))
 
-    def compare(self, a: Representation, b: Representation) -> Tensor:
-        """Scores (N,) of images ``a`` beside references ``b``; a single image is compared with every one of the other."""
-        check_comparable(a, b, self.source)
+    def _compare(self, a: Retargeted, b: Retargeted) -> Tensor:
         count = max(len(a), len(b))
-        lost = torch.stack([_lost(_of(a, index), _of(b, index)) for index in range(count)])
-        return 1 - ((1 - GRAM_SHARE) * lost + GRAM_SHARE * global_dissimilarity(a.grams[0][3], b.grams[0][3]))
+        lost = torch.stack([_lost(a[min(index, len(a) - 1)], b[min(index, len(b) - 1)]) for index in range(count)])
+        return 1 - ((1 - GRAM_SHARE) * lost + GRAM_SHARE * global_dissimilarity(a.gram, b.gram))
 
-    def forward(
-        self,
-        x: Tensor | Windows,
-        y: Tensor | Windows,
-        saliency_y: Tensor | Windows | None = None,
-    ) -> Tensor:
-        """Scores (N,) of retargeted images ``x`` beside references ``y``."""
-        check_pair(x, y)
-        with checked_already(x, y), unchanging():
-            return self.compare(self.represent(x), self.represent(y, saliency_y))
-
-    def _weights(self, maps: Tensor | Windows, features: Tensor) -> Tensor:
+    def _weights(self, maps: Image, features: Tensor) -> Tensor:
         """Weights (N, 1, h, w) of the positions of feature maps, each image's of sum one."""
         coarse = thumbnail(maps, (features.shape[-2], features.shape[-1])).to(features)
-        if not torch.compiler.is_compiling() and (coarse < 0).any():
+        if not is_true((coarse >= 0).logical_or(coarse.isnan()).all()):
             raise ValueError("the saliency map holds negative values: for msds-retarget they must be in [0, 1]")
         weights = coarse**SALIENCY_EXPONENT * keep(coarse, self.saliency_threshold)
         return weights / weights.sum((2, 3), keepdim=True)
 
 
-def _of(representation: Representation, index: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Features (C, h, w), weights (h, w) and size in pixels of one image."""
-    features, weights, sizes = (part[min(index, len(part) - 1)] for part in representation.grams[0][:3])
-    height, width = sizes.tolist()
-    return features, weights[0], (height, width)
-
-
-def _lost(x: tuple[Tensor, Tensor, tuple[float, float]], y: tuple[Tensor, Tensor, tuple[float, float]]) -> Tensor:
-    """Share of a reference's salient area that an image does not show."""
-    left, whole = (_smooth(coverage(features, y[0], size, y[2])) for features, _, size in (x, y))
-    return (y[1] * (1 - left / whole).clamp_min(0)).sum()
+def _lost(x: Retargeted, y: Retargeted) -> Tensor:
+    """Share of a reference's salient area that an image does not show, of one pair."""
+    left, whole = (_smooth(coverage(each.features[0], y.features[0], each.size, y.size)) for each in (x, y))
+    return (y.weights[0, 0] * (1 - left / whole).clamp_min(0)).sum()

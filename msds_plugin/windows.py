@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .functional import halve
+from msds_plugin.functional import binomial_halve, halve
 
-__all__ = ["Cropped", "Windows", "as_windows", "halvings"]
+__all__ = ["Cropped", "Halved", "Image", "SmoothHalved", "Windows", "as_windows", "halvings"]
 
-#: Values that ``_Halved`` asks its source for at once, at most, unless a single row of them is longer.
+#: Values that ``Halved`` asks its source for at once, at most, unless a single row of them is longer.
 _STRIP = 1 << 24
 
 
@@ -39,6 +39,10 @@ class Windows(Protocol):
         ...
 
 
+#: (N, 3, H, W), RGB in [0, 1]: in memory, or read window by window.
+Image: TypeAlias = Tensor | Windows
+
+
 @dataclass(frozen=True)
 class _InMemory:
     tensor: Tensor
@@ -52,17 +56,19 @@ class _InMemory:
 
 
 @dataclass(frozen=True)
-class _Halved:
+class Halved:
     """The next level of an image pyramid: 2 x 2 averages, an odd last row or column dropped."""
 
     source: Windows
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
         *batch, height, width = self.source.shape
         return (*batch, height // 2, width // 2)
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """See :class:`Windows`."""
         images, channels = self.shape[:2]
         rows = max(1, _STRIP // (4 * images * channels * width))
         strips = [
@@ -70,6 +76,32 @@ class _Halved:
             for row in range(top, top + height, rows)
         ]
         return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
+
+
+@dataclass(frozen=True)
+class SmoothHalved:
+    """An image at half size after a low-pass: :func:`msds_plugin.functional.smooth_halve`, where it is read."""
+
+    source: Windows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        *batch, height, width = self.source.shape
+        return (*batch, -(-height // 2), -(-width // 2))
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """See :class:`Windows`."""
+        first, rows, row_padding = _taps(top, height, self.source.shape[-2])
+        begin, columns, column_padding = _taps(left, width, self.source.shape[-1])
+        return binomial_halve(self.source.read(first, begin, rows, columns), row_padding, column_padding)
+
+
+def _taps(first: int, length: int, limit: int) -> tuple[int, int, tuple[int, int]]:
+    """First pixel and number of pixels of the source that so many halved ones need, and what is missing at the ends."""
+    begin, end = 2 * first - 2, 2 * (first + length - 1) + 3
+    inside = max(begin, 0), min(end, limit)
+    return inside[0], inside[1] - inside[0], (inside[0] - begin, end - inside[1])
 
 
 @dataclass(frozen=True)
@@ -89,12 +121,12 @@ class Cropped:
         return self.source.read(self.window[0] + top, self.window[1] + left, height, width)
 
 
-def as_windows(image: Tensor | Windows) -> Windows:
+def as_windows(image: Image) -> Windows:
     """The image itself if it can be read window by window, or a view of a tensor (N, C, H, W) that can."""
     return _InMemory(image) if isinstance(image, Tensor) else image
 
 
-def halvings(image: Tensor | Windows, levels: int) -> list[Windows]:
+def halvings(image: Image, levels: int) -> list[Windows]:
     """The levels of :func:`msds_plugin.functional.pyramid`, computed where and when they are read.
 
     Example:
@@ -104,5 +136,5 @@ def halvings(image: Tensor | Windows, levels: int) -> list[Windows]:
     """
     sources = [as_windows(image)]
     for _ in range(levels - 1):
-        sources.append(_Halved(sources[-1]))
+        sources.append(Halved(sources[-1]))
     return sources

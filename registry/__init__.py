@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .entry import Metric
+from msds_plugin.registry.table import TABLE, Metric
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ def get(name: str) -> Metric:
         KeyError: there is none; names the nearest ones.
     """
     if name not in _metrics:
-        near = difflib.get_close_matches(name, _metrics) or list(_metrics)
+        near = difflib.get_close_matches(name.lower(), _metrics) or list(_metrics)
         raise KeyError(f"no metric named {name!r}; did you mean {', '.join(near)}?")
     return _metrics[name]
 
@@ -77,4 +77,5 @@ def create(name: str, **options: Any) -> nn.Module:
     return get(name).factory(**options)
 
 
-from . import builtin, hybrids, trained  # noqa: E402, F401  (they fill the table above, so they come last)
+for _row in TABLE:
+    register(_row)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ..common.scorer import Scorer
-from . import statistics
-from .datasets import Dataset
-from .labels import Line, number, read_lines
-from .sizes import Sizes, run_any_size
+from msds_plugin.adapters.benchmark import statistics
+from msds_plugin.adapters.benchmark.datasets import Dataset
+from msds_plugin.adapters.benchmark.labels import Names, numbers, read_labels
+from msds_plugin.adapters.benchmark.runner import run
+from msds_plugin.adapters.benchmark.summary import FEW_REFERENCES
+from msds_plugin.adapters.scorers import Scorer
 
 _COLUMNS = {
     "reference": ("reference", "ref", "ref_name"),
@@ -57,12 +56,14 @@ class ChoiceSummary:
         significance: :func:`statistics.choice_significance` of each set.
         failures: images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``.
         notes: what a reader has to know.
+        unavailable: metrics that could not be made, with the reason.
     """
 
     table: pd.DataFrame
     significance: pd.DataFrame
     failures: pd.DataFrame
     notes: tuple[str, ...]
+    unavailable: Mapping[str, str]
 
 
 def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, name: str | None = None) -> Choices:
@@ -80,45 +81,36 @@ def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
             an image compared with itself.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no CSV file at {path}")
-    lines = read_lines(path)
-    if not lines:
-        raise ValueError(f"{path} has no rows")
-    titles = [cell.lower() for cell in lines[0].cells]
+    cells = read_labels(path)
+    titles = [cell.lower() for cell in cells.iloc[0]]
     found = {key: next((titles.index(n) for n in names if n in titles), None) for key, names in _COLUMNS.items()}
     missing = [key for key, place in found.items() if place is None and key != "answers"]
     if missing:
-        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(lines[0].cells)}")
-    base = path.parent if root is None else Path(root)
-    table = pd.DataFrame([_record(path, line, found, base, len(titles)) for line in lines[1:]])
-    _check(table, [line.number for line in lines[1:]], path)
-    return Choices(name or path.stem, table)
-
-
-def _record(path: Path, line: Line, places: Mapping[str, int | None], base: Path, width: int) -> dict[str, Any]:
-    if any(line.cells[width:]):
-        raise ValueError(f"{path}: line {line.number} has {len(line.cells)} fields, the header {width}")
-    cells = {key: line.cells[place] if place < len(line.cells) else "" for key, place in places.items() if place is not None}
-    empty = [key for key, cell in cells.items() if not cell]
-    if empty:
-        raise ValueError(f"{path}: line {line.number} has no {empty[0]}")
-    images = {key: str(base / cells[key]) for key in ("reference", "a", "b")}
-    numbers = {key: number(cells.get(key, "1")) for key in ("share", "answers")}
-    return images | {key: math.nan if value is None else value for key, value in numbers.items()}
-
-
-def _check(table: pd.DataFrame, numbers: Sequence[int], path: Path) -> None:
+        raise ValueError(
+            f"{path} has no column for {', '.join(missing)}: its header is {', '.join(filter(None, cells.iloc[0]))}"
+        )
+    rows = cells.iloc[1:]
+    table = pd.DataFrame({key: rows[place] for key, place in found.items() if place is not None}).assign(
+        **({"answers": "1"} if found["answers"] is None else {})
+    )
     if table.empty:
         raise ValueError(f"{path} has no rows")
-    wrong = {
-        "a share outside [0, 1]": ~table["share"].between(0, 1),
-        "a number of answers that is not positive": ~table["answers"].between(1e-9, 1e12),
-        "an image compared with itself": table["a"] == table["b"],
-    }
-    for what, rows in wrong.items():
-        if rows.any():
-            raise ValueError(f"{path} has {what} in line {numbers[int(np.argmax(rows))]}")
+    for key in table:
+        _check(path, f"no {key}", table[key].eq(""))
+    for key in ("share", "answers"):
+        table[key] = numbers(table[key], f"{path}: the column for {key}")
+    _check(path, "a share outside [0, 1]", ~table["share"].between(0, 1))
+    _check(path, "a number of answers that is not positive", ~table["answers"].between(1e-9, 1e12))
+    _check(path, "an image compared with itself", table["a"] == table["b"])
+    names = Names(path.parent if root is None else Path(root))
+    for key in ("reference", "a", "b"):
+        table[key] = table[key].map(names.find)
+    return Choices(name or path.stem, table.reset_index(drop=True))
+
+
+def _check(path: Path, what: str, wrong: pd.Series[bool]) -> None:
+    if wrong.any():
+        raise ValueError(f"{path}: line {wrong.idxmax()} has {what}")
 
 
 def run_choices(
@@ -134,13 +126,13 @@ def run_choices(
     Args:
         metrics: as for :func:`run`.
         sets: forced choices.
-        args, options: as for :func:`run_any_size`.
+        args, options: as for :func:`run`.
         resamples, seed: of the bootstrap over references.
 
     Raises:
-        ValueError: as :func:`run_any_size`.
+        ValueError: as :func:`run`.
     """
-    made, sizes = run_any_size(metrics, [each.images for each in sets], *args, **options)
+    made = run(metrics, [each.images for each in sets], *args, **options)
     tables: list[pd.DataFrame] = []
     tests: list[pd.DataFrame] = []
     falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
@@ -148,12 +140,12 @@ def run_choices(
         by_metric = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}
         given = (by_metric, each.table["share"], each.table["answers"], each.table["reference"], falling, resamples, seed)
         table, test = statistics.choice_agreement(*given), statistics.choice_significance(*given)
-        table["resampled"] = [sizes.resampled(each.name, name) for name in table["metric"]]
+        table["resampled"] = [made.resampled.get((each.name, name), 0) for name in table["metric"]]
         for one, kept in ((table, tables), (test, tests)):
             one.insert(0, "dataset", each.name)
             kept.append(one)
     both = (pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True))
-    return ChoiceSummary(*both, made.scores.failures, _notes(sizes, both[0]))
+    return ChoiceSummary(*both, made.scores.failures, (*made.notes, *_notes(both[0])), made.unavailable)
 
 
 def _sides(each: Choices, rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
@@ -165,10 +157,9 @@ def _sides(each: Choices, rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Seri
     return first, second
 
 
-def _notes(sizes: Sizes, table: pd.DataFrame) -> tuple[str, ...]:
-    few = table[table["references"] < 10].groupby("dataset", sort=False)["references"].max()
-    short = [
-        f"{name} has {count} references: with fewer than 10 the intervals are too narrow, and with one there are none."
+def _notes(table: pd.DataFrame) -> list[str]:
+    few = table[table["references"] < FEW_REFERENCES].groupby("dataset", sort=False)["references"].max()
+    return [
+        f"{name} has {count} references: with fewer than {FEW_REFERENCES} intervals are too narrow, with one there are none."
         for name, count in few.items()
     ]
-    return (*sizes.notes, *short)

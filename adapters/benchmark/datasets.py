@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ...errors import MissingDependencyError
-from .labels import Line, is_header, number, read_lines
+from msds_plugin.adapters.benchmark.labels import Names, is_number, numbers, read_labels
+from msds_plugin.adapters.images.listing import is_meant_as_image
+from msds_plugin.checks import MissingDependencyError
 
-#: What a column may be called, by what it holds; the first three are needed.
+#: What a column may be called, in any case, by what it holds; the first three are needed.
 COLUMNS = {
-    "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_path", "hq_name"),
-    "distorted": ("distorted", "dist", "dist_name", "distorted_name", "dist_img", "img_name", "dist_path"),
+    "reference": ("reference", "ref", "ref_name", "reference_name", "ref_img", "ref_image", "ref_path", "hq_name"),
+    "distorted": (
+        "distorted", "dist", "dis", "dist_name", "distorted_name", "dist_img", "dis_img", "img_name", "dist_path", "image",
+        "image_name", "img", "filename",
+    ),
     "score": ("score", "mos", "dmos", "mos_label", "elo_score", "votes"),
-    "distortion": ("distortion", "dist_type", "type"),
-    "std": ("std", "mos_std", "dmos_std", "score_std"),
-}
+    "distortion": ("distortion", "dist_type", "distortion_type", "type"),
+    "std": ("std", "mos_std", "dmos_std", "score_std", "sd"),
+    "variance": ("var", "variance"),
+}  # fmt: skip
+_NEEDED = ("reference", "distorted", "score")
+_ACCEPTED = "; ".join(f"{key}: {', '.join(names)}" for key, names in COLUMNS.items())
+#: Sub-folders in which published sets keep their images.
+_FOLDERS = {"reference": ("reference_images", "images"), "distorted": ("distorted_images", "images")}
+#: TID and KADID name a distorted image by its reference, the type of distortion and its level.
+_BY_REFERENCE = re.compile(r"(.*[iI]\d\d)_\d\d_\d+(\.\w+)")
 
 _TID = (
     "additive Gaussian noise, noise in colour components, spatially correlated noise, masked noise, high-frequency noise, "
@@ -63,11 +73,25 @@ class Dataset:
         table: one row per distorted image: ``reference`` and ``distorted`` (paths), ``score`` (float); ``distortion`` (str)
             and ``std`` (float) where they are known.
         lower_is_better: True for difference scores (DMOS).
+        notes: what a user should know of how it was read.
+
+    Raises:
+        ValueError: a column is missing, or an opinion is no finite number.
     """
 
     name: str
     table: pd.DataFrame
     lower_is_better: bool
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = [key for key in _NEEDED if key not in self.table]
+        if missing:
+            raise ValueError(f"the table of {self.name} has no column {', '.join(missing)}")
+        wrong = ~np.isfinite(self.table["score"].to_numpy(float, na_value=np.nan))
+        if wrong.any():
+            names = ", ".join(map(str, self.table.loc[wrong, "distorted"].head(3)))
+            raise ValueError(f"{self.name} has no finite opinion for {int(wrong.sum())} images: {names}")
 
 
 def load_csv(
@@ -76,86 +100,115 @@ def load_csv(
     lower_is_better: bool = False,
     name: str | None = None,
 ) -> Dataset:
-    """A data set from a CSV file.
+    """A data set from a table of text.
 
-    Columns are taken by name (:data:`COLUMNS`, any case) or, if none of these names occurs in the header or there is none, by
-    position as in pyiqa's meta-info files: reference, distorted, score. Other columns are ignored. Commas, semicolons or tabs
-    may separate them, and numbers have a decimal point or comma. Names are text, whatever they look like.
+    Columns are taken by name (:data:`COLUMNS`, any case). Where the header has none of these names, or there is no header, two
+    columns of names and the first of numbers after them (or before) are taken; of the names the reference is what has fewer
+    different ones, else what comes first. A table of TID's or KADID's names without references (``mos_with_names.txt``) is read
+    too. Commas, semicolons, tabs or spaces separate columns; numbers have a decimal point or comma. Images are found
+    regardless of case and of the kind of slash.
 
     Args:
-        path: the CSV file; UTF-8, UTF-16 or Latin-1.
-        root: folder the image names are relative to; None for the CSV's own folder.
+        path: the file; UTF-8, UTF-16 or Latin-1.
+        root: folder the image names are relative to; None for the table's own folder.
         lower_is_better: the scores are difference scores (DMOS).
         name: for tables; None for the file's stem.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: fewer than three columns, a missing column, no rows, an empty cell, too many cells, scores that are not
-            finite numbers, a pair twice; names the file and the line.
+        ValueError: a missing column, no rows, an empty cell, too many cells, scores that are not finite numbers, a pair twice;
+            names the file and the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no CSV file at {path}")
-    lines = read_lines(path)
-    if not lines:
+    cells = read_labels(path)
+    places, rows = _columns(path, cells)
+    if rows.empty:
         raise ValueError(f"{path} has no rows")
-    places, rows = _columns(path, lines)
-    if not rows:
-        raise ValueError(f"{path} has no rows")
-    width = len(lines[0].cells)
+    _check_cells(path, rows, places, int(cells.iloc[0].ne("").to_numpy().nonzero()[0].max()) + 1)
+    table = pd.DataFrame({key: rows[place] for key, place in places.items()})
+    for key in {"score", "std", "variance"} & set(table):
+        column = table[key].copy()
+        column.attrs["separator"] = cells.attrs["separator"]
+        table[key] = numbers(column, f"{path}: the column for {key}")
+        bad = table.index[table[key].isna() & (key == "score" or column.ne(""))]
+        if len(bad):
+            raise ValueError(
+                f"{path} has no finite {key} in line{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:5]))}: {column[bad[0]]!r}"
+            )
+    if "variance" in table:
+        table["std"] = np.sqrt(table.pop("variance"))
+    if "distortion" in table:
+        table["distortion"] = table["distortion"].where(table["distortion"].ne(""), None)
     base = path.parent if root is None else Path(root)
-    records = [_record(path, line, places, width) for line in rows]
-    bad = [line.number for line, record in zip(rows, records, strict=True) if record["score"] is None]
-    if bad:
-        raise ValueError(f"{path} has no finite score in lines {', '.join(map(str, bad[:5]))}")
-    table = pd.DataFrame(records)
+    if "reference" not in table:
+        table.insert(0, "reference", table["distorted"].str.replace(_BY_REFERENCE, r"\1\2", regex=True))
+    otherwise = 0
     for key in ("reference", "distorted"):
-        table[key] = [str(base / name) for name in table[key]]
+        names = Names(base, *(base / folder for folder in _FOLDERS[key]))
+        table[key] = [names.find(each) for each in table[key]]
+        otherwise += names.otherwise
     twice = table.index[table.duplicated(["reference", "distorted"])]
     if len(twice):
-        raise ValueError(f"{path} lists the pair of line {rows[twice[0]].number} twice: {table['distorted'][twice[0]]}")
-    return Dataset(name or path.stem, table, lower_is_better)
+        raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
+    note = f"{path}: {otherwise} names are written otherwise than the files' (case, or backslashes); the files are taken"
+    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, (note,) if otherwise else ())
 
 
-def _columns(path: Path, lines: Sequence[Line]) -> tuple[dict[str, int], Sequence[Line]]:
+def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:
     """Which column holds what, and the rows below the header, if there is one."""
-    needed = ("reference", "distorted", "score")
-    first = lines[0].cells
-    header = is_header(lines[0], {name for names in COLUMNS.values() for name in names})
-    titles = [cell.lower() for cell in first] if header else []
+    first = cells.iloc[0]
+    titles = [cell.lower() for cell in first]
     found = {key: titles.index(next(n for n in names if n in titles)) for key, names in COLUMNS.items() if {*names} & {*titles}}
     twice = [titles[place] for place in found.values() if titles.count(titles[place]) > 1]
     if twice:
         raise ValueError(f"{path} has two columns of the name {twice[0]}")
-    if not any(key in found for key in needed):
-        if len(first) < len(needed):
-            raise ValueError(
-                f"{path} has {len(first)} columns: at least reference, distorted and score are needed, separated by commas, "
-                "semicolons or tabs"
-            )
-        found |= dict(zip(needed, range(len(needed)), strict=True))
-    missing = [key for key in needed if key not in found]
-    if missing:
-        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(first)}")
-    return found, lines[1:] if header else lines
+    header = bool(found) or not any(is_meant_as_image(cell) or is_number(cell) for cell in first)
+    rows = cells.iloc[1:] if header else cells
+    if not set(found) & set(_NEEDED) and len(rows):
+        found |= _by_content(path, rows)
+    missing = [key for key in _NEEDED if key not in found]
+    if missing == ["reference"] and len(rows) and rows[found["distorted"]].str.fullmatch(_BY_REFERENCE).all():
+        missing = []
+    if missing and len(rows):
+        raise ValueError(
+            f"{path} has no column for {', '.join(missing)}: its header is {', '.join(filter(None, first))}. "
+            f"Accepted names, in any case: {_ACCEPTED}"
+        )
+    return found, rows
 
 
-def _record(path: Path, line: Line, places: Mapping[str, int], width: int) -> dict[str, Any]:
-    """The cells of one row by what they hold; a score that is none is None."""
-    if any(line.cells[width:]):
-        raise ValueError(f"{path}: line {line.number} has {len(line.cells)} fields, the first row {width}")
-    cells = {key: line.cells[place] if place < len(line.cells) else "" for key, place in places.items()}
-    for key in ("reference", "distorted", "score"):
-        if not cells[key]:
-            raise ValueError(f"{path}: line {line.number} has no {key}")
-    record: dict[str, Any] = {**cells, "score": number(cells["score"])}
-    if "std" in cells:
-        record["std"] = number(cells["std"]) if cells["std"] else math.nan
-        if record["std"] is None:
-            raise ValueError(f"{path}: line {line.number} has the standard deviation {cells['std']!r}, which is no number")
-    if "distortion" in cells:
-        record["distortion"] = cells["distortion"] or None
-    return record
+def _by_content(path: Path, rows: pd.DataFrame) -> dict[str, int]:
+    """Columns by what is in them: names of images, and the first column of numbers after them, or else before; or by place."""
+    filled: list[Any] = [place for place in rows if rows[place].ne("").any()]
+    numeric = [place for place in filled if rows[place].map(is_number).mean() >= 0.5]
+    images = [place for place in filled if rows[place].map(is_meant_as_image).mean() > 0.5]
+    if numeric and len(images) == 2:
+        if rows[images[0]].nunique() > rows[images[1]].nunique():  # several versions of each reference
+            images.reverse()
+        return {"reference": images[0], "distorted": images[1], "score": _after(images, numeric)}
+    if numeric and len(images) == 1 and rows[images[0]].str.fullmatch(_BY_REFERENCE).all():
+        return {"distorted": images[0], "score": _after(images, numeric)}
+    if len(filled) >= 3 and not images and filled[2] in numeric:
+        return dict(zip(_NEEDED, filled, strict=False))
+    raise ValueError(
+        f"{path} has {len(filled)} columns, of which {len(images)} hold names of images and {len(numeric)} numbers: reference, "
+        f"distorted and score are needed, separated by commas, semicolons or tabs. Accepted names of columns: {_ACCEPTED}"
+    )
+
+
+def _after(images: list[int], numeric: list[int]) -> int:
+    return next((place for place in numeric if place > max(images)), numeric[0])
+
+
+def _check_cells(path: Path, rows: pd.DataFrame, places: dict[str, int], width: int) -> None:
+    for line, beyond in rows.loc[:, width:].ne("").any(axis=1).items():
+        if beyond:
+            count = int(rows.loc[line].ne("").to_numpy().nonzero()[0].max()) + 1
+            raise ValueError(f"{path}: line {line} has {count} fields, the first row {width}")
+    for key in set(_NEEDED) & set(places):
+        empty = rows.index[rows[places[key]].eq("")]
+        if len(empty):
+            raise ValueError(f"{path}: line {empty[0]} has no {key}")
 
 
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from ...backbones import Backbone
-from ...fusion_file import FusionFile
-from ..common.names import parse_metric
-from . import statistics
-from .datasets import Dataset
-from .learning import Array, Problem, choose_strength, divide, learn_weights
-from .parts import Parts, parts_of
-from .runner import Progress, no_progress, run
+from msds_plugin.adapters.benchmark import statistics
+from msds_plugin.adapters.benchmark.datasets import Dataset
+from msds_plugin.adapters.benchmark.learning import Array, Problem, choose_strength, divide, learn_weights
+from msds_plugin.adapters.benchmark.parts import Parts, parts_of
+from msds_plugin.adapters.benchmark.runner import Progress, backbone_of, no_progress
+from msds_plugin.adapters.benchmark.runner import run as run_benchmark
+from msds_plugin.adapters.names import parse_metric
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.fusion_file import FusionFile
+from msds_plugin.metric import digest
 
 __all__ = ["FusionFit", "fit_fusion", "learn_weights"]
 
@@ -58,7 +59,7 @@ class FusionFit:
     def verdict(self) -> str:
         """Whether learned weights beat equal ones on held-out references, in one sentence."""
         row = self.held_out.set_index("fusion").loc[LEARNED]
-        found = f"SRCC {row['difference']:+.4f}, p = {row['p']:.2g}, {self.file.references} references"
+        found = f"SRCC {round(row['difference'], 4) + 0.0:+.4f}, p = {row['p']:.2g}, {self.file.references} references"
         if not row["p"] < SIGNIFICANT:
             return f"Learned weights do not beat equal ones on held-out references ({found}): keep equal weights."
         if row["difference"] < 0:
@@ -72,14 +73,11 @@ def fit_fusion(
     levels: int = 3,
     folds: int | None = FOLDS,
     results: str | Path | None = None,
-    device: str | torch.device | None = None,
-    batch_size: int = 8,
-    workers: int | None = None,
+    run: Run = Run(),  # noqa: B008 (frozen)
     resamples: int = statistics.RESAMPLES,
     seed: int = statistics.SEED,
     progress: Progress = no_progress,
     per_layer: bool = False,
-    **options: Any,
 ) -> FusionFit:
     """Learn one weight per pyramid level, per layer on each level, or per term of a hybrid, from opinion scores.
 
@@ -96,8 +94,8 @@ def fit_fusion(
         data: images with opinion scores.
         levels: 2 to 5.
         folds: at least 2, at most as many as there are references; None for one per reference (leave one reference out).
-        results: file that keeps the scores of each part (:class:`results.Results`); None to keep nothing.
-        device, batch_size, workers, progress, options (``reading``, ``note``): as for :func:`benchmark.run`.
+        results: file that keeps the scores of each part (:class:`store.Results`); None to keep nothing.
+        run, progress: as for :func:`benchmark.run`.
         resamples, seed: of the bootstrap; the seed also divides the references into folds.
         per_layer: a weight for each layer of the network on each level.
 
@@ -114,8 +112,8 @@ def fit_fusion(
     name, own = parse_metric(metric)
     if {"levels", "fusion", "learn_fusion"} & own.keys():
         raise ValueError(f"{metric!r}: give the number of levels apart from the metric, and no weights: they are learned")
-    parts = parts_of(metric, levels, per_layer, device)
-    made = run(parts.scorers, [data], results, parts.scorer.device, False, batch_size, workers, progress, **options)
+    parts = parts_of(metric, levels, per_layer, run)
+    made = run_benchmark(parts.scorers, [data], results, run, progress)
     rows = _usable(made.scores.table, parts)
     if rows["reference"].nunique() < folds:
         raise ValueError(_too_few(rows, folds, made.scores.failures))
@@ -129,12 +127,12 @@ def fit_fusion(
     held_out, by_fold = _cross_validate(problem, parts.names, rows["reference"], folds, resamples, seed)
     weights, strength = _learned(problem, rows["reference"], seed)
     table = held_out.set_index("fusion")
-    backbone = next((module for module in parts.scorer.module.modules() if isinstance(module, Backbone)), None)
+    backbone = backbone_of(parts.scorer.metric)
     file = FusionFile(
         metric=name,
         target=parts.target,
         weights=_rounded(weights),
-        fingerprint=None if backbone is None else backbone.fingerprint,
+        fingerprint=None if backbone is None else digest(backbone),
         dataset=data.name,
         images=len(rows),
         references=rows["reference"].nunique(),

@@ -1,58 +1,60 @@
-"""Tables of labels as people and programs write them, to rows of text."""
+"""Tables of labels as people and programs write them."""
 
 from __future__ import annotations
 
-import csv
 import io
 import math
+import os
+import re
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..images.formats import is_meant_as_image
+import pandas as pd
 
-_SEPARATORS = "\t;,"
+from msds_plugin.adapters.images.listing import is_meant_as_image
 
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: where it begins in the file, counted from 1, and its cells without spaces around them."""
-
-    number: int
-    cells: tuple[str, ...]
+#: What may separate columns; white space only where nothing else does.
+_SPACES = r"\s+"
+_SEPARATORS = ("\t", ";", ",", _SPACES)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?$")
+_THOUSANDS_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+$")
 
 
-def read_lines(path: Path) -> list[Line]:
-    """The rows of a table separated by commas, semicolons or tabs, without blank ones and comments (they begin with ``#``).
+def read_labels(path: Path) -> pd.DataFrame:
+    """The cells of a table as text without spaces around them; the index holds the lines in the file, from 1.
 
-    Text is UTF-8 or UTF-16, with or without a byte order mark, or else Latin-1. The separator is the one that divides the first
-    row into three cells or more, and most of the others into as many.
+    Text is UTF-8 or UTF-16, with or without a byte order mark, or else Latin-1. Tabs, semicolons, commas or spaces separate
+    columns: what divides the first row into three cells or more, and most of the others into as many. Blank lines, and comments
+    that begin with ``#``, are left out. ``attrs["separator"]`` says what separates columns.
 
     Raises:
-        ValueError: it is no text, or quotation marks do not match; names the file and the line.
+        FileNotFoundError: no such file.
+        ValueError: it is no text, has no rows, or quotation marks do not match; names the file and the line.
     """
-    text = _text(path)
-    first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # a line that Excel writes and obeys
-        return _rows(path, rest, first.strip()[4], 2)
-    last: ValueError | None = None
-    found = []
-    for separator in _SEPARATORS:
+    if not path.is_file():
+        raise FileNotFoundError(f"no CSV file at {path}")
+    text, first = _text(path), 1
+    line, _, rest = text.partition("\n")
+    separators: Sequence[str] = _SEPARATORS
+    if re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):  # a line that Excel writes and obeys
+        text, first, separators = rest, 2, (line.strip()[4],)
+    found: list[pd.DataFrame] = []
+    wrong = None
+    for separator in separators:
+        if separator == _SPACES and max(map(_fitness, found), default=(0, 0))[0] > 1:
+            continue
         try:
-            found.append(_rows(path, text, separator, 1))
-        except ValueError as error:
-            last = error
-    best: Sequence[Line] = max(found, key=_fitness, default=())
-    if last is not None and _fitness(best)[0] < 3:  # what divides it otherwise is of no use
-        raise last
-    return list(best)
-
-
-def _fitness(lines: Sequence[Line]) -> tuple[int, int]:
-    if not lines:
-        return 0, 0
-    cells = len(lines[0].cells)
-    return min(cells, 3), sum(len(line.cells) == cells for line in lines)
+            found.append(_divided(text, separator, first))
+        except pd.errors.ParserError as error:
+            at = re.search(r"at row (\d+)", str(error))
+            wrong = f"{path}: line {int(at[1]) + first if at else '?'} cannot be read: {error}"
+    table = max(found, key=_fitness, default=pd.DataFrame())
+    if wrong is not None and _fitness(table)[0] < 3:  # what divides it otherwise is of no use
+        raise ValueError(wrong)
+    if table.empty:
+        raise ValueError(f"{path} has no rows")
+    return table
 
 
 def _text(path: Path) -> str:
@@ -73,38 +75,117 @@ def _text(path: Path) -> str:
     raise ValueError(f"{path} is not a table of text: save it as CSV")
 
 
-def _rows(path: Path, text: str, separator: str, first: int) -> list[Line]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
-    lines, start = [], 0
+def _divided(text: str, separator: str, first: int) -> pd.DataFrame:
+    if not text.strip():
+        return pd.DataFrame()
+    pattern = separator if separator == _SPACES else re.escape(separator)
+    table: pd.DataFrame = pd.read_csv(
+        io.StringIO(text),
+        sep=separator,
+        header=None,
+        names=range(1 + max(len(re.findall(pattern, line)) for line in text.splitlines())),
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+        skip_blank_lines=False,
+    )
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table.index = pd.RangeIndex(first, first + len(table))
+    comments = table[0].str.startswith("#") & ~table[0].map(is_meant_as_image)
+    table = table[(table != "").any(axis=1) & ~comments]
+    table.attrs["separator"] = separator
+    return table
+
+
+def _fitness(table: pd.DataFrame) -> tuple[int, int]:
+    if table.empty:
+        return 0, 0
+    counts = table.apply(lambda row: int(row.ne("").to_numpy().nonzero()[0].max()) + 1, axis=1)
+    return min(int(counts.iloc[0]), 3), int((counts == counts.iloc[0]).sum())
+
+
+def numbers(cells: pd.Series[str], what: str) -> pd.Series[float]:
+    """A column of text as finite numbers; NaN for what is none.
+
+    The whole column decides what a comma is: ``3,7`` has a decimal comma, ``1,432`` beside ``987.5`` is 1432.
+
+    Args:
+        cells: the column; ``attrs["separator"]`` as :func:`read_labels` gives it.
+        what: file and column, for the message.
+
+    Raises:
+        ValueError: a comma could be either.
+    """
+    plain = cells.str.replace("\u2212", "-")  # the minus of typesetters
+    comma = plain.str.contains(",", regex=False)
+    thousands = plain.map(lambda cell: bool(_THOUSANDS.match(cell)))
+    if plain.map(lambda cell: bool(_THOUSANDS_BY_POINTS.match(cell))).any():
+        plain = plain.str.replace(".", "", regex=False)
+    elif thousands.any() and (thousands | ~comma).all():
+        points = plain.str.contains(".", regex=False).any()
+        if points or plain.str.count(",").gt(1).any():
+            plain = plain.str.replace(",", "", regex=False)
+        elif cells.attrs.get("separator") != ";":  # where semicolons separate columns, commas are decimal
+            cell = plain[thousands].iloc[0]
+            both = f"{cell.replace(',', '')} or {cell.replace(',', '.')}"
+            raise ValueError(f"{what} holds {cell}, which may be {both}: write it without a comma")
+    elif comma.any() and plain[~comma].str.contains(r"\d\.\d").any():
+        raise ValueError(f"{what} has decimal points in some lines and commas in others: write all numbers alike")
+    return plain.str.replace(",", ".", regex=False).map(_number)
+
+
+def _number(text: str) -> float:
     try:
-        for row in reader:
-            cells = tuple(cell.strip() for cell in row)
-            if any(cells) and not _is_comment(cells):
-                lines.append(Line(start + first, cells))
-            start = reader.line_num
-    except csv.Error as error:
-        raise ValueError(f"{path}: line {start + first} cannot be read: {error}") from error
-    return lines
-
-
-def _is_comment(cells: Sequence[str]) -> bool:
-    return cells[0].startswith("#") and not is_meant_as_image(cells[0])
-
-
-def is_header(line: Line, known: set[str]) -> bool:
-    """Whether a table's first row names columns: known ones, or at least neither an image nor a score."""
-    if known & {cell.lower() for cell in line.cells}:
-        return True
-    return not (any(map(is_meant_as_image, line.cells[:2])) or (len(line.cells) > 2 and number(line.cells[2]) is not None))
-
-
-def number(text: str) -> float | None:
-    """A finite number, with a decimal point or comma; None for anything else."""
-    text = text.replace("\u2212", "-")  # the minus of typesetters
-    if "_" in text or text.count(",") > 1 or ("," in text and "." in text):
-        return None
-    try:
-        value = float(text.replace(",", "."))
+        value = math.nan if "_" in text else float(text)
     except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number, however written."""
+    return math.isfinite(_number(text.replace(",", ".", 1).replace(",", "")))
+
+
+class Names:
+    """Finds images by the names in a table, also where these have another case or backslashes.
+
+    Args:
+        folders: where to look, in this order.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._listed: dict[Path, dict[str, list[str]]] = {}
+        self.otherwise = 0
+
+    def find(self, name: str) -> str:
+        """The path of the one file of this name; in the first folder if there is none, or no telling which."""
+        plain = name.replace("\\", "/")
+        for folder in self._folders:
+            for written in dict.fromkeys((name, plain)):
+                if (folder / written).is_file():
+                    self.otherwise += written != name
+                    return str(folder / written)
+        for folder in self._folders:
+            found = self._alike(folder, plain)
+            if len(found) == 1:
+                self.otherwise += 1
+                return str(found[0])
+        return str(self._folders[0] / name)
+
+    def _alike(self, folder: Path, name: str) -> list[Path]:
+        """Files whose path is this but for case."""
+        path = Path(name)
+        found = [Path(path.anchor) if path.anchor else folder]
+        for part in path.parts[bool(path.anchor) :]:
+            found = [each / same for each in found for same in self._names(each).get(part.casefold(), ())]
+        return [path for path in found if path.is_file()]
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._listed:
+            names = self._listed[folder] = defaultdict(list)
+            for name in os.listdir(folder) if folder.is_dir() else ():
+                names[name.casefold()].append(name)
+        return self._listed[folder]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from . import statistics
+from msds_plugin.adapters.benchmark import statistics
 
 Array = NDArray[np.float64]
 
@@ -22,6 +22,11 @@ INNER_FOLDS = 5
 MOST_STEPS = 100
 #: How far the softmax logit of a part may be from that of the first.
 _LOGIT_BOUND = 12.0
+
+
+#: Of the parameters of :func:`_rise` for standard scores. A curve that has only one of its two bends within the data would
+#: otherwise send the other end to infinity, and no fit would converge.
+_RISE_BOUNDS = ((-10.0, 0.0, -10.0, 1e-3), (10.0, 20.0, 10.0, 10.0))
 
 
 def linear(scores: Array, weights: Array) -> tuple[Array, Array]:
@@ -182,7 +187,7 @@ class _Fit:
             weights = _softmax(parameters[:-4], prior)
             raw, raw_slopes = problem.combine(problem.scores, weights)
             fused = (raw - place) / scale * sign
-            values, by_curve = statistics.rise(fused, parameters[-4:])
+            values, by_curve = _rise(fused, parameters[-4:])
             by_fused = -by_curve[:, 2:3]  # what moves the middle down moves the scores up
             own = weights[1 : free + 1] * ((raw_slopes[:, 1 : free + 1] - place) / scale * sign - fused[:, None])
             return values, np.hstack([by_fused * own, by_curve])
@@ -200,7 +205,7 @@ class _Fit:
             by_logit = (np.diag(weights) - np.outer(weights, weights))[:, 1:]
             return np.vstack([slopes, np.hstack([pull[:, None] * by_logit, np.zeros((len(weights), 4))])])
 
-        low, high = statistics.RISE_BOUNDS
+        low, high = _RISE_BOUNDS
         bounds = ([*(-_LOGIT_BOUND,) * free, *low], [*(_LOGIT_BOUND,) * free, *high])
         fits = []
         for logits in _starts(free, strength):
@@ -218,8 +223,17 @@ class _Fit:
     def errors(self, problem: Problem) -> Array:
         """Squared errors (items,) of the opinions predicted for other items."""
         fused = (problem.fused(self.weights) - self.place) / self.scale * self.sign
-        predicted = statistics.rise(fused, self.curve)[0]
+        predicted = _rise(fused, self.curve)[0]
         return np.asarray((predicted - (problem.opinion - self.opinion_place) / self.opinion_scale) ** 2)
+
+
+def _rise(x: Array, parameters: Array) -> tuple[Array, Array]:
+    """A logistic curve, and its derivatives (items, 4) by its parameters."""
+    offset, gain, middle, softness = parameters
+    steps = (x - middle) / softness
+    share = special.expit(steps)
+    slope = gain * share * (1 - share) / softness
+    return offset + gain * share, np.column_stack([np.ones_like(share), share, -slope, -slope * steps])
 
 
 def _softmax(logits: Array, prior: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ... import registry
-from ...errors import check_size
-from ...functional import pyramid
-from ...fusion_file import FusionTarget, layers_of, level_parts
-from ...hybrid import Hybrid
-from ...multiscale import MultiScale
-from ...representation import Representation
-from ..common.names import on_a_pyramid, parse_metric
-from ..common.scorer import Scorer
-from ..scoring.scorers import create_scorer
-from .learning import Array, Combine, Geometric, linear
+from msds_plugin import registry
+from msds_plugin.adapters.benchmark.learning import Array, Combine, Geometric, linear
+from msds_plugin.adapters.names import on_a_pyramid, parse_metric
+from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.fusion_file import FusionTarget, level_parts
+from msds_plugin.hybrid import Hybrid
+from msds_plugin.metric import Images, Metric
+from msds_plugin.msds import MSDS, PyramidMetric
 
 __all__ = ["Parts", "parts_of"]
 
@@ -51,14 +49,14 @@ class Parts:
     named: bool
 
 
-def parts_of(metric: str, levels: int, per_layer: bool = False, device: str | torch.device | None = None) -> Parts:
+def parts_of(metric: str, levels: int, per_layer: bool = False, run: Run = Run()) -> Parts:  # noqa: B008 (frozen)
     """The parts of a metric by its name.
 
     Args:
         metric: with options after commas.
         levels: of its pyramid.
         per_layer: each layer on each level by itself.
-        device: see :func:`create_scorer`.
+        run: device and runtime.
 
     Raises:
         ValueError: nothing in it that could be weighed, or with ``per_layer`` no two layers; and as :func:`create_scorer`.
@@ -67,27 +65,22 @@ def parts_of(metric: str, levels: int, per_layer: bool = False, device: str | to
     if not on_a_pyramid(name):
         known = ", ".join(each for each in registry.names() if registry.get(each).multiscale)
         raise ValueError(f"{name} has no levels to weigh: choose {known} or ms-<name>")
-    scorer = create_scorer(metric, device, levels=levels)
-    whole = next((module for module in scorer.module.modules() if isinstance(module, Hybrid | MultiScale)), None)
-    if whole is None:
-        raise ValueError(f"{name} has no MultiScale in it, so its levels cannot be scored one by one")
+    scorer = create_scorer(metric, run.device, run.runtime, levels=levels)
+    whole = next((module for module in scorer.metric.modules() if isinstance(module, Hybrid | PyramidMetric)), None)
     if isinstance(whole, Hybrid):
         return _of_hybrid(scorer, whole, per_layer)
-    layers = layers_of(whole.metric)
-    if per_layer and len(layers) < 2:
+    if whole is None:
+        raise ValueError(f"{name} has no pyramid in it, so its levels cannot be scored one by one")
+    if per_layer and len(whole.layers) < 2:
         raise ValueError(f"{name} has no layers to weigh, or only one: choose some, as in msds,layers=[relu3_3,relu5_1]")
-    names = tuple(level_parts(levels, layers if per_layer else ()))
-    scorers = _columns(scorer, whole, names, lambda x, y: whole.layer_scores(x, y).flatten(1)) if per_layer else ()
-    return Parts(
-        scorer,
-        FusionTarget.of(whole.metric),
-        names,
-        scorers or tuple(level_scorers(scorer, whole)),
-        np.full(len(names), 1 / len(names)),
-        linear,
-        scorer.lower_is_better,
-        per_layer,
-    )
+    names = tuple(level_parts(levels, whole.layers if per_layer else ()))
+    if per_layer and isinstance(whole, MSDS):
+        layer_scores = whole.layer_scores
+        scorers = _columns(scorer, whole, names, lambda x, y: layer_scores(x, y).flatten(1))
+    else:
+        scorers = _columns(scorer, whole, names, lambda x, y: whole.level_scores(x, y).reshape(-1, levels))
+    equal = np.full(len(names), 1 / len(names))
+    return Parts(scorer, whole.target, names, scorers, equal, linear, scorer.lower_is_better, per_layer)
 
 
 def _of_hybrid(scorer: Scorer, whole: Hybrid, per_layer: bool) -> Parts:
@@ -102,84 +95,54 @@ def _of_hybrid(scorer: Scorer, whole: Hybrid, per_layer: bool) -> Parts:
     return Parts(scorer, whole.target, names, scorers, equal / equal.sum(), fuse, True, True)
 
 
-def _columns(
-    scorer: Scorer, whole: nn.Module, names: tuple[str, ...], find: Callable[[Any, Any], Tensor]
-) -> tuple[Scorer, ...]:
+Find = Callable[[Any, Any], Tensor]
+
+
+def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: Find) -> tuple[Scorer, ...]:
     once = _Once(find)
-    modules = [_Column(whole, once, index, name) for index, name in enumerate(names)]
     return tuple(
-        replace(scorer, name=f"{scorer.name} {name}", score=module, module=module)
-        for name, module in zip(names, modules, strict=True)
+        replace(scorer, name=f"{scorer.name} {name}", metric=_Part(whole, once, index, name))
+        for index, name in enumerate(names)
     )
 
 
-class _Once:
-    """Computes what all parts say of a batch once, though each part is asked by itself, one after the other."""
+class _Once(threading.local):
+    """Computes what all parts say of a pair once in a thread, though each part is asked by itself, one after the other."""
 
-    def __init__(self, find: Callable[[Any, Any], Tensor]) -> None:
+    def __init__(self, find: Find) -> None:
         self.find = find
-        self.last: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=1)
+        self.last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, x: Any, y: Any) -> Tensor:
-        for a, b, found in self.last:
-            if a.shape == x.shape and b.shape == y.shape and torch.equal(a, x) and torch.equal(b, y):
-                return found
+        if self.last is not None and all(map(_equal, self.last, (x, y))):
+            return self.last[2]
         found = self.find(x, y)
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            self.last.append((x, y, found))
+        self.last = (x, y, found) if isinstance(x, Tensor) and isinstance(y, Tensor) else None
         return found
 
 
-class _Column(nn.Module):
+def _equal(a: Tensor, b: Any) -> bool:
+    return isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+
+
+class _Part(Metric):
     """What one of the parts says."""
 
-    def __init__(self, whole: nn.Module, once: _Once, index: int, name: str) -> None:
+    def __init__(self, whole: Metric, once: _Once, index: int, name: str) -> None:
         super().__init__()
-        self.whole, self.once, self.index = whole, once, index
-        self.source = f"{whole.source}, {name}"
+        self.whole, self.once, self.index, self.name = whole, once, index, name
+        self.lower_is_better, self.reads_windows = whole.lower_is_better, whole.reads_windows
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.once(x, y)[:, self.index]
+    @property
+    def description(self) -> str:
+        return f"{self.whole.description}, {self.name}"
 
+    def weighted_modules(self) -> list[nn.Module]:
+        return self.whole.weighted_modules()
 
-class _Level(nn.Module):
-    """What a multiscale metric computes on one of its levels."""
+    def _represent(self, image: Any) -> Images:
+        return Images(self.description, image)
 
-    def __init__(self, whole: MultiScale, level: int) -> None:
-        super().__init__()
-        self.metric = whole.metric
-        self.level = level
-        self.levels = whole.levels
-        self.source = f"{FusionTarget.of(whole.metric)}, {whole.source}, level {level}"
-
-    def _at(self, image: Tensor) -> Tensor:
-        check_size(image, getattr(self.metric, "smallest", 1), self.levels)
-        return pyramid(image, self.level + 1)[-1]
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        scores: Tensor = self.metric(self._at(x), self._at(y))
-        return scores.reshape(-1)
-
-
-class _RepresentingLevel(_Level):
-    """The same where a reference can be represented once."""
-
-    metric: Any  # it has represent and compare
-
-    def represent(self, image: Tensor) -> Representation:
-        represented: Representation = self.metric.represent(self._at(image))
-        return represented
-
-    def compare(self, a: Representation, b: Representation) -> Tensor:
-        scores: Tensor = self.metric.compare(a, b)
-        return scores
-
-
-def level_scorers(scorer: Scorer, whole: MultiScale) -> list[Scorer]:
-    """The levels of a metric, each by itself."""
-    kind = _Level if scorer.representing is None else _RepresentingLevel
-    found = []
-    for level, name in enumerate(level_parts(whole.levels)):
-        module = kind(whole, level)
-        found.append(replace(scorer, name=f"{scorer.name} {name}", score=module, module=module))
-    return found
+    def _compare(self, a: Images, b: Images) -> Tensor:
+        number = max(len(a), len(b))
+        return self.once(a.of_number(number), b.of_number(number))[:, self.index]

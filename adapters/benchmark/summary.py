@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from . import statistics
+from msds_plugin.adapters.benchmark import statistics
 
 #: How much each factor counts in the overall figure.
 FACTORS: Mapping[str, float] = {"accuracy": 0.3, "monotonicity": 0.3, "consistency": 0.3, "speed": 0.1}
@@ -70,7 +70,7 @@ class Summary:
         table: one row per data set and metric: what :meth:`statistics.Agreement.as_row` gives, ``failed`` and ``seconds``
             (per image), and :meth:`statistics.Within.as_row` (``within_krcc``, ``within_srcc``, ...).
         by_distortion: the same per type of distortion, ``dataset``, ``metric``, ``distortion`` first.
-        significance: :func:`statistics.significance` of each data set, with :func:`statistics.needed_for_all`.
+        significance: :func:`statistics.significance` of each data set, ``dataset`` first.
         overall: one row per metric: the factors, each in [0, 1] or NaN where not known, and ``overall``; best first.
         factors: the share of each factor in ``overall``.
         mappings: from scores to opinions, by (data set, metric).
@@ -94,6 +94,8 @@ def summarise(
     factors: Mapping[str, float] = FACTORS,
     resamples: int = statistics.RESAMPLES,
     seed: int = statistics.SEED,
+    notes: Sequence[str] = (),
+    resampled: Mapping[tuple[str, str], int] | None = None,
 ) -> Summary:
     """Every statistic of a benchmark.
 
@@ -101,6 +103,7 @@ def summarise(
         scores: of one or several metrics on one or several data sets.
         factors: how much accuracy, monotonicity, consistency and speed count in the overall figure; see :func:`overall`.
         resamples, seed: of every bootstrap.
+        notes, resampled: of the :class:`Benchmark`, for a reader.
 
     Raises:
         ValueError: factors that are unknown, negative or all zero.
@@ -125,7 +128,8 @@ def summarise(
             within = statistics.within_references(
                 part["score"], part["opinion"], part["reference"], options["opposite"], resamples, seed
             )
-            rows.append(own | whole.as_row() | {"failed": failed, "seconds": seconds} | within.as_row())
+            changed = {"resampled": (resampled or {}).get((dataset, metric), 0)}
+            rows.append(own | whole.as_row() | {"failed": failed, "seconds": seconds} | within.as_row() | changed)
             kinds = statistics.agreement_by_group(part["score"], part["opinion"], part["distortion"], **options)
             groups += [own | {"distortion": kind} | found.as_row() for kind, found in kinds.items()]
     table, by_distortion = pd.DataFrame(rows), pd.DataFrame(groups, columns=["dataset", "metric", "distortion", *_COLUMNS])
@@ -137,7 +141,7 @@ def summarise(
         overall(table, by_distortion, shares),
         shares,
         mappings,
-        _notes(table, by_distortion),
+        [*notes, *_notes(table, by_distortion)],
         resamples,
         seed,
     )
@@ -154,7 +158,7 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
 
     With several data sets each factor is the mean over them. Where a metric fails and another does not, its factor is zero.
     The overall figure is the mean of the factors, weighted by ``factors``; a factor that is not known for any metric is
-    left out for all.
+    left out for all. Where speed alone is known there is no figure (NaN).
 
     Args:
         table: ``dataset``, ``metric``, ``plcc``, ``srcc``, ``seconds``.
@@ -187,10 +191,10 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
     values[list(FACTORS)] = of_dataset.transform(lambda column: column.fillna(0) if column.notna().any() else column)
     means = values.groupby("metric", sort=False)[list(FACTORS)].mean()
     known = [name for name in FACTORS if shares[name] and means[name].notna().any()]
+    if known == ["speed"] and any(shares[name] for name in shares if name != "speed"):
+        known = []  # speed alone, where nothing is known of the agreement, is no figure
     total = sum(shares[name] for name in known)
-    means["overall"] = sum((means[name].fillna(0) * shares[name] for name in known), start=0 * means["speed"].fillna(0)) / (
-        total or math.nan
-    )
+    means["overall"] = means[known].fillna(0).mul([shares[name] for name in known]).sum(axis=1) / (total or math.nan)
     return means.sort_values("overall", ascending=False, kind="stable").reset_index()
 
 
@@ -237,8 +241,7 @@ def _significance(scores: Scores, dataset: str, resamples: int, seed: int) -> pd
     opinion = rows.drop_duplicates(["reference", "distorted"]).set_index(["reference", "distorted"])["opinion"]
     opposite = [metric for metric in scores.metrics if scores.opposite(dataset, metric)]
     reference = wide.index.get_level_values("reference").to_series()
-    given = (wide, opinion[wide.index].to_numpy(), reference, opposite)
-    found = statistics.needed_for_all(statistics.significance(*given, resamples, seed), *given, seed)
+    found = statistics.significance(wide, opinion[wide.index].to_numpy(), reference, opposite, resamples, seed)
     found.insert(0, "dataset", dataset)
     return found
 
@@ -251,11 +254,12 @@ def _notes(table: pd.DataFrame, by_distortion: pd.DataFrame) -> list[str]:
             notes.append(f"{row['metric']} has no score for {row['failed']} of {images} images of {dataset}.")
         mapped = rows[(rows["mapping"] != "logistic") & (rows["count"] > 0)]
         for (kind, reason), part in mapped.groupby(["mapping", "mapping_reason"], sort=False):
-            notes.append(f"On {dataset} PLCC and RMSE are after a {kind} mapping, as {reason}: {', '.join(part['metric'])}.")
+            what = "there is no correlation" if kind == "constant" else f"PLCC and RMSE are after a {kind} mapping"
+            notes.append(f"On {dataset} {what}, as {reason}: {', '.join(part['metric'])}.")
         against = rows.loc[rows["srcc"] < 0, "metric"]
         if len(against) == len(rows):
             notes.append(f"Every metric goes against the opinions of {dataset}: check whether lower opinions are better there.")
-        elif len(against):
+        elif len(against) > 0:
             notes.append(f"On {dataset} {', '.join(against)} went against the direction that they state (negative SRCC).")
         references = int(rows["references"].max())
         if 0 < references < FEW_REFERENCES:

@@ -1,5 +1,5 @@
-"""The command line ``msds``: one module per command, and what they share in ``terminal`` and ``datasets``."""
+"""The command line ``msds``: one module per command, and what several of them need in ``shared``."""
 
-from .main import main
+from msds_plugin.adapters.cli.main import main
 
 __all__ = ["main"]

@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
+
 import typer
 
-from .benchmark import benchmark
-from .demo import demo
-from .fit import fit
-from .list import list_metrics
-from .ray import score_on_ray
-from .reproduce import reproduce
-from .robustness import robustness
-from .score import score
-from .study import study
-from .train import train
-from .video import video
-from .weights import weights
+from msds_plugin.adapters.cli.assert_ import assert_alike
+from msds_plugin.adapters.cli.benchmark import benchmark
+from msds_plugin.adapters.cli.calibrate import calibrate
+from msds_plugin.adapters.cli.compare import compare
+from msds_plugin.adapters.cli.demo import demo
+from msds_plugin.adapters.cli.fit import fit
+from msds_plugin.adapters.cli.list import list_metrics
+from msds_plugin.adapters.cli.ray import score_on_ray
+from msds_plugin.adapters.cli.reproduce import reproduce
+from msds_plugin.adapters.cli.robustness import robustness
+from msds_plugin.adapters.cli.score import score
+from msds_plugin.adapters.cli.shared.command import Command
+from msds_plugin.adapters.cli.shared.terminal import setup
+from msds_plugin.adapters.cli.study import study
+from msds_plugin.adapters.cli.train import train
+from msds_plugin.adapters.cli.video import video
+from msds_plugin.adapters.cli.weights import weights
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("score")(score)
-app.command("list")(list_metrics)
-app.command("benchmark")(benchmark)
-app.command("fit")(fit)
-app.command("demo")(demo)
-app.command("robustness")(robustness)
-app.command("study")(study)
-app.command("reproduce")(reproduce)
-app.command("train")(train)
-app.command("video")(video)
-app.command("ray")(score_on_ray)
-app.command("weights")(weights)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from msds_plugin import __version__
+
+        print(f"msds-plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", metavar="MODULE", help="Python module that registers metrics of your own, before the command."
+        ),
+    ] = None,
+) -> None:
+    """Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment."""
+    if modules:
+        sys.path.insert(0, os.getcwd())
+    with setup():
+        for module in modules or ():
+            import_module(module)
+
+
+commands: dict[str, Callable[..., Any]] = {
+    "score": score,
+    "compare": compare,
+    "list": list_metrics,
+    "benchmark": benchmark,
+    "fit": fit,
+    "demo": demo,
+    "robustness": robustness,
+    "study": study,
+    "reproduce": reproduce,
+    "train": train,
+    "video": video,
+    "ray": score_on_ray,
+    "assert": assert_alike,
+    "calibrate": calibrate,
+    "weights": weights,
+}
+for name, command in commands.items():
+    app.command(name, cls=Command)(command)

@@ -2,71 +2,77 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .shared.datasets import datasets_of
-from .shared.options import BatchSize, BootstrapSeed, Device, HalfPrecision, KeptScores, Report, Resamples, Workers
-from .shared.reading import reads_images
-from .shared.stop import exit_code
-from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
+from msds_plugin.adapters.cli.shared.datasets import datasets_of, named_path
+from msds_plugin.adapters.cli.shared.options import (
+    BootstrapSeed,
+    DataRoot,
+    KeptScores,
+    Metrics,
+    Output,
+    Report,
+    Resamples,
+    metric_names,
+    run_options,
+)
+from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.terminal import (
+    INCOMPLETE,
+    clean_stdout,
+    progress,
+    say,
+    say_failures,
+    setup,
+    show_table,
+    show_unkept,
+)
 
 if TYPE_CHECKING:
-    from ..benchmark.choices import Choices, ChoiceSummary
-    from ..benchmark.runner import Benchmark
-    from ..benchmark.summary import Summary
-    from ..images.samples import Reading
+    from msds_plugin.adapters.benchmark import Benchmark, ChoiceSummary, Summary
+    from msds_plugin.adapters.scoring.options import Run
 
 
-@reads_images
+@run_options("resize")
 def benchmark(
-    metric: Annotated[
-        list[str],
-        typer.Option(
-            "--metric",
-            "-m",
-            help="Metric by name, ours, pyiqa's or piq's (piq:fsim), with options after commas (msds,backbone=alexnet); "
-            "may be given several times.",
-        ),
-    ],
+    metric: Metrics = None,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="Full-reference data set by pyiqa's name; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Full-reference data set by pyiqa's name; may be given several times."),
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
-    ] = None,
+    data_root: DataRoot = None,
     csv: Annotated[
         list[str] | None,
-        typer.Option(help="Table of reference, distorted, score, as FILE or NAME=FILE; may be given several times."),
+        typer.Option(metavar="FILE", help="Table of reference, distorted, score, or NAME=FILE; may be given several times."),
     ] = None,
     root: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the images of a table: one for all, or one for each. [default: where the table is]"),
+        typer.Option(metavar="DIR", help="Folder of a table's images: one for all, or one each. [default: the table's]"),
     ] = None,
     lower_better: Annotated[bool, typer.Option("--lower-better", help="Lower scores in the tables are better (DMOS).")] = False,
     choices: Annotated[
         list[str] | None,
         typer.Option(
-            help="Table of forced choices: reference, a, b, share that preferred b, answers, as FILE or NAME=FILE; images "
-            "are where the table is. May be given several times."
+            metavar="FILE",
+            help="Table of forced choices: reference, a, b, share that preferred b, answers; or NAME=FILE. Images are where "
+            "the table is. May be given several times.",
         ),
     ] = None,
     resize: Annotated[
         str,
         typer.Option(
-            help="For pairs that differ in size, how metrics that need equal sizes get the distorted image: bicubic, "
+            help="Of pairs that differ in size, how metrics that compare pixel by pixel get the distorted image: bicubic, "
             "bilinear, nearest; none: they give no score."
         ),
     ] = "none",
     results: KeptScores = Path("msds-benchmark.sqlite"),
     report: Report = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the statistics to a .csv, .json or .parquet file.")
-    ] = None,
+    output: Output = None,
     factors: Annotated[
         str | None,
         typer.Option(help="Shares of the overall figure. [default: accuracy=0.3,monotonicity=0.3,consistency=0.3,speed=0.1]"),
@@ -76,14 +82,10 @@ def benchmark(
     ] = 0.25,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
-    device: Device = None,
-    amp: HalfPrecision = False,
-    batch_size: BatchSize = 8,
-    workers: Workers = None,
     *,
-    reading: Reading,
+    run: Run,
 ) -> None:
-    """Compare metrics on opinion-scored data sets: statistics, and with --report a page with pictures.
+    """Rank metrics by their agreement with opinion scores: statistics, and with --report a page with pictures.
 
     Every score is kept in the results file as it comes. Start again after a stop or a crash, and only what is missing is
     computed; a score is used again only if metric, options, weights, versions and both images are unchanged.
@@ -91,64 +93,63 @@ def benchmark(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
     130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..benchmark.choices import run_choices
-    from ..benchmark.runner import NotKeptError
-    from ..benchmark.sizes import noted, run_any_size
-    from ..benchmark.summary import summarise
-    from ..results.tables import check_output, write_table
+    from msds_plugin.adapters.benchmark import load_choices, run_choices, summarise
+    from msds_plugin.adapters.benchmark import run as run_benchmark
+    from msds_plugin.adapters.benchmark.runner import NotKeptError
+    from msds_plugin.adapters.scoring.tables import check_output, write_table
 
-    try:
-        with setup(), clean_stdout():
-            if output is not None:
-                check_output(output)
-            if report is not None:
-                _check_report(report)
-            shares = _shares(factors)
-            sets = _choices(choices or [])
-            only_choices = bool(sets) and not dataset and not csv
-            datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
-            say(f"Scores are kept in {results}")
-        options = (results, device, amp, batch_size, workers, progress, reading, say)
-        method: Any = None if resize == "none" else resize
-        made = summed = chosen = None
-        try:
-            with setup(NotKeptError), clean_stdout():
-                if datasets:
-                    made, sizes = run_any_size(metric, datasets, *options, resize=method)
-                    summed = noted(summarise(made.scores, shares, resamples, seed), sizes)
-                if sets:
-                    chosen = run_choices(metric, sets, *options, resize=method, resamples=resamples, seed=seed)
-        except NotKeptError as error:
-            raise show_unkept(error.computed, str(error)) from None
-        _show(summed, chosen)
-        failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
-        for missing in failures:
-            say_failures(missing)
+    with setup(), clean_stdout():
         if output is not None:
-            with setup(), clean_stdout():
-                write_table(summed.table if summed is not None else chosen.table, output)  # type: ignore[union-attr]
+            check_output(output)
         if report is not None:
-            with setup(), clean_stdout():
-                say(f"The report is {_report(made, summed, chosen, report, frequency)}")
+            _check_report(report)
+        shares = _shares(factors)
+        sets = [load_choices(path, None, name) for name, path in map(named_path, choices or [])]
+        only_choices = bool(sets) and not dataset and not csv
+        datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
+        say(f"Scores are kept in {results}")
+    method: Any = None if resize == "none" else resize
+    metrics = metric_names(metric)
+    made = summed = chosen = None
+    try:
+        with setup(NotKeptError), clean_stdout():
+            if datasets:
+                made = run_benchmark(metrics, datasets, results, run, progress, method)
+                summed = summarise(made.scores, shares, resamples, seed, made.notes, made.resampled)
+            if sets:
+                chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
+    except NotKeptError as error:
+        raise show_unkept(error.computed, str(error)) from None
     except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(exit_code(error)) from None
-    if any(map(len, failures)):
+    _show(summed, chosen)
+    failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
+    for missing in failures:
+        say_failures(missing)
+    unavailable = {name: reason for each in (made, chosen) if each is not None for name, reason in each.unavailable.items()}
+    for name, reason in unavailable.items():
+        say(f"{name} could not be made, and is left out: {reason}")
+    with setup(), clean_stdout():
+        if output is not None:
+            write_table((summed or chosen).table, output)  # type: ignore[union-attr]
+        if report is not None:
+            say(f"The report is {_report(made, summed, chosen, report, frequency)}")
+    if unavailable or any(map(len, failures)):
         raise typer.Exit(INCOMPLETE)
 
 
 def _check_report(folder: Path) -> None:
-    from ..results.files import check_file
+    from msds_plugin.adapters.scoring.files import check_file
 
-    if not os.path.lexists(folder):
-        folder.mkdir(parents=True)
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"the report goes to a folder, and {folder} is a file")
+    folder.mkdir(parents=True, exist_ok=True)
     check_file(folder / "report.html")
 
 
 def _shares(text: str | None) -> dict[str, float]:
-    from ..benchmark.summary import FACTORS, checked_factors
+    from msds_plugin.adapters.benchmark.summary import FACTORS, checked_factors
 
     if text is None:
         return dict(FACTORS)
@@ -162,68 +163,39 @@ def _shares(text: str | None) -> dict[str, float]:
     return checked_factors(shares)
 
 
-def _choices(tables: list[str]) -> list[Choices]:
-    from ..benchmark.choices import load_choices
-
-    found = []
-    for table in tables:
-        name, equals, path = table.partition("=")
-        if not equals or Path(table).exists():
-            name, path = "", table
-        found.append(load_choices(path, None, name or None))
-    return found
-
-
 def _report(
     made: Benchmark | None, summed: Summary | None, chosen: ChoiceSummary | None, folder: Path, frequency: float
 ) -> Path:
-    from ..report.document import Document
-    from ..report.page import write_report
-    from ..report.sections import choice_tests, needed, within
-    from ..report.sections import choices as agreement
+    from msds_plugin.adapters.benchmark.report import Document, page
 
-    sections = [] if chosen is None else [agreement(chosen.table), choice_tests(chosen.significance)]
-    if chosen is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        chosen.table.to_csv(folder / "choices.csv", index=False)
-        chosen.significance.to_csv(folder / "choice_significance.csv", index=False)
+    sections = [] if chosen is None else [page.choices(chosen.table), page.choice_tests(chosen.significance)]
+    tables = {} if chosen is None else {"choices": chosen.table, "choice_significance": chosen.significance}
     if made is not None and summed is not None:
-        sections = [within(summed.table), needed(summed.significance), *sections]
-        return write_report(made, summed, folder, frequency, progress=progress, sections=sections)
-    page = Document("Image quality metrics beside human choices")
-    page.notes(chosen.notes if chosen is not None else ())
+        return page.write_report(made, summed, folder, frequency, progress=progress, sections=sections, tables=tables)
+    document = Document("Image quality metrics beside human choices", tables=tables)
+    document.notes(chosen.notes if chosen is not None else ())
     for section in sections:
-        page.heading(section.title)
-        page.text(section.text)
-        page.table(section.headings, section.rows, section.numbers)
-    return page.write(folder)
+        section.add_to(document)
+    return document.write(folder)
 
 
 def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
-    from ..report import sections
+    from msds_plugin.adapters.benchmark.report import page
 
+    shown = []
     if summed is not None:
-        _show_opinions(summed)
-        shown = [sections.within(summed.table), sections.needed(summed.significance)]
+        # On a terminal the main table is kept narrow; the report and the file have every interval.
+        narrow = ["srcc"] if get_terminal_size().columns >= 100 else []
+        intervals = narrow if sys.stdout.isatty() else ["srcc", "krcc", "plcc", "rmse", "outlier_ratio"]
+        shown = [page.agreement(summed, intervals), page.overall(summed), page.differences(summed)]
+        shown += [page.within(summed.table), page.needed(summed.significance)]
         for note in summed.notes:
             say(note)
-    else:
-        shown = []
     if chosen is not None:
-        shown += [sections.choices(chosen.table), sections.choice_tests(chosen.significance)]
+        shown += [page.choices(chosen.table), page.choice_tests(chosen.significance)]
         for note in chosen.notes:
             say(note)
-    for section in shown:
-        if section.rows:
+    for place, section in enumerate(section for section in shown if section.rows):
+        if place:
             print()
-            show_table(section.headings, section.rows, section.numbers, section.title)
-
-
-def _show_opinions(summed: Summary) -> None:
-    from ..report.page import main_table, overall_table
-
-    headings, rows = main_table(summed, ["srcc"] if sys.stdout.isatty() else ["srcc", "krcc", "plcc", "rmse", "outlier_ratio"])
-    show_table(headings, rows, len(headings) - 2, "agreement with opinions")
-    print()
-    headings, rows = overall_table(summed)
-    show_table(headings, rows, len(headings) - 1, "overall")
+        show_table(section.headings, section.texts, section.numbers, section.title.lower())

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .shared.stop import exit_code
-from .shared.terminal import clean_stdout, progress, say, setup, show_table
+from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.terminal import clean_stdout, progress, say, setup, show_table
 
 
 def demo(
@@ -21,21 +21,20 @@ def demo(
     """
     import pandas as pd
 
-    from ... import registry
-    from ..demo.picture import check_picture, draw
-    from ..demo.run import choose_metrics, count, run
-    from ..scoring.scorers import create_scorer
+    from msds_plugin import registry
+    from msds_plugin.adapters.research.demo import COUNT, check_picture, choose_metrics, draw, run
+    from msds_plugin.adapters.scorers import create_scorer
 
     with setup(), clean_stdout():
         check_picture(output)
         names, backbone = choose_metrics()
         scorers = [create_scorer(name) for name in names]
     titles = {**{name: registry.get(name).title for name in names}, "SSIM": "SSIM"}
-    say(f"{' and '.join(registry.get(name).title for name in names)} on {backbone}")
+    say(f"{' and '.join(titles[name] for name in names)} on {backbone}")
 
     rows = []
     try:
-        with clean_stdout(), progress("scoring", count()) as advance:
+        with clean_stdout(), progress("scoring", COUNT) as advance:
             for row in run(scorers):
                 rows.append(row)
                 advance()
@@ -43,13 +42,14 @@ def demo(
         say("Interrupted")
         raise typer.Exit(exit_code(error)) from None
     table = pd.DataFrame(rows)
-    draw(table, output, titles)
+    with setup():
+        draw(table, output, titles)
 
     means = table.groupby(["distortion", "level"], sort=False).mean(numeric_only=True).reset_index()
     columns = [*titles, "PSNR"]
     cells = [
-        [f"{row.distortion}", f"{row.strength:g}", *(f"{value:.3f}" for value in scores)]
-        for row, scores in zip(means.itertuples(), means[columns].to_numpy(), strict=True)
+        [f"{row['distortion']}", f"{row['strength']:g}", *(f"{row[name]:.3f}" for name in columns)]
+        for row in means.to_dict("records")
     ]
     show_table(["distortion", "strength", *(titles.get(name, name) for name in columns)], cells, numbers=len(columns))
     say("Means over the photographs; crops were enlarged to the reference's size for SSIM and PSNR, and for them only")

@@ -7,32 +7,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared.datasets import datasets_of
-from .shared.options import BatchSize, DatasetName, Device, LabelTable, LowerBetter, TableRoot, Workers
-from .shared.reading import reads_images
-from .shared.stop import exit_code
-from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table, show_unkept
+from msds_plugin.adapters.cli.shared.datasets import datasets_of
+from msds_plugin.adapters.cli.shared.options import DataRoot, DatasetName, LabelTable, LowerBetter, TableRoot, run_options
+from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.terminal import (
+    INCOMPLETE,
+    clean_stdout,
+    progress,
+    say,
+    say_failures,
+    setup,
+    show_table,
+    show_unkept,
+)
 
 if TYPE_CHECKING:
-    from ..benchmark.fit import FusionFit
-    from ..images.samples import Reading
+    from msds_plugin.adapters.benchmark.fit import FusionFit
+    from msds_plugin.adapters.scoring.options import Run
 
 
-@reads_images
+@run_options("amp", "crop_border", "mod_crop", "resize", "channel")
 def fit(
     metric: Annotated[
         str,
         typer.Option(
             "--metric",
             "-m",
+            metavar="TEXT",
             help="msds, msds-fast, msds-hybrid, ms-lpips, ..., with options after commas (msds,backbone=alexnet).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
     dataset: DatasetName = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
-    ] = None,
+    data_root: DataRoot = None,
     csv: LabelTable = None,
     root: TableRoot = None,
     lower_better: LowerBetter = False,
@@ -48,11 +55,8 @@ def fit(
         "msds-fit.sqlite"
     ),
     seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
-    device: Device = None,
-    batch_size: BatchSize = 8,
-    workers: Workers = None,
     *,
-    reading: Reading,
+    run: Run,
 ) -> None:
     """Learn the weights of a metric's levels, layers or terms from opinion scores, and say what they are worth.
 
@@ -64,38 +68,24 @@ def fit(
     Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start or could not
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..benchmark.fit import fit_fusion
-    from ..benchmark.runner import NotKeptError
-    from ..results.files import check_file
+    from msds_plugin.adapters.benchmark.fit import fit_fusion
+    from msds_plugin.adapters.benchmark.runner import NotKeptError
+    from msds_plugin.adapters.scoring.files import check_file
 
+    with setup(), clean_stdout():
+        check_file(output)
+        names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
+        found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
+        if len(found) != 1:
+            raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
+        say(f"Scores are kept in {results}")
+    number = None if leave_one_out else folds
     try:
-        with setup(), clean_stdout():
-            check_file(output)
-            names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-            found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
-            if len(found) != 1:
-                raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
-            say(f"Scores are kept in {results}")
-        try:
-            with setup(NotKeptError), clean_stdout():
-                made = fit_fusion(
-                    metric,
-                    found[0],
-                    levels,
-                    None if leave_one_out else folds,
-                    results,
-                    device,
-                    batch_size,
-                    workers,
-                    seed=seed,
-                    progress=progress,
-                    per_layer=per_layer,
-                    reading=reading,
-                    note=say,
-                )
-                made.file.save(output)
-        except NotKeptError as error:
-            raise show_unkept(error.computed, str(error)) from None
+        with setup(NotKeptError), clean_stdout():
+            made = fit_fusion(metric, found[0], levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
+            made.file.save(output)
+    except NotKeptError as error:
+        raise show_unkept(error.computed, str(error)) from None
     except KeyboardInterrupt as error:
         say("Interrupted: start again to go on from here")
         raise typer.Exit(exit_code(error)) from None
@@ -116,7 +106,7 @@ def _show(made: FusionFit) -> None:
         [
             row["fusion"],
             *(f"{row[k]:.3f} [{row[f'{k}_low']:.3f}, {row[f'{k}_high']:.3f}]" for k in ("srcc", "plcc")),
-            *(("", "") if row["fusion"] == "equal" else (f"{row['difference']:+.4f}", f"{row['p']:.2g}")),
+            *(("", "") if row["fusion"] == "equal" else (f"{round(row['difference'], 4) + 0.0:+.4f}", f"{row['p']:.2g}")),
         ]
         for row in made.held_out.to_dict("records")
     ]

@@ -6,15 +6,23 @@ from typing import Annotated
 
 import typer
 
-from .shared.terminal import clean_stdout, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import clean_stdout, setup, show_table
 
 
 def list_metrics(
     all: Annotated[bool, typer.Option("--all", help="Also list pyiqa's and piq's metrics.")] = False,
+    full_reference: Annotated[bool, typer.Option("--fr", help="Of --all, those that need a reference only.")] = False,
+    mine: Annotated[bool, typer.Option("--mine", help="Those that other packages or --import have registered only.")] = False,
 ) -> None:
     """List the metrics by name, direction and range."""
-    from ..scoring.listing import describe_metrics
+    from msds_plugin.adapters.scorers import describe_metrics
 
     with setup(), clean_stdout():
-        rows = describe_metrics(with_toolkits=all)
-    show_table(["name", "title", "better", "range", "summary"], rows)
+        rows = describe_metrics(with_toolkits=all or full_reference)
+    chosen = [
+        row
+        for row in rows
+        if (row.full_reference or not full_reference) and not (mine and row.origin in ("msds-plugin", "pyiqa", "piq"))
+    ]
+    shown = [[row.name, row.title, row.better, row.range, row.summary] for row in chosen]
+    show_table(["name", "title", "better", "range", "summary"], shown)

@@ -1,4 +1,4 @@
-"""The console script: a frame around the commands that bears closed streams and signals, from before they are imported."""
+"""The console script: a frame around the commands that handles closed streams and signals, from before they are imported."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 import warnings
 from typing import NoReturn
 
-from .shared.environment import set_environment
-from .shared.stop import catch_signals, exit_code
-from .shared.streams import NO_READER, drop_stdout, mend_streams
+from msds_plugin.adapters.cli.shared.process import NO_READER, catch_signals, drop_stdout, exit_code, mend_streams
 
 
 def main() -> NoReturn:
     """The console script ``msds``."""
     catch_signals()
     mend_streams()
-    set_environment()
+    # oneDNN keeps 1024 compiled operations, each for one image size: with sizes that never come again, memory for nothing.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"  # no line of source
     try:
-        from .app import app
+        from msds_plugin.adapters.cli.app import app
 
-        app()
+        app(prog_name="msds")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else bool(end.code)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared.options import AlsoTable, BatchSize, BootstrapSeed, Device, KeptScores, Report, Resamples, Workers
-from .shared.stop import exit_code
-from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
+from msds_plugin.adapters.cli.shared.options import AlsoTable, BootstrapSeed, KeptScores, Report, Resamples, run_options
+from msds_plugin.adapters.cli.shared.resumable import resumable
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
+
+if TYPE_CHECKING:
+    from msds_plugin.adapters.scoring.options import Run
 
 
+@run_options("amp", "peak", "background", "max_pixels", "crop_border", "mod_crop", "resize", "channel")
 def reproduce(
     which: Annotated[str, typer.Argument(help="msds, deepssim or all.")],
     data_root: Annotated[Path, typer.Option(help="Folder of data sets in pyiqa's layout, meta_info among them.")],
@@ -24,9 +28,8 @@ def reproduce(
     output: AlsoTable = None,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
-    device: Device = None,
-    batch_size: BatchSize = 8,
-    workers: Workers = None,
+    *,
+    run: Run,
 ) -> None:
     """Measure the published configuration (VGG16) on the data sets that are there, beside the published figures.
 
@@ -36,31 +39,22 @@ def reproduce(
     Exit codes: 0 every set is whole and scored, 1 something is missing (stderr says what), 2 could not start, 130
     interrupted.
     """
-    from ..reproduce import SETS
-    from ..reproduce import reproduce as measure
-    from ..reproduce.report import table, write_report
-    from ..results.tables import check_output, write_table
+    from msds_plugin.adapters.research import reproduce as research
+    from msds_plugin.adapters.scoring.tables import check_output, write_table
 
-    try:
-        with setup(), clean_stdout():
-            if output is not None:
-                check_output(output)
-            say(f"Scores are kept in {results}")
-            sets = dataset or tuple(SETS)
-            made = measure(which, data_root, sets, results, device, batch_size, workers, resamples, seed, progress)
-            if output is not None:
-                write_table(made.table, output)
-            if report is not None:
-                say(f"The report is {write_report(made, report, progress)}")
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
-    headings, rows = table(made)
-    show_table(headings, rows, 4, "published and measured")
+    with resumable():
+        if output is not None:
+            check_output(output)
+        say(f"Scores are kept in {results}")
+        sets = dataset or tuple(research.SETS)
+        made = research.reproduce(which, data_root, sets, results, run, progress, resamples, seed)
+        if output is not None:
+            write_table(made.table, output)
+        if report is not None:
+            say(f"The report is {research.write_report(made, report)}")
+    show_table(*research.table(made), 5, "published and measured")
     for note in made.notes:
         say(note)
-    failed = made.benchmark is not None and len(made.benchmark.scores.failures) > 0
-    if made.benchmark is not None:
-        say_failures(made.benchmark.scores.failures)
-    if failed or any(each.state != "whole" for each in made.found):
+    say_failures(made.failures)
+    if len(made.failures) or any(each.state != "whole" for each in made.found):
         raise typer.Exit(INCOMPLETE)

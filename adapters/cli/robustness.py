@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .shared.options import AlsoTable, BatchSize, BootstrapSeed, Device, KeptScores, Report, Resamples, Workers
-from .shared.reading import reads_images
-from .shared.stop import exit_code
-from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, say_failures, setup, show_table
+from msds_plugin.adapters.cli.shared.options import (
+    AlsoTable,
+    BootstrapSeed,
+    KeptScores,
+    Metrics,
+    Report,
+    Resamples,
+    metric_names,
+    run_options,
+)
+from msds_plugin.adapters.cli.shared.resumable import resumable
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
 
 if TYPE_CHECKING:
-    from ..images.samples import Reading
+    from msds_plugin.adapters.scoring.options import Run
 
 
-@reads_images
+@run_options("amp", "crop_border", "mod_crop", "resize", "channel")
 def robustness(
     photographs: Annotated[Path, typer.Argument(help="Folder of clean photographs.")],
-    metric: Annotated[
-        list[str],
-        typer.Option("--metric", "-m", help="Metric by name, ours, pyiqa's or piq's; may be given several times."),
-    ],
+    metric: Metrics = None,
     deform: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,11 +51,8 @@ def robustness(
     output: AlsoTable = None,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
-    device: Device = None,
-    batch_size: BatchSize = 8,
-    workers: Workers = None,
     *,
-    reading: Reading,
+    run: Run,
 ) -> None:
     """What metrics make of references that do not line up: deformations times distortions of clean photographs.
 
@@ -60,46 +62,29 @@ def robustness(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129
     stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from ..results.tables import check_output, write_table
-    from ..robustness import run_robustness, summarise
-    from ..robustness.report import failures_of, short_table, strengths_of, write_report
+    from msds_plugin.adapters.research.robustness import by_deformation, run_robustness, strengths_of, summarise, write_report
+    from msds_plugin.adapters.scoring.tables import check_output, write_table
 
-    try:
-        with setup(), clean_stdout():
-            if output is not None:
-                check_output(output)
-            if report is not None and report.exists() and not report.is_dir():
-                raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
-            say(f"Images are kept in {images}, scores in {results}")
-            made = run_robustness(
-                metric,
-                photographs,
-                strengths_of(deform or []),
-                strengths_of(distort or []),
-                images,
-                results,
-                None if resize == "none" else resize,  # type: ignore[arg-type]
-                device,
-                batch_size,
-                workers,
-                progress,
-                reading,
-                say,
-            )
-            summed = summarise(made, resamples, seed)
-            if output is not None:
-                write_table(summed.table, output)
-        headings, rows = short_table(summed)
-        show_table(headings, rows, len(headings) - 1, "rank / penalty, mean over strengths")
-        for note in made.notes:
-            say(note)
-        failed = failures_of(made)
-        say_failures(failed)
+    with resumable():
+        if output is not None:
+            check_output(output)
+        if report is not None and report.exists() and not report.is_dir():
+            raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
+        say(f"Images are kept in {images}, scores in {results}")
+        method: Any = None if resize == "none" else resize
+        chosen = strengths_of(deform or []), strengths_of(distort or [])
+        made = run_robustness(metric_names(metric), photographs, *chosen, images, results, method, run, progress)
+        summed = summarise(made, resamples, seed)
+        if output is not None:
+            write_table(summed, output)
         if report is not None:
-            with setup(), clean_stdout():
-                say(f"The report is {write_report(made, summed, report)}")
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
-    if len(failed):
+            say(f"The report is {write_report(made, summed, report)}")
+    headings, rows = by_deformation(summed)
+    show_table(headings, rows, len(headings) - 1, "rank / penalty, mean over strengths")
+    for note in made.notes:
+        say(note)
+    for name, reason in made.benchmark.unavailable.items():
+        say(f"Without {name}: {reason}")
+    say_failures(made.failures)
+    if len(made.failures) or made.benchmark.unavailable:
         raise typer.Exit(INCOMPLETE)

@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared.datasets import datasets_of
-from .shared.options import (
+from msds_plugin.adapters.cli.shared.datasets import datasets_of
+from msds_plugin.adapters.cli.shared.options import (
     AlsoTable,
     BootstrapSeed,
     DataRoot,
     DatasetName,
-    Device,
     KeptScores,
     LabelTable,
     LowerBetter,
     Report,
     Resamples,
     TableRoot,
+    run_options,
 )
-from .shared.reading import reads_images
-from .shared.stop import exit_code
-from .shared.terminal import INCOMPLETE, clean_stdout, progress, say, setup, show_table
+from msds_plugin.adapters.cli.shared.resumable import resumable
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
 
 if TYPE_CHECKING:
-    from ..images.samples import Reading
+    from msds_plugin.adapters.scoring.options import Run
 
 
-@reads_images
+@run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
 def study(
     backbone: Annotated[
         list[str] | None,
@@ -55,9 +54,8 @@ def study(
     output: AlsoTable = None,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
-    device: Device = None,
     *,
-    reading: Reading,
+    run: Run,
 ) -> None:
     """Which layers, levels, comparisons and backbones agree with people, on one opinion-scored set.
 
@@ -67,35 +65,27 @@ def study(
     Exit codes: 0 all scored, 1 some scores are missing, 2 could not start, 130, 143 or 129 stopped by Ctrl-C,
     SIGTERM or SIGHUP.
     """
-    from ..results.tables import check_output, write_table
-    from ..study import COMPARISONS, run_study, summarise
-    from ..study.report import nested_table, write_report
+    from msds_plugin.adapters.research.study import COMPARISONS, run_study
+    from msds_plugin.adapters.research.study_report import nested_table, summarise, write_report
+    from msds_plugin.adapters.scoring.tables import check_output, write_table
 
-    try:
-        with setup(), clean_stdout():
-            if output is not None:
-                check_output(output)
-            names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-            found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
-            if len(found) != 1:
-                raise ValueError("a study is of one data set: give --dataset or --csv, not both")
-            say(f"Scores are kept in {results}")
-            made = run_study(found[0], backbone, levels, comparison or tuple(COMPARISONS), results, device, progress, reading)
-            summed = summarise(made, resamples, seed, frequencies)
-            if output is not None:
-                write_table(summed.cells, output)
-            if report is not None:
-                say(f"The report is {write_report(made, summed, report)}")
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
-    headings, rows = nested_table(summed)
-    show_table(headings, rows, 3, "SRCC")
+    with resumable():
+        if output is not None:
+            check_output(output)
+        names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
+        found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
+        if len(found) != 1:
+            raise ValueError("a study is of one data set: give --dataset or --csv, not both")
+        say(f"Scores are kept in {results}")
+        made = run_study(found[0], backbone, levels, comparison or tuple(COMPARISONS), results, run, progress)
+        summed = summarise(made, resamples, seed, frequencies, run.reading)
+        if output is not None:
+            write_table(summed.cells, output)
+        if report is not None:
+            say(f"The report is {write_report(made, summed, report)}")
+    show_table(*nested_table(summed), 3, "SRCC")
     for note in made.notes:
         say(note)
-    failed = made.table[made.table["error"].notna()].drop_duplicates(["backbone", "distorted"])
-    for row in failed.head(5).to_dict("records"):
-        say(f"{row['distorted']} ({row['backbone']}): {row['error']}")
-    if len(failed):
-        say(f"Without a score: {len(failed)} images")
+    say_failures(made.failures)
+    if len(made.failures):
         raise typer.Exit(INCOMPLETE)

@@ -9,18 +9,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from .shared.datasets import datasets_of
-from .shared.options import DatasetName, LabelTable, LowerBetter, TableRoot
-from .shared.reading import reads_images
-from .shared.stop import exit_code, stoppable
-from .shared.terminal import clean_stdout, say, setup
+from msds_plugin.adapters.cli.shared.datasets import datasets_of
+from msds_plugin.adapters.cli.shared.options import DatasetName, LabelTable, LowerBetter, TableRoot, run_options
+from msds_plugin.adapters.cli.shared.process import stoppable
+from msds_plugin.adapters.cli.shared.resumable import resumable
 
 if TYPE_CHECKING:
-    from ..images.samples import Reading
-    from ..training.judgements import Judgements
+    from msds_plugin.adapters.scoring.options import Run
 
 
-@reads_images
+@run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
@@ -37,43 +35,35 @@ def train(
     patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for features. [default: beside the output]")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     *,
-    reading: Reading,
+    run: Run,
 ) -> None:
-    """Train a metric on what people said. Start again after a stop, and it goes on where it was."""
-    from ..training.spips import train_spips
+    """Train a metric on what people said. Start again after a stop, and it goes on where it was.
 
-    try:
-        with setup(), clean_stdout():
-            if metric != "spips":
-                raise ValueError(f"spips can be trained, not {metric!r}")
-            data = _data(twoafc, (dataset, data_root), (csv, root), lower_better)
-            with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
-                tasks: dict[str, TaskID] = {}
+    What was learned belongs to the labels and to the content of the images: with others it says so and does not go on.
+    """
+    from msds_plugin.adapters.research.training import from_opinions, load_twoafc, train_spips
+    from msds_plugin.adapters.scoring.files import check_file
 
-                def step(what: str, done: int, of: int) -> None:
-                    if what not in tasks:
-                        tasks[what] = bar.add_task(what, total=of)
-                    bar.update(tasks[what], completed=done)
+    with resumable():
+        if metric != "spips":
+            raise ValueError(f"spips can be trained, not {metric!r}")
+        if sum(given is not None for given in (twoafc, dataset, csv)) != 1:
+            raise ValueError("say what to learn from: one of --twoafc, --dataset and --csv")
+        check_file(output)
+        if twoafc is not None:
+            data = load_twoafc(twoafc)
+        else:
+            names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
+            data = from_opinions(datasets_of(names, data_root, tables, [root] if root else [], lower_better)[0])
+        with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
+            tasks: dict[str, TaskID] = {}
 
-                made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, device, step, reading)
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
+            def step(what: str, done: int, of: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=of)
+                bar.update(tasks[what], completed=done)
+
+            made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, run, step)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in made.held_out.items())
     print(f"{made.path}: on held-out scenes {figures} ({made.facts['epochs']} epochs)")
-
-
-def _data(
-    twoafc: Path | None, named: tuple[str | None, Path | None], table: tuple[str | None, Path | None], lower_better: bool
-) -> Judgements:
-    from ..training.judgements import from_opinions, load_twoafc
-
-    (dataset, data_root), (csv, root) = named, table
-    if sum(given is not None for given in (twoafc, dataset, csv)) != 1:
-        raise ValueError("say what to learn from: one of --twoafc, --dataset and --csv")
-    if twoafc is not None:
-        return load_twoafc(twoafc)
-    names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-    return from_opinions(datasets_of(names, data_root, tables, [root] if root else [], lower_better)[0])

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .shared.options import Device
-from .shared.stop import exit_code, stoppable
-from .shared.terminal import INCOMPLETE, clean_stdout, say, setup, show_table
+from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options
+from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, arrow, clean_stdout, progress, say, setup, show_table
+
+if TYPE_CHECKING:
+    from msds_plugin.adapters.scoring.options import Run
 
 
+@run_options("batch_size", "workers", "peak", "max_pixels")
 def video(
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference video.")],
-    distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted video.")],
-    metric: Annotated[
-        list[str], typer.Option("--metric", "-m", help="Metric by name, as for msds score; may be given several times.")
-    ],
+    reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference video, or a folder of its frames.")],
+    distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted video, or a folder of its frames.")],
+    metric: Metrics = None,
     every: Annotated[int, typer.Option(min=1, help="Score each Nth frame of the distorted video.")] = 1,
+    align: Annotated[
+        str,
+        typer.Option(help="auto: the offset is found from the content; time: by the files' times; index: by number."),
+    ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the scores per frame to a .csv, .json or .parquet file.")
     ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write frames and pooled scores in the form of VMAF's JSON log.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the scores over time, to a .png, .svg or .pdf file.")] = None,
-    device: Device = None,
+    *,
+    run: Run,
 ) -> None:
     """Score a distorted video beside its reference: per frame, and pooled over time.
 
-    Frames are matched by time stamp. Pooled are the mean, the harmonic mean, the 5th percentile (the 95th where lower
-    is better) and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores so far.
+    Frames are matched by time, with an offset that is found from their content. Pooled are the mean, the harmonic mean, the 5th
+    percentile (the 95th where lower is better) and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores
+    so far.
 
     Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
     Ctrl-C, SIGTERM or SIGHUP.
     """
-    score_videos(reference, distorted, metric, every, output, plot, device)
+    with setup():
+        metrics = metric_names(metric)
+    score_videos(reference, distorted, metrics, every, output, plot=plot, json=json, align=align, run=run)
 
 
 def score_videos(
@@ -43,24 +54,29 @@ def score_videos(
     metric: list[str],
     every: int = 1,
     output: Path | None = None,
+    *,
     plot: Path | None = None,
-    device: str | None = None,
+    json: Path | None = None,
+    align: str = "auto",
     fusion: Path | None = None,
     networks: Mapping[str, str | None] | None = None,
+    run: Run,
 ) -> None:
     """What ``msds video`` does; ``networks``: backbone and weights of the metrics that take them."""
     import pandas as pd
 
-    from ..results.tables import check_output, write_table
-    from ..scoring.scorers import create_scorers
-    from ..video import plot_over_time, pool, score_video
+    from msds_plugin.adapters.scorers import create_scorers
+    from msds_plugin.adapters.scoring.files import check_file
+    from msds_plugin.adapters.scoring.tables import check_output, write_table, write_unfinished
+    from msds_plugin.adapters.video import check_plot, plot_over_time, pool, score_video, write_log
 
     with setup(), clean_stdout():
-        if output is not None:
-            check_output(output)
+        for path, check in ((output, check_output), (plot, check_plot), (json, check_file)):
+            if path is not None:
+                check(path)
         chosen = {name: value for name, value in (networks or {}).items() if value is not None}
-        scorers = create_scorers(metric, device, fusion, **chosen)
-        results = score_video(reference, distorted, scorers, every)
+        scorers = create_scorers(metric, run.device, run.runtime, fusion, **chosen)
+        results = score_video(reference, distorted, scorers, every, _align(align), run)
     said = len(results.notes)
     for note in results.notes:
         say(f"Note: {note}")
@@ -68,31 +84,47 @@ def score_videos(
     failures: list[str] = []
     rows: list[list[Any]] = []
     try:
-        with stoppable(), clean_stdout():
+        with clean_stdout(), progress("scoring frames", results.frames) as advance:
             for frame in results:
                 rows.append([frame.frame, frame.time, frame.reference_time, *frame.scores])
                 failures += [f"frame {frame.frame}: {frame.error}"] if frame.error else []
+                advance()
     except KeyboardInterrupt as error:
         stopped = error
-    if output is not None:
-        columns = ["frame", "time", "reference_time", *(scorer.name for scorer in scorers)]
-        with setup(), clean_stdout():
-            write_table(pd.DataFrame(rows, columns=columns), output)
     for note in results.notes[said:]:
         say(f"Note: {note}")
-    times = [row[1] for row in rows]
+    for problem in results.problems:
+        say(f"Warning: {problem}")
+    complete = stopped is None and not results.problems and not failures and bool(rows)
     series = {scorer.name: [row[3 + index] for row in rows] for index, scorer in enumerate(scorers)}
+    times = [row[1] for row in rows]
+    with setup(), clean_stdout():
+        if output is not None:
+            table = pd.DataFrame(rows, columns=["frame", "time", "reference_time", *series])
+            if complete:
+                write_table(table, output)
+            elif kept := write_unfinished(table, output):
+                say(kept)
+        if json is not None:
+            write_log([row[0] for row in rows], series, json)
+        if plot is not None and rows:
+            plot_over_time(times, series, plot)
     pooled = []
     for scorer in scorers:
         if any(value == value for value in series[scorer.name]):
             found = pool(times, series[scorer.name], scorer.lower_is_better)
-            pooled.append([scorer.name, str(len(rows)), *(f"{value:.6f}" for value in found.values())])
-    show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second"], pooled, numbers=5)
-    if plot is not None and rows:
-        plot_over_time(times, series, plot)
+            cells = [f"{value:.6f}" for value in found.values()]
+            pooled.append([scorer.name, str(len(rows)), *cells, arrow(scorer.lower_is_better)])
+    show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"], pooled, numbers=6)
     if failures:
         say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
     if stopped is not None:
         raise typer.Exit(exit_code(stopped))
-    if failures or not rows or len(results.notes) > said:
+    if not complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def _align(text: str) -> Literal["auto", "time", "index"]:
+    if text not in ("auto", "time", "index"):
+        raise ValueError(f"--align is auto, time or index, not {text}")
+    return text  # type: ignore[return-value]

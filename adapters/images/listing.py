@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+import importlib
+import mimetypes
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-from .formats import is_meant_as_image, register_plugins
-from .samples import ImageFileError
+from msds_plugin.adapters.images.colours import ImageFileError
+
+#: Which files are videos, by their names.
+VIDEO_SUFFIXES = frozenset(
+    {".264", ".265", ".266", ".3g2", ".3gp", ".asf", ".av1", ".avi", ".avs2", ".dv", ".f4v", ".flv", ".h264", ".h265", ".h266"}
+    | {".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
+    | {".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".ts", ".vc1", ".vob", ".vvc", ".webm", ".wmv", ".y4m"}
+)
+#: Pillow's plugins by the suffixes that they read.
+PLUGINS = {"pillow_heif": (".heic", ".heif", ".hif"), "pillow_jxl": (".jxl",)}
+#: Of Pillow's own: those that only know a format's name, are for films, or start another program.
+_NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+#: Images that nothing here reads, or only with a plugin, besides those that the system's table of types names.
+_MEANT = frozenset(
+    {".arw", ".avif", ".bpg", ".cin", ".cr2", ".cr3", ".dng", ".dpx", ".eps", ".exr", ".flif", ".hdp", ".hdr", ".heic", ".heif"}
+    | {".hif", ".jls", ".jxl", ".jxr", ".nef", ".orf", ".pam", ".pef", ".psb", ".raf", ".rw2", ".srw", ".svg", ".wdp"}
+)
+
+
+@cache
+def register_plugins() -> None:
+    """Load all formats of Pillow, and the plugins for HEIC and JPEG XL that are installed."""
+    Image.init()
+    for name in PLUGINS:
+        try:
+            plugin = importlib.import_module(name)
+        except ImportError:
+            continue
+        if name == "pillow_heif":
+            plugin.register_heif_opener()
+
+
+@cache
+def readable_suffixes() -> frozenset[str]:
+    """Suffixes of the formats that Pillow can open."""
+    register_plugins()
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _NOT_READ) | {".tif"}
+
+
+def is_meant_as_image(name: str) -> bool:
+    """Whether a file's name says that it is an image, of a format that can be read or not."""
+    suffix = Path(name).suffix.lower()
+    if suffix in readable_suffixes() or suffix in _MEANT:
+        return True
+    kind, _ = mimetypes.guess_type(f"x{suffix}")
+    return kind is not None and kind.startswith("image/")
 
 
 @dataclass(frozen=True)
@@ -98,9 +146,9 @@ def _names_an_image(folder: Path) -> bool:
 def _is_image(path: Path) -> bool:
     """Whether a file whose name does not say so is an image by its content."""
     register_plugins()
-    if not path.is_file():
-        return False
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             start = file.read(16)
     except OSError:

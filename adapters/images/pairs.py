@@ -2,22 +2,76 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from .listing import Listing, list_folder
+from msds_plugin.adapters.images.colours import ImageFileError
+from msds_plugin.adapters.images.listing import Listing, list_folder
+
+#: The folders of references and of results by layout.
+LAYOUTS = {"3dgs": ("gt", "renders"), "nerfstudio": ("gt-rgb", "rgb")}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two image files to compare."""
+    """Two image files to compare.
+
+    Attributes:
+        reference: its path.
+        distorted: its path.
+        group: what scores are averaged over besides all pairs, such as a scene and an iteration.
+        half: the half of the file that is the reference, ``left`` or ``right``, where one file holds both images side by side.
+    """
 
     reference: Path
     distorted: Path
+    group: str = ""
+    half: Literal["", "left", "right"] = ""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How images are paired; by their names where nothing is stated.
+
+    Attributes:
+        recursive: look into sub-folders; those that hold nothing but folders are looked into without it.
+        by_order: pair the sorted names (numbers in names count as numbers) of folders with equally many images.
+        pattern: the distorted images' names, where ``{name}`` is that of the reference and ``*`` anything: ``{name}_x4.png``,
+            ``{name}_q*``. A pattern without suffix fits any.
+        table: a CSV file with the columns ``reference``, ``distorted`` and, if there are groups, ``group``. Its paths are
+            relative to the folders that are given, else to its own.
+        layout: ``3dgs`` for folders of Gaussian splatting below one root (``scene/test/ours_30000/{gt,renders}``),
+            ``nerfstudio`` for what ``ns-render dataset`` (``test/{gt-rgb,rgb}``) or ``ns-eval`` (``eval_img_0000.png``) write.
+            The groups are the folders' paths without ``test``.
+        side_by_side: every file of one folder holds two images: the half, ``left`` or ``right``, that is the reference.
+
+    Raises:
+        ValueError: more than one way, a pattern without ``{name}``, an unknown layout or half.
+    """
+
+    recursive: bool = False
+    by_order: bool = False
+    pattern: str | None = None
+    table: Path | None = None
+    layout: str | None = None
+    side_by_side: Literal["", "left", "right"] = ""
+
+    def __post_init__(self) -> None:
+        ways = {name for name in ("by_order", "pattern", "table", "layout", "side_by_side") if getattr(self, name)}
+        if len(ways) > 1:
+            raise ValueError(f"images are paired in one way, not by {' and '.join(sorted(ways))}")
+        if self.pattern is not None and self.pattern.count("{name}") != 1:
+            raise ValueError(f"the pattern {self.pattern!r} must hold {{name}} once, as in {{name}}_x4.png")
+        if self.layout not in (None, *LAYOUTS):
+            raise ValueError(f"unknown layout {self.layout!r}: choose {' or '.join(LAYOUTS)}")
+        if self.side_by_side not in ("", "left", "right"):
+            raise ValueError(f"the reference is the left or the right half, not {self.side_by_side!r}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +86,7 @@ class Matching:
         left_out: sub-folders with images that were not looked into, and how many these are; None where it is not known, as
             the folder cannot be read.
         unscored: how many distorted images get no score: those without a counterpart and those in such sub-folders.
+        notes: what the user should know besides.
     """
 
     pairs: tuple[Pair, ...]
@@ -40,62 +95,74 @@ class Matching:
     by_order: bool = False
     left_out: tuple[tuple[Path, int | None], ...] = ()
     unscored: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def match(reference: Path, distorted: Path, recursive: bool = False) -> Matching:
+def match(reference: Path | None, distorted: Path | None = None, how: Pairing = Pairing()) -> Matching:
     """Pair two image files, one reference file with a folder of distorted images, or two folders.
 
     Two folders are matched by file name or, where that finds nothing, by name without suffix (several distorted images may
-    belong to one reference), then without regard to case and to the way Unicode writes accents. If no names agree, by what
-    one prefix or suffix common to all leaves of them (``cat_x4.png`` with ``cat.png``), where that is one to one; at last by
-    sorted order (numbers in names count as numbers), for which the folders must hold equally many images. Names in
-    sub-folders are their paths from the folder given.
+    belong to one reference), then without regard to case and to the way Unicode writes accents. If no names agree, by names
+    that continue a reference's (``cat_x4.png``, ``cat_q10.png`` with ``cat.png``), or by what all names of a folder have in
+    common (``cat_HR.png`` with ``cat_SR.png``); at last the only image in each folder. Names in sub-folders are their paths
+    from the folder given. Any other way is stated by ``how``.
 
     Args:
-        reference: file or folder.
-        distorted: file or folder.
-        recursive: look into sub-folders; those that hold nothing but folders are looked into without it.
+        reference: file or folder; the root of a layout; the folder of files that hold both images side by side.
+        distorted: file or folder; None with a layout, files side by side or a table.
+        how: the way, and whether to look into sub-folders.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: folders that cannot be matched, or a folder of references with a single distorted image.
+        ValueError: folders that cannot be matched or in which a name fits several references, or a folder of references with a
+            single distorted image.
         ImageFileError: a folder without images.
     """
-    for path in (reference, distorted):
-        if not path.exists():
+    for path in (reference, distorted, how.table):
+        if path is not None and not path.exists():
             raise FileNotFoundError(f"no file or folder at {path}")
+    if how.table is not None:
+        return _from_table(how.table, reference, distorted)
+    if reference is None or (distorted is None) is not bool(how.layout or how.side_by_side):
+        raise ValueError("give a reference and a distorted file or folder, or one folder with a layout or files side by side")
+    if how.layout is not None:
+        return _in_layout(reference, how.layout)
+    if distorted is None:
+        return _side_by_side(reference, how)
     if reference.is_dir() and not distorted.is_dir():
         raise ValueError(f"{reference} is a folder but {distorted} is a file: give the file of its reference")
+    itself = (f"{distorted} is compared with itself",) if reference.samefile(distorted) else ()
     if not distorted.is_dir():
-        return Matching((Pair(reference, distorted),), "of two files")
-    found = list_folder(distorted, recursive)
+        return Matching((Pair(reference, distorted),), "of two files", notes=itself)
+    found = list_folder(distorted, how.recursive)
     if not reference.is_dir():
         pairs = tuple(Pair(reference, path) for path in found.images)
         return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
-    return match_listings(list_folder(reference, recursive), found)
+    return replace(match_listings(list_folder(reference, how.recursive), found, how), notes=itself)
 
 
-def match_listings(references: Listing, distorted: Listing) -> Matching:
+def match_listings(references: Listing, distorted: Listing, how: Pairing = Pairing()) -> Matching:
     """Pair the images of two folders, as :func:`match` does, without a look at the files.
 
     Raises:
         ValueError: they cannot be matched.
     """
-    found, how = _by_name(references, distorted), "matched by name"
-    if not found:
-        found, how = _by_affix(references, distorted)
-    by_order = not found
-    if by_order:
-        found, how = _by_order(references, distorted), "matched by sorted order, as no two names agree"
+    if how.pattern is not None:
+        found, words = _by_pattern(references, distorted, how.pattern), f"matched by {how.pattern}"
+    elif how.by_order:
+        found, words = _by_order(references, distorted), "matched by sorted order"
+    else:
+        found, words = _by_name(references, distorted), "matched by name"
+        if not found:
+            found, words = _by_affix(references, distorted)
     used = set(found.values())
     without = [path for path in distorted.images if path not in found]
-    left_out = references.left_out + distorted.left_out
     return Matching(
-        tuple(Pair(reference, path) for path, reference in found.items()),
-        how,
+        tuple(Pair(found[path], path) for path in distorted.images if path in found),
+        words,
         tuple([path for path in references.images if path not in used] + without),
-        by_order,
-        left_out,
+        how.by_order or words.startswith("of the only"),
+        references.left_out + distorted.left_out,
         len(without) + _hidden(distorted),
     )
 
@@ -125,6 +192,14 @@ def _index(paths: Iterable[Path], key: Callable[[Path], str]) -> Mapping[str, Se
     return index
 
 
+def _several(path: Path, fitting: Iterable[Path]) -> ValueError:
+    names = ", ".join(sorted(each.name for each in fitting))
+    return ValueError(
+        f"{path} may belong to any of {names}: rename it, move the others away, or state the pairs by a pattern (--match "
+        "'{name}_x4.png') or a table"
+    )
+
+
 def _by_name(references: Listing, distorted: Listing) -> dict[Path, Path]:
     """The reference of every distorted image that has one by name.
 
@@ -142,72 +217,43 @@ def _by_name(references: Listing, distorted: Listing) -> dict[Path, Path]:
     found = {}
     for path in distorted.images:
         for level, (key, index) in enumerate(zip(keys, indices, strict=True)):
-            alike = index.get(key(path, distorted.folder), ())
-            if level == 1 and len(alike) > 1:
-                names = ", ".join(reference.name for reference in alike)
-                raise ValueError(f"{path} may belong to any of {names}: rename it to one of them, or move the others away")
-            if len(alike) == 1 and (level < 2 or len(rivals[_alike(_name(path, distorted.folder))]) == 1):
-                found[path] = alike[0]
+            fitting = index.get(key(path, distorted.folder), ())
+            if level == 1 and len(fitting) > 1:
+                raise _several(path, fitting)
+            if len(fitting) == 1 and (level < 2 or len(rivals[_alike(_name(path, distorted.folder))]) == 1):
+                found[path] = fitting[0]
                 break
     return found
 
 
-def _by_affix(references: Listing, distorted: Listing) -> tuple[dict[Path, Path], str]:
-    """Pairs by the one prefix or suffix that all names on one side have more than those on the other; none if there is not."""
-    sides = {side: [(path, _alike(_stem(path, side.folder))) for path in side.images] for side in (references, distorted)}
-    ways = []
-    for longer, shorter, whose in ((distorted, references, "distorted"), (references, distorted, "reference")):
-        by_stem = _index((path for path, _ in sides[shorter]), dict(sides[shorter]).__getitem__)
-        for prefix, suffix in _affixes(sides[longer][0][1], by_stem):
-            found = _without(sides[longer], by_stem, prefix, suffix)
-            if found and (longer is distorted or len(found) == len(distorted.images)):
-                pairs = found if longer is distorted else {shorter: longer for longer, shorter in found.items()}
-                ways.append((pairs, f"matched by name without the {whose} images' {_described(prefix, suffix)}"))
-    if len(ways) != 1:
-        return {}, ""
-    pairs, how = ways[0]
-    return {path: pairs[path] for path in distorted.images}, how
-
-
-def _affixes(stem: str, shorter: Iterable[str]) -> set[tuple[str, str]]:
-    """The prefixes and suffixes by which one name is longer than some other."""
-    folder, _, name = stem.rpartition("/")
-    found = set()
-    for other in shorter:
-        other_folder, _, other_name = other.rpartition("/")
-        if other_folder != folder or not other_name or other_name == name:
-            continue
-        if name.startswith(other_name):
-            found.add(("", name[len(other_name) :]))
-        if name.endswith(other_name):
-            found.add((name[: -len(other_name)], ""))
+def _by_pattern(references: Listing, distorted: Listing, pattern: str) -> dict[Path, Path]:
+    by_stem = _index(references.images, lambda path: _stem(path, references.folder))
+    parts = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split("{name}"))
+    names = re.compile("(?P<name>.+)".join(parts))
+    whole, in_folder = "." in pattern.rpartition("{name}")[2], "/" not in pattern
+    found = {}
+    for path in distorted.images:
+        text = (_name if whole else _stem)(path, distorted.folder)
+        folder, slash, name = text.rpartition("/") if in_folder else ("", "", text)
+        fit = names.fullmatch(name)
+        fitting = by_stem.get(folder + slash + fit["name"], ()) if fit else ()
+        if len(fitting) > 1:
+            raise _several(path, fitting)
+        if fitting:
+            found[path] = fitting[0]
+    if not found:
+        raise ValueError(
+            f"no name in {distorted.folder} is a reference's in the pattern {pattern!r}: the first are "
+            f"{references.images[0].name} and {distorted.images[0].name}"
+        )
     return found
-
-
-def _without(
-    longer: Sequence[tuple[Path, str]], shorter: Mapping[str, Sequence[Path]], prefix: str, suffix: str
-) -> dict[Path, Path]:
-    found: dict[Path, Path] = {}
-    for path, stem in longer:
-        folder, slash, name = stem.rpartition("/")
-        if not (name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix + suffix)):
-            return {}
-        core = folder + slash + name[len(prefix) : len(name) - len(suffix)]
-        if len(shorter.get(core, ())) != 1:
-            return {}
-        found[path] = shorter[core][0]
-    return found if len(set(found.values())) == len(found) else {}
-
-
-def _described(prefix: str, suffix: str) -> str:
-    return f"prefix {prefix!r}" if prefix else f"suffix {suffix!r}"
 
 
 def _by_order(references: Listing, distorted: Listing) -> dict[Path, Path]:
     if len(references.images) != len(distorted.images):
         raise ValueError(
-            f"no two names agree, and {len(references.images)} reference images cannot be matched by order with "
-            f"{len(distorted.images)} distorted ones: name both alike, or give folders of equally many images"
+            f"{len(references.images)} reference images cannot be matched by order with {len(distorted.images)} distorted "
+            "ones: give folders of equally many images"
         )
     ordered = (sorted(side.images, key=lambda path: _natural(_name(path, side.folder))) for side in (distorted, references))
     return dict(zip(*ordered, strict=True))
@@ -215,3 +261,192 @@ def _by_order(references: Listing, distorted: Listing) -> dict[Path, Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", _alike(name))]
+
+
+# Names that agree but for something before or behind. All names are lower-case paths without suffix.
+
+Affix = tuple[str, str]
+
+
+def _by_affix(references: Listing, distorted: Listing) -> tuple[dict[Path, Path], str]:
+    """Pairs of names that differ by a prefix or suffix.
+
+    Raises:
+        ValueError: a name fits several references, or none does any.
+    """
+    stems = {path: _alike(_stem(path, references.folder)) for path in references.images}
+    names = {path: _alike(_stem(path, distorted.folder)) for path in distorted.images}
+    found = part = _continued(_cores(stems, ("", "")), names)
+    if len(found) == len(names):
+        return _first(found), f"matched by name without the distorted images' {_described(found)}"
+    cuts = [(cut, _cores(stems, cut)) for cut in _common(stems.values())]
+    for other in _common(names.values()):
+        for cut, cores in cuts:
+            if all(_shortened(name, other) in cores for name in names.values()) and len(_cores(names, other)) == len(names):
+                sides = (("distorted", other), ("reference", cut))
+                words = " and ".join(f"the {whose} images' {_affix(affix)}" for whose, affix in sides if affix != ("", ""))
+                return {
+                    path: cores[_shortened(name, other)] for path, name in names.items()
+                }, f"matched by name without {words}"
+    for cut, cores in cuts:
+        found = _continued(cores, names)
+        if len(found) == len(names):
+            return _first(found), f"matched by name without the reference images' {_affix(cut)} and the distorted images' ends"
+    if part:
+        return _first(part), f"matched by name without the distorted images' {_described(part)}"
+    if len(stems) == len(names) == 1:
+        return {distorted.images[0]: references.images[0]}, "of the only image in each folder"
+    raise ValueError(
+        f"no two names agree; the first are {references.images[0].name} and {distorted.images[0].name}: state how they belong "
+        "together by a pattern (--match '{name}_x4.png') or a table of pairs, or, where their sorted orders agree, --by-order"
+    )
+
+
+def _cores(stems: Mapping[Path, str], cut: Affix) -> dict[str, Path]:
+    """Images by what is left of their names; none where that is the same for two."""
+    cores = {_shortened(stem, cut): path for path, stem in stems.items()}
+    return cores if len(cores) == len(stems) else {}
+
+
+def _continued(cores: Mapping[str, Path], names: Mapping[Path, str]) -> dict[Path, tuple[Path, Affix]]:
+    """For each name the reference whose name it continues, before or behind, and by what.
+
+    Raises:
+        ValueError: several references fit as well.
+    """
+    fitting = {path: list(_fitting(name, cores)) for path, name in names.items()}
+    counts = Counter(affix for found in fitting.values() for _, affix in found)
+    chosen = {}
+    for path, found in fitting.items():
+        if not found:
+            continue
+        # What most images have more than a reference is the most likely; then the longest name of a reference.
+        best = max(found, key=lambda fit: (counts[fit[1]], -len("".join(fit[1]))))
+        behind = bool(best[1][1])
+        rivals = [
+            fit
+            for fit in found
+            if (bool(fit[1][1]) != behind and counts[fit[1]] == counts[best[1]])
+            or (bool(fit[1][1]) == behind and len("".join(fit[1])) < len("".join(best[1])))
+        ]
+        if rivals:
+            raise _several(path, {best[0], *(fit[0] for fit in rivals)})
+        chosen[path] = best
+    return chosen
+
+
+def _fitting(name: str, cores: Mapping[str, Path]) -> Iterator[tuple[Path, Affix]]:
+    """The references whose name a name begins or ends with, not within a word or a number."""
+    folder, slash, last = name.rpartition("/")
+    for at in range(1, len(last)):
+        before, after = last[at - 1], last[at]
+        parted = not (before.isalnum() and after.isalnum())
+        head, tail = folder + slash + last[:at], folder + slash + last[at:]
+        if head in cores and (parted or (before.isdecimal() and after.isalpha())):
+            yield cores[head], ("", last[at:])
+        if tail in cores and (parted or before.isdecimal() != after.isdecimal()):
+            yield cores[tail], (last[:at], "")
+
+
+def _common(names: Iterable[str]) -> Iterator[Affix]:
+    """What all names might be shortened by: nothing, or what they all begin or end with; never a part of a number.
+
+    Of a single name these are only its last words, such as ``_HR`` or ``_SR_x4``.
+    """
+    last = [name.rpartition("/")[2] for name in names]
+    yield "", ""
+    if len(last) == 1:
+        for found in re.finditer(r"(?<=[^\W_])(?=([\W_]+[^\W\d_]+\d*)+$)", last[0]):
+            yield "", last[0][found.start() :]
+        return
+    begin, end = _common_begin(last), _common_begin([name[::-1] for name in last])[::-1]
+    for length in range(1, len(end) + 1):
+        suffix = end[-length:]
+        if not any(name[-length - 1 : -length].isdecimal() and suffix[0].isdecimal() for name in last):
+            yield "", suffix
+    for length in range(1, len(begin) + 1):
+        if not any(name[length : length + 1].isdecimal() and begin[length - 1].isdecimal() for name in last):
+            yield begin[:length], ""
+
+
+def _common_begin(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
+
+
+def _shortened(name: str, cut: Affix) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.removeprefix(cut[0]).removesuffix(cut[1])
+
+
+def _first(found: Mapping[Path, tuple[Path, Affix]]) -> dict[Path, Path]:
+    return {path: reference for path, (reference, _) in found.items()}
+
+
+def _described(found: Mapping[Path, tuple[Path, Affix]]) -> str:
+    affixes = {affix for _, affix in found.values()}
+    return _affix(affixes.pop()) if len(affixes) == 1 else f"ends, of which there are {len(affixes)}"
+
+
+def _affix(affix: Affix) -> str:
+    return f"prefix {affix[0]!r}" if affix[0] else f"suffix {affix[1]!r}"
+
+
+# Pairs that are not found by two folders.
+
+
+def _from_table(table: Path, reference: Path | None, distorted: Path | None) -> Matching:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+        if not {"reference", "distorted"} <= set(columns):
+            raise ValueError(f"{table} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
+        folders = reference or table.parent, distorted or table.parent
+        pairs = []
+        for line, row in enumerate(rows, 2):
+            values = {name: (row[column] or "").strip() for name, column in columns.items()}
+            if not (values["reference"] and values["distorted"]):
+                raise ValueError(f"line {line} of {table} lacks a reference or a distorted image")
+            pairs.append(Pair(folders[0] / values["reference"], folders[1] / values["distorted"], values.get("group", "")))
+    if not pairs:
+        raise ValueError(f"{table} holds no pair")
+    same = sum(pair.reference == pair.distorted for pair in pairs)
+    return Matching(tuple(pairs), f"of {table}", notes=(f"{same} images are compared with themselves",) if same else ())
+
+
+def _side_by_side(folder: Path, how: Pairing) -> Matching:
+    found = list_folder(folder, how.recursive) if folder.is_dir() else Listing(folder.parent, (folder,))
+    pairs = tuple(Pair(path, path, half=how.side_by_side) for path in found.images)
+    words = f"cut from files of which the {how.side_by_side} half is the reference"
+    return Matching(pairs, words, left_out=found.left_out, unscored=_hidden(found))
+
+
+def _in_layout(root: Path, layout: str) -> Matching:
+    names = LAYOUTS[layout]
+    folders = sorted((path.parent for path in root.rglob(names[0])), key=lambda path: _natural(path.as_posix()))
+    found = [(folder, _folder_pair(folder, names)) for folder in folders if (folder / names[1]).is_dir()]
+    if not found and layout == "nerfstudio":
+        images = sorted(path for path in root.rglob("*") if re.fullmatch(r"(eval_)?img_\d+\.(png|jpe?g)", path.name))
+        pairs = tuple(Pair(path, path, _group(path.parent, root), "left") for path in images)
+        found = [(root, Matching(pairs, ""))] if pairs else []
+    if not found:
+        raise ImageFileError(f"no folders {names[0]} and {names[1]} beside each other below {root}")
+    return Matching(
+        tuple(replace(pair, group=pair.group or _group(folder, root)) for folder, each in found for pair in each.pairs),
+        f"of the layout {layout}, in {len(found)} folder{'s' * (len(found) != 1)}",
+        tuple(path for _, each in found for path in each.unmatched),
+        unscored=sum(each.unscored for _, each in found),
+        notes=tuple(note for _, each in found for note in each.notes),
+    )
+
+
+def _folder_pair(folder: Path, names: tuple[str, str]) -> Matching:
+    try:
+        return match_listings(list_folder(folder / names[0], True), list_folder(folder / names[1], True))
+    except ValueError as error:  # of one folder, which must not cost the others
+        return Matching((), "", unscored=1, notes=(f"{folder} is left out: {error}",))
+
+
+def _group(folder: Path, root: Path) -> str:
+    parts = [part for part in folder.relative_to(root).parts if part != "test"]
+    return "/".join(parts) or folder.resolve().name

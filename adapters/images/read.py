@@ -1,41 +1,64 @@
-"""Image files to tensors."""
+"""Image files to tensors, and pairs of files to images that can be compared."""
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias, TypeVar
 
 import numpy as np
-import simplejpeg
-import tifffile
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from . import profiles
-from .damage import check_png, whole_files_only
-from .deep import read_deep
-from .formats import hint, register_plugins
-from .jxl import read_header
-from .samples import MAX_PIXELS, Array, ImageFileError, Reading, Samples, colour, to_colours, turn
-from .tiff import Tags, is_tiff, tags_of
-from .tiff_parts import Parts
+from msds_plugin.adapters.images.codecs import decode_content, open_content, orientation_of
+from msds_plugin.adapters.images.colours import (
+    MAX_PIXELS,
+    Array,
+    ImageFileError,
+    Reading,
+    colour,
+    luma,
+    naming,
+    to_bytes,
+    to_srgb,
+)
+from msds_plugin.adapters.images.large import FRAMES, INKS, TRANSPARENT, LargeImage, is_large, is_tiff, tiff_size
+from msds_plugin.adapters.images.listing import PLUGINS, readable_suffixes
+from msds_plugin.adapters.images.notes import Notes
+from msds_plugin.adapters.images.pairs import Pair
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+__all__ = [
+    "FRAMES",
+    "INKS",
+    "TRANSPARENT",
+    "ImageFileError",
+    "Opened",
+    "Picture",
+    "Reading",
+    "alike",
+    "colour",
+    "decode",
+    "open_distorted",
+    "open_image",
+    "open_pair",
+    "open_reference",
+    "preview",
+    "read_image",
+    "reconcile",
+    "size_of",
+    "to_tensor",
+]
 
-__all__ = ["ImageFileError", "Picture", "Reading", "decode", "decode_pair", "read_image", "size_of", "to_tensor"]
-
+#: Pixels by which the sizes of two images may differ to be compared after a crop.
+NEARLY = 8
 _DEFAULT = Reading()
-_BYTE = Samples(8, "unsigned", 3)
-
-#: What a run says once, by what happened to a file.
-TRANSPARENT = "has transparent pixels: they are laid over the background (white unless --background names another)"
-FRAMES = "holds several frames or pages: the first is taken"
-INKS = "is CMYK with a colour profile: converted to sRGB by it"
+_LOG = logging.getLogger("msds_plugin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,57 +67,78 @@ class Picture:
 
     Attributes:
         colours: (H, W, 1 or 3), uint8 or uint16, to be divided by 255 or 65535, or float32 in 0 to 1.
-        profile: its ICC profile, which has not been applied.
+        profile: its colour profile, which has not been applied; None for sRGB.
         notes: what a user should know of how it was read.
+        channel: what :func:`to_tensor` makes of it, see :class:`Reading`.
     """
 
     colours: Array
     profile: bytes | None = None
     notes: tuple[str, ...] = ()
+    channel: str = "rgb"
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Height, width, channels."""
         return self.colours.shape
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.colours.shape[0], self.colours.shape[1]
+
     def in_srgb(self) -> Picture:
-        """The same in sRGB; what has no profile is sRGB already."""
+        """The same in sRGB; what has no profile is sRGB already.
+
+        Raises:
+            ValueError: the profile cannot be used.
+        """
         if self.profile is None:
             return self
-        return replace(self, colours=profiles.to_srgb(self.colours, self.profile), profile=None)
+        return replace(self, colours=to_srgb(self.colours, self.profile), profile=None)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> Picture:
+        """A part of it."""
+        return replace(self, colours=self.colours[top : top + height, left : left + width])
+
+    def resized(self, size: tuple[int, int]) -> Picture:
+        """The same with another height and width, of the same type.
+
+        By the kernel of MATLAB's ``imresize`` and Pillow: cubic with a = -0.5, widened where the image shrinks. Values are
+        clipped, and integers rounded once, after both directions.
+        """
+        values = torch.from_numpy(self.colours.astype(np.float64)).permute(2, 0, 1).unsqueeze(0)
+        found = interpolate(values, size, mode="bicubic", align_corners=False, antialias=True)[0].permute(1, 2, 0).numpy()
+        kind = self.colours.dtype
+        whole = np.issubdtype(kind, np.integer)
+        found = np.rint(found).clip(0, np.iinfo(kind).max) if whole else found.clip(0, 1)
+        return replace(self, colours=found.astype(kind))
+
+
+Opened: TypeAlias = Picture | LargeImage
+_Image = TypeVar("_Image", Picture, LargeImage, Picture | LargeImage)
 
 
 def decode(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Picture:
     """An image file, as it is to be shown: turned by its EXIF orientation, transparent pixels laid over a background.
 
     Bits per value, their kind, white-is-zero, planes and alpha are what the file says, in every format. Grey stays one
-    channel. Of several frames the first is taken.
+    channel. Of several frames the first is taken. Nothing is cut off or resized.
 
     Raises:
         ImageFileError: no such file, not an image, damaged (also where a decoder only warns), too large, or of values whose
             range the file does not say (signed, 32 bits, floating-point) and ``reading.peak`` neither.
     """
-    try:
+    with naming(path):
         _check_file(path)
-        if is_tiff(Path(path)):
-            return _decode_tiff(Path(path), reading)
-        return _decode(Path(path).read_bytes(), reading)
-    except Exception as error:  # a damaged file raises whatever its decoder runs into
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageFileError(f"cannot read {path}: {reason or type(error).__name__}{hint(path, error)}") from error
-
-
-def decode_pair(
-    distorted: str | os.PathLike[str], reference: str | os.PathLike[str], reading: Reading = _DEFAULT
-) -> tuple[Picture, Picture]:
-    """Two files as they are compared: in sRGB where their colour profiles differ.
-
-    Raises:
-        ImageFileError: as :func:`decode`.
-        ValueError: a profile that cannot be used.
-    """
-    x, y = decode(distorted, reading), decode(reference, reading)
-    return (x, y) if x.profile == y.profile else (x.in_srgb(), y.in_srgb())
+        if is_tiff(path):
+            image = LargeImage(path, reading)
+            colours, notes = image.decode()
+            return Picture(colours, image.profile, notes, reading.channel)
+        try:
+            return Picture(*decode_content(Path(path).read_bytes(), reading), reading.channel)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{error}{_hint(path)}") from error
 
 
 def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -104,119 +148,20 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
         Exception: whatever is wrong with the file; :func:`decode` says it in words.
     """
     _check_file(path)
-    if is_tiff(Path(path)):
-        with tifffile.TiffFile(path) as file:
-            tags = tags_of(file)
-        (width, height), turned = tags.size, tags.orientation >= 5
-    else:
-        with _open(Path(path).read_bytes()) as image:
-            (width, height), turned = image.size, (_orientation(image) or 1) >= 5
-    return (width, height) if turned else (height, width)
-
-
-def _has_frames(image: Image.Image, content: bytes) -> bool:
-    if image.format == "JXL":  # whose plugin does not say
-        return read_header(content).animated
-    return bool(getattr(image, "is_animated", False))
-
-
-def _orientation(image: Image.Image) -> int | None:
-    return None if image.format == "JXL" else image.getexif().get(0x0112)  # its decoder has turned it
-
-
-def _check_file(path: str | os.PathLike[str]) -> None:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-        raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
-
-
-def _decode(content: bytes, reading: Reading) -> Picture:
-    with whole_files_only(), _open(content) as image:
-        reading.check_size(*image.size)
-        chunks = check_png(content) if image.format == "PNG" else set()
-        notes: tuple[str, ...] = (FRAMES,) if _has_frames(image, content) else ()
-        deep = read_deep(content, image.format or "")
-        if deep is not None:
-            if b"eXIf" in chunks and "exif" not in image.info:  # it stands behind the pixels
-                image.load()
-            values, samples = deep
-        else:
-            values, samples, more = _by_pillow(image, content)
-            notes += more
-        colours, transparent = to_colours(values, samples, reading)
-        orientation = _orientation(image)
-        profile = None if INKS in notes else image.info.get("icc_profile") or None
-    notes += (TRANSPARENT,) if transparent else ()
-    return Picture(turn(colours, orientation), profile, notes)
-
-
-def _by_pillow(image: Image.Image, content: bytes) -> tuple[Array, Samples, tuple[str, ...]]:
-    """Values, what they are, and notes."""
-    profile = image.info.get("icc_profile")
-    if image.format in ("JPEG", "MPO"):
-        if image.mode in ("L", "RGB"):
-            # The same pixels as Pillow's, of the same library, but its warnings are errors.
-            values = simplejpeg.decode_jpeg(content, "GRAY" if image.mode == "L" else "RGB", strict=True)
-            return values, replace(_BYTE, colours=values.shape[2]), ()
-        simplejpeg.decode_jpeg(content, "CMYK", strict=True)
-    image.load()
-    mode = image.mode
-    if mode == "F" or mode == "I":
-        kind: Any = "floating-point" if mode == "F" else "signed"
-        return np.array(image)[..., None], Samples(32, kind, 1), ()
-    if mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)[..., None], Samples(16, "unsigned", 1), ()
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return np.array(image.convert("RGBA")), replace(_BYTE, alpha=3), ()
-    if mode in ("L", "1"):
-        return np.array(image.convert("L"))[..., None], replace(_BYTE, colours=1), ()
-    if mode == "CMYK" and profile:
-        return np.array(profiles.cmyk_to_srgb(image, profile)), _BYTE, (INKS,)
-    return np.array(image.convert("RGB")), _BYTE, ()
-
-
-def _open(content: bytes) -> Image.Image:
-    """Pillow's ``Image.open`` without its check of the size, which depends on a setting of the whole process."""
-    if not content:
-        raise ValueError("the file is empty")
-    register_plugins()
-    stream, reason = io.BytesIO(content), ""
-    for name in Image.ID:
-        factory, accept = Image.OPEN[name]
-        stream.seek(0)
-        try:
-            accepted = accept is None or accept(content[:16])
-            if not accepted or isinstance(accepted, str):  # a string says why not
-                continue
-            return factory(stream, "")
-        except Exception as error:  # plugins have many for what is not of their format
-            reason = f" ({name}: {error})" if accept is not None and str(error) else reason
-    raise UnidentifiedImageError(f"it is not an image of a known format, or its header is damaged{reason}")
-
-
-def _decode_tiff(path: Path, reading: Reading) -> Picture:
-    with tifffile.TiffFile(path) as file:
-        tags = tags_of(file)
-        width, height = tags.size
-        reading.check_size(width, height)
-        tags.samples.white(reading)  # before the work
-        stored = Parts(file, reading.max_pixels).read((0, height), (0, width))
-    colours, transparent = to_colours(tags.unfold(stored), tags.samples, reading)
-    return Picture(turn(colours, tags.orientation), tags.profile, tiff_notes(tags, transparent))
-
-
-def tiff_notes(tags: Tags, transparent: bool) -> tuple[str, ...]:
-    """What is to be said of a TIFF."""
-    said = ((FRAMES, tags.frames > 1), (INKS, tags.inks), (TRANSPARENT, transparent))
-    return tuple(note for note, holds in said if holds)
+    if is_tiff(path):
+        return tiff_size(path)
+    content = Path(path).read_bytes()
+    with open_content(content) as image:
+        return image.size if (orientation_of(image, content) or 1) >= 5 else image.size[::-1]
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:
     """What :func:`decode` gave, or an array (H, W, 1 or 3) of bytes, as (1, 3, H, W), float32 in [0, 1]."""
-    import torch
-
     colours = pixels.colours if isinstance(pixels, Picture) else pixels
+    if isinstance(pixels, Picture) and pixels.channel == "y":
+        colours = luma(colours)
     largest = None if colours.dtype == np.float32 else torch.tensor(float(np.iinfo(colours.dtype).max), device=device)
-    known = colours.astype(np.int32) if colours.dtype == np.uint16 else colours
+    known = colours.astype(np.int32) if colours.dtype == np.uint16 else np.ascontiguousarray(colours)
     image = torch.from_numpy(known).to(device).permute(2, 0, 1).unsqueeze(0).contiguous().float()
     # Divided by a tensor: by a number, a GPU multiplies by its reciprocal, which rounds differently.
     return (image if largest is None else image / largest).expand(-1, 3, -1, -1)
@@ -238,3 +183,143 @@ def read_image(
         ValueError: a background that is no colour, or a peak or limit that is not positive.
     """
     return to_tensor(decode(path, Reading(peak, colour(background), max_pixels))).contiguous()
+
+
+def open_image(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Opened:
+    """An image file, decoded, or ready to be read in windows if it is a large TIFF; cut as ``reading`` says.
+
+    Raises:
+        ImageFileError: as :func:`decode`, or nothing is left of it.
+    """
+    return _without_border(_open(path, reading), path, reading)
+
+
+def open_reference(pair: Pair, reading: Reading = _DEFAULT) -> Opened:
+    """The reference of a pair, to be shared by all pairs that have it and the same ``half``; see :func:`open_image`."""
+    image = _open(pair.reference, reading, pair.half)
+    return _without_border(image, pair.reference, reading)
+
+
+def open_distorted(pair: Pair, reading: Reading, reference: Opened) -> Opened:
+    """The distorted image of a pair, in the size of its reference if ``reading.resize``; see :func:`open_image`.
+
+    Raises:
+        ImageFileError: as :func:`open_image`; also a large TIFF that would have to be resized.
+    """
+    other = {"": "", "left": "right", "right": "left"}[pair.half]
+    image = _open(pair.distorted, reading, other)
+    border = reading.crop_border
+    size = reference.size[0] + 2 * border, reference.size[1] + 2 * border
+    if reading.resize and image.size != size:
+        if isinstance(image, LargeImage):
+            raise ImageFileError(f"cannot resize {pair.distorted}: TIFFs of its size are read in windows")
+        image = image.resized(size)
+    return _without_border(image, pair.distorted, reading)
+
+
+def open_pair(
+    pair: Pair, reading: Reading = _DEFAULT, note: Callable[[str], object] | Notes = _LOG.warning
+) -> tuple[Opened, Opened]:
+    """Two files as they are compared, (distorted, reference): cut and resized as ``reading`` says, in sRGB where their colour
+    profiles differ.
+
+    Args:
+        pair: the files.
+        reading: what they do not say.
+        note: called with what a user should know; a :class:`Notes` that several calls share says each kind once.
+
+    Raises:
+        ImageFileError: as :func:`open_image`.
+        ValueError: a profile that cannot be used.
+    """
+    notes = note if isinstance(note, Notes) else Notes(note)
+    y = open_reference(pair, reading)
+    x = open_distorted(pair, reading, y)
+    notes.say(pair.reference, y)
+    notes.say(pair.distorted, x)
+    found = reconcile(x, y)
+    if x.profile != y.profile:
+        notes.say_profiles(pair.distorted, pair.reference)
+    return found
+
+
+def reconcile(distorted: _Image, reference: _Image) -> tuple[_Image, _Image]:
+    """Both images as they are where their colour profiles agree, else both in sRGB.
+
+    Raises:
+        ValueError: a profile that cannot be used.
+    """
+    if distorted.profile == reference.profile:
+        return distorted, reference
+    return distorted.in_srgb(), reference.in_srgb()
+
+
+def alike(distorted: _Image, reference: _Image) -> tuple[_Image, _Image]:
+    """Two images in one size, for metrics that compare pixel by pixel: sizes that differ by at most 8 pixels are cut to the
+    part that both have from the top left corner on.
+
+    Raises:
+        ValueError: sizes that differ by more.
+    """
+    sizes = distorted.size, reference.size
+    if sizes[0] == sizes[1]:
+        return distorted, reference
+    if max(abs(one - other) for one, other in zip(*sizes, strict=True)) > NEARLY:
+        (height, width), (reference_height, reference_width) = sizes
+        raise ValueError(
+            f"its size is {width} x {height}, that of its reference {reference_width} x {reference_height}: give images of one "
+            "size, or let it be resized (--resize, resize=)"
+        )
+    height, width = (min(one, other) for one, other in zip(*sizes, strict=True))
+    return distorted.crop(0, 0, height, width), reference.crop(0, 0, height, width)
+
+
+def preview(path: str | os.PathLike[str], side: int, reading: Reading = _DEFAULT) -> Image.Image:
+    """An image file as RGB in sRGB, at most ``side`` pixels on each side, for people to look at.
+
+    Raises:
+        ImageFileError: it cannot be read.
+    """
+    large = LargeImage(path, reading) if is_large(path) else None
+    picture = Picture(large.thin(2 * side), large.profile) if large else decode(path, reading)
+    with naming(path):
+        colours = to_bytes(picture.in_srgb().colours)
+    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
+    image.thumbnail((side, side))
+    return image
+
+
+def _open(path: str | os.PathLike[str], reading: Reading, half: str = "") -> Opened:
+    """A file or a half of it, cut to multiples of ``reading.mod_crop``."""
+    image: Opened = LargeImage(path, reading) if is_large(path) else decode(path, reading)
+    height, width = image.size
+    if half:
+        if width % 2:
+            raise ImageFileError(f"cannot cut {path} into halves: it is {width} pixels wide")
+        image = image.crop(0, 0 if half == "left" else width // 2, height, width // 2)
+        width //= 2
+    if height % reading.mod_crop or width % reading.mod_crop:
+        image = image.crop(0, 0, height - height % reading.mod_crop, width - width % reading.mod_crop)
+    return image
+
+
+def _without_border(image: Opened, path: str | os.PathLike[str], reading: Reading) -> Opened:
+    border, (height, width) = reading.crop_border, image.size
+    if min(height, width) <= 2 * border:
+        raise ImageFileError(f"cannot cut {border} pixels off each side of {path}: {width} x {height} pixels are left of it")
+    return image.crop(border, border, height - 2 * border, width - 2 * border) if border else image
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a regular file")
+
+
+def _hint(path: str | os.PathLike[str]) -> str:
+    """What to install for a file that cannot be opened, or to do with it; empty where its suffix is one that is read."""
+    suffix = Path(path).suffix.lower()
+    if not suffix or suffix in readable_suffixes():
+        return ""
+    if any(suffix in suffixes for suffixes in PLUGINS.values()):
+        return f"; {suffix} files are read with a plugin: pip install 'msds-plugin[formats]'"
+    return f"; convert it to PNG or TIFF ({suffix} is none of the formats that Pillow reads)"

@@ -1,18 +1,17 @@
-"""Lists of pairs of any length: sorted, and cut into shards that hold whole blocks."""
+"""Lists of pairs of any length: sorted, and cut into shards."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from ..images.formats import is_meant_as_image
-from ..images.listing import Listing
-from ..images.pairs import match, match_listings
-from ..images.samples import ImageFileError
-from ..scoring.blocks import in_blocks
-from .places import filesystem, join, local_path, names_in
+from msds_plugin.adapters.images.listing import Listing, is_meant_as_image
+from msds_plugin.adapters.images.pairs import Matching, Pairing, match, match_listings
+from msds_plugin.adapters.images.read import ImageFileError
+from msds_plugin.adapters.ray.places import absolute, filesystem, join, local_path, names_in
 
 #: (reference, distorted), paths or URIs.
 Names = tuple[str, str]
@@ -22,7 +21,7 @@ _SMALL = 2**24
 
 
 def read_pairs(source: Any) -> Iterator[Names]:
-    """The pairs of a source, sorted by reference and then by distorted image.
+    """The pairs of a source, sorted by reference and then by distorted image; relative paths become absolute ones.
 
     Long lists and Ray datasets are read and sorted by Ray Data, on the cluster; they come here piece by piece.
 
@@ -36,38 +35,49 @@ def read_pairs(source: Any) -> Iterator[Names]:
         FileNotFoundError: no such list or folder.
     """
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(each, (str, os.PathLike)) for each in source):
-        return iter(sorted(_matched(*map(os.fspath, source))))
+        return iter(matched(os.fspath(source[0]), os.fspath(source[1]))[0])
     if isinstance(source, (str, os.PathLike)):
         return _read_list(os.fspath(source))
     if hasattr(source, "iter_batches"):
         return _sorted_by_ray(source, "the dataset")
-    return iter(sorted((str(reference), str(distorted)) for reference, distorted in source))
+    return iter(sorted((_text(reference), _text(distorted)) for reference, distorted in source))
 
 
 def shards(names: Iterable[Names], size: int) -> Iterator[list[Names]]:
-    """Sorted pairs in shards of ``size`` or a few more: of whole blocks, so that their batches are those of the list."""
+    """Sorted pairs in shards of ``size`` or more, up to twice as many, that end where references do."""
     shard: list[Names] = []
-    for block in in_blocks(names, lambda pair: pair[0]):
-        shard += (pair for group in block for pair in group)
-        if len(shard) >= size:
-            yield shard
-            shard = []
+    for _, of_one in groupby(names, lambda pair: pair[0]):
+        while part := list(islice(of_one, size)):
+            shard += part
+            if len(shard) >= size:
+                yield shard
+                shard = []
     if shard:
         yield shard
 
 
-def _matched(reference: str, distorted: str) -> Iterator[Names]:
-    here = local_path(reference), local_path(distorted)
-    if here[0] is not None and here[1] is not None:
-        return ((str(pair.reference), str(pair.distorted)) for pair in match(here[0], here[1]).pairs)
+def matched(reference: str, distorted: str, how: Pairing = Pairing()) -> tuple[list[Names], Matching]:  # noqa: B008 (frozen)
+    """The sorted pairs of two folders or files, by path or URI, and what is to be said of how they were found.
+
+    Args:
+        reference, distorted: empty where ``how`` needs none.
+        how: see :class:`~msds_plugin.adapters.images.pairs.Pairing`.
+
+    Raises:
+        ValueError, FileNotFoundError: as :func:`~msds_plugin.adapters.images.pairs.match`.
+    """
+    if local_path(reference) is not None and local_path(distorted) is not None:
+        found = match(local_path(reference) if reference else None, local_path(distorted) if distorted else None, how)
+        return sorted((_text(pair.reference), _text(pair.distorted)) for pair in found.pairs), found
     if is_meant_as_image(distorted):
-        return iter([(reference, distorted)])
+        return [(_text(reference), _text(distorted))], Matching((), "of two files")
     images = _listing(distorted)
     if is_meant_as_image(reference):
-        return ((reference, join(distorted, str(path.relative_to("/")))) for path in images.images)
-    pairs = match_listings(_listing(reference), images).pairs
-    names = ((str(pair.reference.relative_to("/")), str(pair.distorted.relative_to("/"))) for pair in pairs)
-    return ((join(reference, r), join(distorted, d)) for r, d in names)
+        names = [(_text(reference), join(distorted, str(path.relative_to("/")))) for path in images.images]
+        return sorted(names), Matching((), "of one reference with every image")
+    found = match_listings(_listing(reference), images, how)
+    sides = ((pair.reference.relative_to("/"), pair.distorted.relative_to("/")) for pair in found.pairs)
+    return sorted((join(reference, str(r)), join(distorted, str(d))) for r, d in sides), found
 
 
 def _listing(folder: str) -> Listing:
@@ -132,7 +142,7 @@ def _names(table: Any) -> Iterator[Names]:
 
 
 def _text(name: Any) -> str:
-    return "" if name is None else str(name)
+    return "" if name is None else absolute(str(name))
 
 
 def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:

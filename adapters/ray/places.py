@@ -6,8 +6,10 @@ import os
 import posixpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from ...errors import MissingDependencyError
+from msds_plugin.adapters.scoring.files import replace_file
+from msds_plugin.checks import MissingDependencyError
 
 
 def is_uri(place: str) -> bool:
@@ -16,11 +18,21 @@ def is_uri(place: str) -> bool:
 
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:
-    """The path of a file that this machine's file system has; None for one elsewhere."""
+    """The path of a file that this machine's file system has; None for one elsewhere.
+
+    Example:
+        >>> local_path("file:///data/with%20space/a.png").as_posix(), local_path("s3://bucket/a.png")
+        ('/data/with space/a.png', None)
+    """
     place = os.fspath(place)
     if place.startswith("file://"):
-        return Path(place.removeprefix("file://"))
+        return Path(unquote(place.removeprefix("file://").removeprefix("localhost")))
     return None if is_uri(place) else Path(place)
+
+
+def absolute(place: str) -> str:
+    """The same place for whoever has another working directory."""
+    return place if is_uri(place) or not place else os.path.abspath(place)
 
 
 def filesystem(place: str) -> tuple[Any, str]:
@@ -40,7 +52,7 @@ def filesystem(place: str) -> tuple[Any, str]:
 
 
 def copy_here(place: str, folder: Path) -> Path:
-    """A copy of what a URI names, below ``folder``; copies sort as their URIs do."""
+    """A copy of what a URI names, below ``folder``."""
     kind, _, rest = place.partition("://")
     target = folder / kind / posixpath.normpath(f"/{rest}").lstrip("/")
     if not target.exists():
@@ -85,6 +97,4 @@ def write_bytes(content: bytes, place: str) -> None:
         files.pipe_file(there, content)  # object stores show an object when it is complete
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
+    replace_file(path, lambda part: part.write_bytes(content))

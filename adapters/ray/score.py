@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingDependencyError
-from ..images.samples import Reading
-from .pairs import Names, read_pairs, shards
-from .places import is_uri, names_in
-from .shard import Done, Run, write_lost, write_shard
+from msds_plugin.adapters.ray.pairs import Names, read_pairs, shards
+from msds_plugin.adapters.ray.places import is_uri, names_in
+from msds_plugin.adapters.ray.shard import Done, Job, write_lost, write_shard
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.checks import MissingDependencyError
 
 #: Shards at each actor, so that it never waits for the driver.
 _AHEAD = 2
@@ -46,25 +49,27 @@ class Progress:
 class _Actor:
     """Holds the metrics, on one core unless more are asked for."""
 
-    def __init__(self, metrics: Sequence[str], device: str | None, options: dict[str, Any], cpus: int) -> None:
+    def __init__(self, metrics: Sequence[str], run: Run, options: dict[str, Any], cpus: int) -> None:
         import torch
 
-        from ..scoring.scorers import create_scorers
+        from msds_plugin.adapters.scorers import create_scorers
 
         torch.set_num_threads(cpus)
+        self.run = run
         self.workers = 0 if cpus == 1 else cpus
+        self.error: Exception | None = None
         try:
-            self.scorers = create_scorers(metrics, device, **options)
-        except Exception as error:  # said by start: an actor that fails here could only die
+            self.scorers = create_scorers(metrics, run.device, run.runtime, **options)
+        except Exception as error:  # raised by start: an actor that fails here could only die
             self.error = error
 
-    def start(self, folder: str, reading: Reading) -> Run:
-        if not hasattr(self, "scorers"):
+    def start(self, folder: str) -> Job:
+        if self.error is not None:
             raise self.error
-        return Run.of(self.scorers, folder, reading)
+        return Job.of(self.scorers, folder, self.run)
 
-    def score(self, pairs: Sequence[Names], run: Run) -> Done:
-        return write_shard(pairs, self.scorers, run, self.workers)
+    def score(self, pairs: Sequence[Names], job: Job) -> Done:
+        return write_shard(pairs, self.scorers, job, self.workers)
 
 
 def _ray() -> Any:
@@ -73,6 +78,10 @@ def _ray() -> Any:
     except ImportError as error:
         raise MissingDependencyError(f"clusters are reached with Ray ({error}): pip install 'msds-plugin[ray]'") from error
     return ray
+
+
+def _silent(note: str) -> None:
+    pass
 
 
 def score(
@@ -85,31 +94,28 @@ def score(
     cpus: int = 1,
     gpus: float = 0,
     address: str | None = None,
-    device: str | None = None,
-    reading: Reading | None = None,
+    run: Run = Run(),  # noqa: B008 (frozen)
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Progress:
-    """Score pairs on a Ray cluster, one Parquet file per shard, with the engine of ``msds score``.
+    """Score pairs on a Ray cluster, one Parquet file per shard, with the loop of ``msds score``.
 
     The pairs are sorted, so that those of one reference stand together, and cut into shards. The file of a shard is named
     after its pairs and metrics and written whole, so that a worker that dies, whose shard Ray gives to its successor, leaves
-    nothing lost and nothing twice; a run that is started again with the same list, metrics and shard size computes only what
-    is missing and what failed. Within a block of a shard each reference is read and represented once. On a processor with
-    ``cpus=1`` scores are those of :func:`~msds_plugin.adapters.scoring.score_pairs` to the bit: both form the same batches.
+    nothing lost and nothing twice. Every row says by a hash which content of its two files it is of: a run that is started
+    again with the same list, metrics and shard size computes what is missing, what failed, and images that are others now.
 
     Args:
         pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray
             dataset, pairs. Images are paths that every node sees, or URIs for fsspec.
         metrics: names, as for ``msds score``.
         folder: where the Parquet files go, a path that every node sees or a URI; columns ``reference``, ``distorted``, one per
-            metric, ``error``.
-        workers: actors, each with metrics of its own.
-        shard_size: pairs of one file; up to 255 more, so that it holds whole blocks.
+            metric, ``error``, ``content``.
+        workers: actors, each with metrics of its own; no more than the cluster has room for.
+        shard_size: pairs of one file; up to twice as many, so that it ends where a reference does.
         cpus, gpus: what each actor takes; it computes on ``cpus`` threads.
-        address: of the cluster; None for one that is running, or else a local one.
-        device: None for the GPU if the actor has one.
-        reading: what the image files do not say: see :class:`Reading`.
+        address: of the cluster; None for one that is running, or else a local one, which ends with the run.
+        run: how scores are made; its ``workers`` and ``note`` do not count, its device is the CPU unless actors have GPUs.
         on_progress: called after each shard.
         options: ``backbone``, ``weights``, ... as for ``create_scorers``.
 
@@ -117,7 +123,7 @@ def score(
         The final count.
 
     Raises:
-        ValueError: numbers below one, a list that cannot be read, or no such metric.
+        ValueError: numbers below one, more cores or GPUs than any node has, a list that cannot be read, or no such metric.
         MissingDependencyError: Ray is not installed.
         MetricUnavailableError, WeightsNotFoundError: as ``create_scorers``, where the actors are.
     """
@@ -126,19 +132,21 @@ def score(
         raise ValueError(f"workers, shard_size and cpus must be at least 1, got {workers}, {shard_size}, {cpus}")
     if not metrics:
         raise ValueError("no metric to score with")
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
     target = os.fspath(folder) if is_uri(os.fspath(folder)) else str(Path(folder).resolve())
-    before = set(names_in(target, ".parquet"))
-    names = read_pairs(pairs)
-    # Own actors, not map_batches: its batches do not end where references do, so that scores would differ in the last digits,
-    # and what it writes gets new names each time, so that a restart could not find it.
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
-    device = device or (None if gpus else "cpu")
-    actors = [remote.remote(list(metrics), device, options, cpus) for _ in range(workers)]
+    run = replace(run, device=run.device or (None if gpus else "cpu"), note=_silent)
+    started = not ray.is_initialized()
+    actors: list[Any] = []
     progress = Progress()
     try:
-        for done in _all_done(ray, actors, _start(ray, actors[0], target, reading or Reading()), shards(names, shard_size)):
+        if started:
+            _connect(ray, address)
+        workers = min(workers, _room(ray, cpus, gpus))
+        before = set(names_in(target, ".parquet"))
+        names = read_pairs(pairs)
+        # Own actors, not map_batches: what that writes gets new names each time, so that a restart could not find it.
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
+        actors += [remote.remote(list(metrics), run, options, cpus) for _ in range(workers)]
+        for done in _all_done(ray, actors, _start(ray, actors[0], target), shards(names, shard_size)):
             before.discard(done.file)
             progress = progress.after(done)
             if on_progress is not None:
@@ -146,31 +154,59 @@ def score(
     finally:
         for each in actors:
             ray.kill(each)
+        if started:
+            ray.shutdown()
     return replace(progress, foreign=len(before))
 
 
-def _start(ray: Any, actor: Any, target: str, reading: Reading) -> Run:
+def _connect(ray: Any, address: str | None) -> None:
+    """Start Ray, which takes the signals of the process, and give them back to whom they belonged."""
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if ours else {}
+    ray.init(address=address, log_to_driver=False)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _room(ray: Any, cpus: int, gpus: float) -> int:
+    """How many actors fit into the cluster.
+
+    Raises:
+        ValueError: not one, on any node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = [min(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0) // gpus) if gpus else sys.maxsize) for node in nodes]
+    if not any(fits):
+        largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+        raise ValueError(
+            f"no node has {cpus} cores and {gpus:g} GPUs for a worker: the largest of {len(nodes)} has {largest[0]:g} cores "
+            f"and {largest[1]:g} GPUs"
+        )
+    return sum(fits)
+
+
+def _start(ray: Any, actor: Any, target: str) -> Job:
     try:
-        run: Run = ray.get(actor.start.remote(target, reading))
+        job: Job = ray.get(actor.start.remote(target))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    return run
+    return job
 
 
-def _all_done(ray: Any, actors: Sequence[Any], run: Run, every: Iterable[list[Names]]) -> Iterator[Done]:
+def _all_done(ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]]) -> Iterator[Done]:
     """What came of each shard; one that no actor survives is tried once more, with no other shard behind it, and given up."""
     lost: list[list[Names]] = []
-    for shard, done in _handed_out(ray, actors, run, every, _AHEAD):
+    for shard, done in _handed_out(ray, actors, job, every, _AHEAD):
         if done is None:
             lost.append(shard)
         else:
             yield done
-    for shard, done in _handed_out(ray, actors, run, lost, 1):
-        yield done or write_lost(shard, run)
+    for shard, done in _handed_out(ray, actors, job, lost, 1):
+        yield done or write_lost(shard, job)
 
 
 def _handed_out(
-    ray: Any, actors: Sequence[Any], run: Run, every: Iterable[list[Names]], ahead: int
+    ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]], ahead: int
 ) -> Iterator[tuple[list[Names], Done | None]]:
     """Each shard and what came of it, None if its actor died time and again; ``ahead`` of them at each actor."""
     free = [each for _ in range(ahead) for each in actors]
@@ -189,6 +225,6 @@ def _handed_out(
         if not free:
             yield finished()
         actor = free.pop(0)
-        in_flight[actor.score.remote(shard, run)] = actor, shard
+        in_flight[actor.score.remote(shard, job)] = actor, shard
     while in_flight:
         yield finished()

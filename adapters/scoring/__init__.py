@@ -1,9 +1,7 @@
-"""Metrics by name, and the engine that scores pairs of files with them."""
+"""Scores of pairs: of image files, of whatever holds images, kept in a store and written to tables and maps."""
 
-from lazy_loader import attach
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.scoring.loop import Result, score_pairs
+from msds_plugin.adapters.scoring.options import Run
 
-# Not imported here: the list of metrics needs no torch.
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    submod_attrs={"engine": ["Pair", "Result", "score_pairs"], "scorers": ["create_scorer", "create_scorers"]},
-)
+__all__ = ["Pair", "Result", "Run", "score_pairs"]

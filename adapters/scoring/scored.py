@@ -1,60 +1,48 @@
-"""Pairs beside what metrics say of them, some of it kept from an earlier run."""
+"""Scores of all pairs by all metrics, resumable: what an earlier run kept is taken, and only the rest is computed."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..common.scorer import Scorer
-from ..images.pairs import Pair
-from ..images.samples import Reading
-from ..results.keys import pair_keys
-from ..results.store import Outcome, Results
-from ..results.tables import read_table, write_table
-from .identity import identity
-from .keeping import lacking, score_and_keep
-
-
-def store_beside(output: Path) -> Path:
-    """The hidden file that keeps the scores of a table until all are there."""
-    target = Path(os.path.realpath(output))
-    name = target.name
-    if len(os.fsencode(name)) > 200:  # the file system's longest name leaves no room for more
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return target.with_name(f".{name}.msds")
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring.store import Results, identity, pair_keys, score_and_keep
 
 
 class Scored:
-    """A table that fills.
+    """A table with a row for each pair and a column for each metric.
 
     Args:
         pairs: its rows.
         scorers: its columns.
         kept: where scores are kept, and taken from.
-        amp: they are made under autocast.
-        reading: what is stated about the files.
+        run: how they are made.
+        groups: a name for each pair, by which means are taken too.
     """
 
-    def __init__(self, pairs: Sequence[Pair], scorers: Sequence[Scorer], kept: Results, amp: bool, reading: Reading) -> None:
-        self.pairs = pairs
-        self.scorers = scorers
-        self._kept = kept
-        self._reading = reading
-        self._keys = pair_keys((pair.reference, pair.distorted) for pair in pairs)
-        self._numbers = [kept.metric(scorer.name, identity(scorer, scorer.name, amp, reading)) for scorer in scorers]
+    def __init__(
+        self, pairs: Sequence[Pair], scorers: Sequence[Scorer], kept: Results, run: Run, groups: Sequence[str] | None = None
+    ) -> None:
+        self.pairs, self.scorers, self.groups = pairs, scorers, groups
+        self.kept, self._run = kept, run
+        by_content = kept.path is not None
+        self._keys = pair_keys(pairs) if by_content else [*map(str, range(len(pairs)))]
+        self._numbers = [
+            kept.metric(scorer.name, identity(scorer, run) if by_content else {"place": place})
+            for place, scorer in enumerate(scorers)
+        ]
         self._found: dict[tuple[int, str], float] = {}
         self._errors: dict[tuple[int, str], str] = {}
         for number in self._numbers:
-            scores = kept.frame(number)["score"].dropna().to_dict()
-            self._found |= {(number, key): scores[key] for key in self._keys if key in scores}
+            scores = kept.frame(number)["score"].dropna()
+            self._found |= {(number, key): scores[key] for key in set(self._keys) & set(scores.index)}
 
     @property
     def ready(self) -> int:
@@ -66,27 +54,24 @@ class Scored:
         """Whether every pair has every score."""
         return self.ready == len(self._keys) * len(self._numbers)
 
-    def run(self, batch_size: int, workers: int | None, note: Callable[[str], object]) -> Generator[Pair, None, None]:
-        """Compute what is lacking; gives each pair as it is complete, those first that are."""
-        by_key = dict(zip(self._keys, self.pairs, strict=True))
+    def run(self) -> Generator[None, None, None]:
+        """Compute what is lacking; yields for each pair that is complete, those first that are."""
+        waiting = dict.fromkeys(self._keys, 0)
+        for key in self._keys:
+            waiting[key] += 1
+        complete = {key for key in waiting if self._row(key) is not None}
+        yield from (None for key in self._keys if key in complete)
+        pairs = {key: pair for key, pair in zip(self._keys, self.pairs, strict=True) if key not in complete}
         scorers = dict(zip(self._numbers, self.scorers, strict=True))
-        yield from (pair for key, pair in zip(self._keys, self.pairs, strict=True) if self._row(key) is not None)
-        work = lacking(self._kept, scorers, by_key)
-        outcomes = score_and_keep(self._kept, scorers, by_key, work, batch_size, workers, self._reading, note, warm_up=False)
-        places: dict[str, list[Pair]] = defaultdict(list)
-        for key, pair in zip(self._keys, self.pairs, strict=True):
-            places[key].append(pair)
-        with closing(outcomes):
+        with closing(score_and_keep(self.kept, scorers, pairs, self._run)) as outcomes:
             for outcome in outcomes:
-                self._take(outcome)
+                place = outcome.metric, outcome.key
+                if outcome.score is None:
+                    self._errors[place] = outcome.error or ""
+                else:
+                    self._found[place] = outcome.score
                 if self._row(outcome.key) is not None:
-                    yield from places[outcome.key]
-
-    def _take(self, outcome: Outcome) -> None:
-        if outcome.error is None and outcome.score is not None:
-            self._found[outcome.metric, outcome.key] = outcome.score
-        else:
-            self._errors[outcome.metric, outcome.key] = outcome.error or ""
+                    yield from [None] * waiting[outcome.key]
 
     def _row(self, key: str) -> list[float] | None:
         """The scores of a pair, NaN where a metric failed; None if some were not tried yet."""
@@ -95,44 +80,39 @@ class Scored:
             return None
         return [self._found.get(place, math.nan) for place in places]
 
-    def rows(self) -> list[list[Any]]:
-        """Reference, distorted and scores of every pair that is complete, in the order asked for."""
-        return [
-            [_text(pair.reference), _text(pair.distorted), *scores]
-            for pair, key in zip(self.pairs, self._keys, strict=True)
-            if (scores := self._row(key)) is not None
-        ]
+    def frame(self) -> pd.DataFrame:
+        """The pairs that are complete, in the order asked for: ``reference``, ``distorted``, ``folder`` if any, and metrics."""
+        rows: list[list[Any]] = []
+        for place, (pair, key) in enumerate(zip(self.pairs, self._keys, strict=True)):
+            if (scores := self._row(key)) is not None:
+                group = [] if self.groups is None else [self.groups[place]]
+                rows.append([_text(pair.reference), _text(pair.distorted), *group, *scores])
+        names = ["reference", "distorted", *([] if self.groups is None else ["folder"])]
+        return pd.DataFrame(rows, columns=[*names, *(scorer.name for scorer in self.scorers)])
 
     @property
-    def failures(self) -> list[tuple[Path, str, str]]:
-        """What could not be scored: the distorted image, the metric and the reason."""
+    def failures(self) -> list[tuple[Pair, str, str]]:
+        """What could not be scored: the pair, the metric and the reason."""
         return [
-            (pair.distorted, scorer.name, self._errors[number, key])
+            (pair, scorer.name, self._errors[number, key])
             for pair, key in zip(self.pairs, self._keys, strict=True)
             for number, scorer in zip(self._numbers, self.scorers, strict=True)
             if (number, key) in self._errors
         ]
 
-    def write(self, output: Path) -> str | None:
-        """Replace the file by what there is; if an earlier run put more into it, leave it, and say so.
 
-        Raises:
-            OSError: it cannot be written; it is as it was.
-        """
-        rows = self.rows()
-        before = 0 if len(rows) == len(self.pairs) else _length(output)
-        if before > len(rows):
-            return f"{output} holds {before} rows of an earlier run and stays as it is"
-        columns = ["reference", "distorted", *(scorer.name for scorer in self.scorers)]
-        write_table(pd.DataFrame(rows, columns=columns), output)
-        return None
-
-
-def _length(path: Path) -> int:
-    try:
-        return len(read_table(path))
-    except (OSError, ValueError):
-        return 0
+def summarise(table: pd.DataFrame, metrics: Sequence[str], by: str | None = None) -> pd.DataFrame:
+    """Mean, standard deviation (of a sample) and number of scores per metric, and per group of the column ``by`` as well."""
+    parts = [] if by is None else [(str(name), part) for name, part in table.groupby(by, sort=False)]
+    if len(parts) != 1:
+        parts.append(("all", table))
+    rows = [
+        [name, metric, part[metric].mean(), part[metric].std(), int(part[metric].count())]
+        for name, part in parts
+        for metric in metrics
+    ]
+    summary = pd.DataFrame(rows, columns=["folder", "metric", "mean", "std", "n"])
+    return summary if by is not None else summary.drop(columns="folder")
 
 
 def _text(path: Path) -> str:

@@ -1,8 +1,18 @@
-"""Videos: frames matched by time stamp, scored one after the other, and pooled."""
+"""Videos: frames matched by time and content, scored one after the other, and pooled."""
 
-from .pool import pool
-from .read import VideoFileError, VideoInfo, is_video, probe
-from .score import FrameScores, score_video
-from .write import plot_over_time
+from msds_plugin.adapters.video.pool import pool
+from msds_plugin.adapters.video.read import VideoFileError, is_video
+from msds_plugin.adapters.video.score import FrameScores, VideoScores, score_video
+from msds_plugin.adapters.video.write import check_plot, plot_over_time, write_log
 
-__all__ = ["FrameScores", "VideoFileError", "VideoInfo", "is_video", "plot_over_time", "pool", "probe", "score_video"]
+__all__ = [
+    "FrameScores",
+    "VideoFileError",
+    "VideoScores",
+    "check_plot",
+    "is_video",
+    "plot_over_time",
+    "pool",
+    "score_video",
+    "write_log",
+]

@@ -9,9 +9,8 @@ Every map is detached. A metric cuts it at a threshold to a mask of zeros and on
 must not be lowered by making the image less salient.
 """
 
-from .attention import METHODS, Attention, Mask, Saliency, keep
-from .energy import feature_energy
-from .graph import gbvs
-from .spectrum import spectral_residual
+from msds_plugin.saliency.attention import METHODS, Attention, Mask, Saliency, keep, saliency_maps
+from msds_plugin.saliency.gbvs import gbvs
+from msds_plugin.saliency.others import feature_energy, spectral_residual
 
-__all__ = ["METHODS", "Attention", "Mask", "Saliency", "feature_energy", "gbvs", "keep", "spectral_residual"]
+__all__ = ["METHODS", "Attention", "Mask", "Saliency", "feature_energy", "gbvs", "keep", "saliency_maps", "spectral_residual"]

@@ -9,15 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..backbones import Backbone
-from ..errors import looks_at_values
-from ..windows import Windows
-from .energy import feature_energy
-from .graph import gbvs
-from .maps import Enlarged, fitted, thumbnail
-from .spectrum import spectral_residual
+from msds_plugin.backbones import Backbone
+from msds_plugin.checks import check_has_values, is_true
+from msds_plugin.saliency.gbvs import gbvs
+from msds_plugin.saliency.others import feature_energy, spectral_residual
+from msds_plugin.saliency.resample import Enlarged, fitted, thumbnail
+from msds_plugin.windows import Image, Windows
 
-__all__ = ["METHODS", "Attention", "Mask", "Saliency", "keep"]
+__all__ = ["METHODS", "Attention", "Mask", "Saliency", "keep", "saliency_maps"]
 
 #: What ``saliency=`` can name: functions of images and a metric's backbone to small maps.
 METHODS: dict[str, Callable[[Tensor, Backbone], Tensor]] = {
@@ -42,7 +41,7 @@ def _finite(maps: Tensor) -> Tensor:
     Raises:
         ValueError: they hold NaN or infinite values.
     """
-    if looks_at_values() and not maps.isfinite().all():
+    if not is_true(maps.isfinite().all()):
         raise ValueError("the saliency map holds NaN or infinite values: it must be finite, of values in [0, 1] by custom")
     return maps
 
@@ -54,9 +53,30 @@ def keep(maps: Tensor, threshold: float) -> Tensor:
         ValueError: of some image nothing is, so that nothing of it would be compared; or the map is not finite.
     """
     kept = _finite(maps) > threshold
-    if looks_at_values() and not kept.flatten(1).any(1).all():
+    if not is_true(kept.flatten(1).any(1).all()):
         raise ValueError(_EMPTY.format(threshold))
     return kept
+
+
+def saliency_maps(saliency: Image, image: Image) -> Image:
+    """Maps (N, 1, H, W), or a tensor (N, H, W), of any type, as (N, 1, H, W); tensors of the images' type and device.
+
+    Raises:
+        TypeError: neither a tensor nor read in windows.
+        ValueError: another shape than that of the images (N, C, H, W).
+    """
+    if not isinstance(saliency, Tensor) and not isinstance(saliency, Windows):
+        raise TypeError(f"the saliency map must be a torch.Tensor (N, 1, H, W) or (N, H, W), got {type(saliency).__name__}")
+    maps = saliency.unsqueeze(1) if isinstance(saliency, Tensor) and saliency.dim() == 3 else saliency
+    if tuple(maps.shape) != (image.shape[0], 1, *image.shape[-2:]):
+        raise ValueError(
+            f"the saliency map of images {tuple(image.shape)} must have shape (N, 1, H, W) or (N, H, W) of the same size, "
+            f"got {tuple(saliency.shape)}"
+        )
+    if not isinstance(maps, Tensor):
+        return maps
+    check_has_values(maps, "the saliency map")
+    return maps.to(image) if isinstance(image, Tensor) else maps.to(torch.get_default_dtype())
 
 
 class Mask:
@@ -80,7 +100,7 @@ class Mask:
 
     def check(self) -> None:
         """Raise a ValueError if, after all windows have been read, an image has nothing above the threshold."""
-        if looks_at_values() and (self._seen is None or not self._seen.all()):
+        if self._seen is None or not is_true(self._seen.all()):
             raise ValueError(_EMPTY.format(self.threshold))
 
 
@@ -115,7 +135,7 @@ class Attention:
         named = self.method if hasattr(self.method, "__qualname__") else type(self.method)
         return f"{named.__module__}.{named.__qualname__}"
 
-    def maps(self, image: Tensor | Windows, backbone: Backbone) -> Tensor | Windows:
+    def maps(self, image: Image, backbone: Backbone) -> Image:
         """Saliency maps of images (N, 3, H, W): (N, 1, H, W), detached; read in windows if the image is.
 
         Raises:
@@ -125,11 +145,11 @@ class Attention:
         if callable(self.method):
             return self._own(image)
         height, width = image.shape[-2:]
-        small = thumbnail(image, fitted(height, width, LOOK)).to(next(backbone.parameters()))
+        small = thumbnail(image, fitted(height, width, LOOK)).to(device=backbone.device, dtype=backbone.dtype)
         enlarged = Enlarged(METHODS[self.method](small, backbone), (height, width))
         return enlarged.read(0, 0, height, width).to(image) if isinstance(image, Tensor) else enlarged
 
-    def _own(self, image: Tensor | Windows) -> Tensor:
+    def _own(self, image: Image) -> Tensor:
         assert callable(self.method)
         if not isinstance(image, Tensor):
             raise TypeError(

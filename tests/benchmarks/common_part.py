@@ -12,10 +12,11 @@ from typing import Annotated
 
 import torch
 import typer
-from msds_plugin.adapters.benchmark.datasets import load_csv
-from msds_plugin.adapters.images.read import read_image
 from torch.nn import functional as F
 from torchvision.io import write_png
+
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
 
 
 def main(

@@ -175,7 +175,7 @@ def fixed(tables: Tables) -> pd.DataFrame:
 
 
 def aims(made: Candidates) -> pd.DataFrame:
-    """What the aims of docs/alignment.md cost each other, among choices of a rank of 0.98 and 0.80 on views."""
+    """What the aims of docs/research/alignment.md cost each other, among choices of a rank of 0.98 and 0.80 on views."""
     found = {data: made.srcc(data, np.ones(len(opinions), bool)) for data, opinions in made.opinions.items()}
     table = pd.DataFrame({**found, "penalty": made.penalty})[(made.rank >= 0.98) & (found["view_synthesis"] >= 0.80)]
     cheaper = {most: table[table.penalty <= most].sort_values("sr4k") for most in PENALTIES}

@@ -1,4 +1,4 @@
-"""Prints the tables of docs/alignment.md and draws its figure, from what geometry_features.py has kept.
+"""Prints the tables of docs/research/alignment-tables.md and draws its figure, from what geometry_features.py has kept.
 
     python tests/benchmarks/geometry_tables.py ../shared/data CACHE [FIGURE.png]
 
@@ -160,7 +160,7 @@ class Tables:
         return float(np.mean([kendalltau(scores[i], labels.votes.to_numpy()[i])[0] for i in groups]))
 
     def deformed(self, scores: np.ndarray[Any, Any]) -> pd.DataFrame:
-        """Rank and penalty of each deformation, see docs/alignment.md."""
+        """Rank and penalty of each deformation, see docs/research/alignment.md."""
         parts = [image.split(".") for image in self.kodak]
         index = pd.MultiIndex.from_tuples([(part[0], ".".join(part[1:-1]), part[-1]) for part in parts])
         table = pd.Series(scores, index=index).unstack()

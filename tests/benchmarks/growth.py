@@ -40,10 +40,11 @@ def main() -> None:
 
 def _score(options: argparse.Namespace) -> None:
     import numpy as np
+    from PIL import Image
+
     from msds_plugin.adapters.images.pairs import Pair
     from msds_plugin.adapters.scoring.engine import score_pairs
     from msds_plugin.adapters.scoring.scorers import create_scorers
-    from PIL import Image
 
     rng = np.random.default_rng(0)
     scorers = create_scorers([options.metric], "cpu")

@@ -13,6 +13,7 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
+
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.benchmark.statistics import srcc
 from msds_plugin.adapters.common.scorer import Scorer

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from msds_plugin.adapters.benchmark.datasets import load_csv
-from msds_plugin.adapters.images.read import read_image
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.stats import spearmanr
 
 from msds_plugin import BACKBONES, MSDS
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
 from msds_plugin.functional import block_dissimilarity
 from msds_plugin.hybrid import MDSI, HaarPSI
 

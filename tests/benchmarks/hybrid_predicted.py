@@ -21,12 +21,12 @@ import pandas as pd
 import piq
 import torch
 import typer
-from msds_plugin.adapters.benchmark.datasets import load_csv
 from PIL import Image
 from rich.progress import track
 from scipy import ndimage, stats
 
 from msds_plugin import BACKBONES, MSDS
+from msds_plugin.adapters.benchmark.datasets import load_csv
 from msds_plugin.hybrid import MDSI, HaarPSI
 
 EPS, RIDGE, STRENGTHS = 1e-3, 0.02, 4

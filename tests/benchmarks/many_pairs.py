@@ -31,13 +31,14 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from PIL import Image
+from skimage import data
+
 from msds_plugin.adapters.common.scorer import Scorer
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.scoring.engine import score_pairs
 from msds_plugin.adapters.scoring.scorers import create_scorer
-from PIL import Image
-from skimage import data
 
 
 def make_pairs(folder: Path, count: int, size: tuple[int, int], per_reference: int) -> list[Pair]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyiqa
 import torch
-from msds_plugin.adapters.images.read import read_image
-from msds_plugin.adapters.maps import overlay
-from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image, ImageFilter
 from torch import Tensor
+
+from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.scoring.maps import overlay
+from msds_plugin.adapters.scoring.scorers import create_scorer
 
 SIDE, PLACE, MARGIN = 384, slice(144, 240), 16
 

@@ -61,9 +61,9 @@ def score(folder: Path, metric: str, how: How) -> None:
     import numpy as np
     import tifffile
     import torch
-    from msds_plugin.adapters.images.large import LargeImage
 
     from msds_plugin import registry
+    from msds_plugin.adapters.images.large import LargeImage
 
     torch.set_grad_enabled(False)
     built = registry.create(metric)

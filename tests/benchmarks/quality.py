@@ -14,13 +14,13 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
-from msds_plugin.adapters.benchmark.datasets import load_csv
-from msds_plugin.adapters.images.read import read_image
 from rich import print as show
 from rich.progress import track
 from scipy.stats import spearmanr
 
 from msds_plugin import BACKBONES, MSDS
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
 from msds_plugin.functional import block_dissimilarity
 
 

@@ -6,7 +6,7 @@
 
 Both score the same files, each in a process of its own, one after the other. Rates are given for the whole command, start of
 the cluster and of the workers included, and between the first and the last shard. The last lines are the paper estimate of
-docs/ray.md, computed from what was measured; the prices and sizes that it assumes are the constants below.
+docs/research/ray.md, computed from what was measured; the prices and sizes that it assumes are the constants below.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def on_ray(folder: Path, shard_size: int) -> None:
     """The driver, in a process of its own: prints what it measured as JSON."""
     start = perf_counter()
     import ray
+
     from msds_plugin.adapters.ray import Progress, score
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -74,6 +75,7 @@ def on_ray(folder: Path, shard_size: int) -> None:
 def locally(folder: Path) -> None:
     """What ``msds score`` does, whose folders cannot say which distorted images belong to which reference here."""
     import pandas as pd
+
     from msds_plugin.adapters.scoring import Pair, create_scorers, score_pairs
 
     lines = (line.split(",") for line in (folder / "pairs.csv").read_text().splitlines()[1:])
@@ -132,7 +134,7 @@ def same_scores(folder: Path) -> float:
 
 
 def report(figures: dict[str, float]) -> str:
-    """What docs/ray.md says, as Markdown."""
+    """What docs/research/ray.md says, as Markdown."""
     core = figures["ray_steady_per_second"] / 2
     cluster = core * NODES * CORES
     hours = PAIRS / cluster / 3600

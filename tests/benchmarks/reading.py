@@ -16,8 +16,9 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
-from msds_plugin.adapters.images.read import decode
 from PIL import Image
+
+from msds_plugin.adapters.images.read import decode
 
 FORMATS: dict[str, tuple[str, str, dict[str, object]]] = {
     "PNG": (".png", "RGB", {}),

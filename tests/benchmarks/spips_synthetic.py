@@ -17,13 +17,13 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from msds_plugin.adapters.benchmark.datasets import load_csv
-from msds_plugin.adapters.images.read import read_image
-from msds_plugin.adapters.training import load_twoafc, train_spips
 from PIL import Image, ImageFilter
 from scipy.stats import spearmanr
 
 from msds_plugin import registry
+from msds_plugin.adapters.benchmark.datasets import load_csv
+from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.research.training import load_twoafc, train_spips
 from msds_plugin.hybrid import MDSI, HaarPSI
 from msds_plugin.spips import SPIPS
 

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from msds_plugin.adapters.benchmark import Dataset, load_csv, run, statistics
-from msds_plugin.adapters.training import from_opinions, train_spips
-from msds_plugin.adapters.training.cache import inputs_of
 
+from msds_plugin.adapters.benchmark import Dataset, load_csv, run, statistics
+from msds_plugin.adapters.research.training import from_opinions, inputs_of, train_spips
+from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.spips import SPIPS
 
 METRICS = ("msds-hybrid", "msds-fast", "lpips", "ssim")
@@ -40,7 +40,7 @@ def spips_scores(weights: Path, data: Dataset, cache: Path) -> np.ndarray:
     metric = SPIPS(weights)
     pairs = [(Path(r), Path(d)) for r, d in zip(data.table["reference"], data.table["distorted"], strict=True)]
     with torch.inference_mode():
-        inputs = inputs_of(metric, pairs, cache)
+        inputs, _ = inputs_of(metric, pairs, cache)
         return metric.fusion(type(inputs)(inputs.maps, inputs.thumbnails.float())).numpy()
 
 
@@ -81,7 +81,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     name, _, path = table.partition("=")
     data = load_csv(path, root, lower_better, name)
-    made = run(METRICS, [data], work / "scores.sqlite", "cpu", workers=0)
+    made = run(METRICS, [data], work / "scores.sqlite", Run("cpu", workers=0))
     scores = {metric: made.scores.of(name, metric)["score"].to_numpy(float) for metric in METRICS}
     fold = folds_of(data, folds if trained_on is None else 1, seed)
     if trained_on is None:

@@ -36,7 +36,7 @@ def write(path: Path, count: int, size: tuple[int, int], noise: float) -> None:
 
 def score(reference: str, distorted: str, metrics: list[str]) -> None:
     """The process that is measured: prints its number of frames and its peak memory in MiB."""
-    from msds_plugin.adapters.scoring import create_scorers
+    from msds_plugin.adapters.scorers import create_scorers
     from msds_plugin.adapters.video import score_video
 
     count = sum(1 for _ in score_video(reference, distorted, create_scorers(metrics, "cpu")))

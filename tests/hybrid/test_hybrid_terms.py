@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from msds_plugin import local, mdsi
 from msds_plugin.hybrid import MDSI, HaarPSI
 
 piq = pytest.importorskip("piq")
 
 TERMS = [(HaarPSI, piq.haarpsi), (MDSI, piq.mdsi)]
-SIZES = [(64, 80), (65, 80), (64, 81), (17, 33), (400, 384), (641, 640)]
+SIZES = [(64, 80), (65, 80), (64, 81), (17, 33), (400, 384), pytest.param((641, 640), marks=pytest.mark.slow)]
 
 
 def noisy(height: int, width: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +47,7 @@ def test_identical_images_score_best_to_the_last_bit(term, best, dtype, golden):
 @pytest.mark.parametrize("term", [HaarPSI, MDSI])
 def test_gradients(term):
     x, y = (image[:1] for image in noisy(20, 19))
-    assert torch.autograd.gradcheck(lambda a, b: term()(a, b), (x.requires_grad_(), y.requires_grad_()))
+    assert torch.autograd.gradcheck(term(), (x.requires_grad_(), y.requires_grad_()), fast_mode=True)
 
 
 @pytest.mark.parametrize("term", [HaarPSI, MDSI])
@@ -93,7 +94,7 @@ class Read:
         return self.image[..., top : top + height, left : left + width]
 
 
-@pytest.mark.parametrize("tile", [1, 7, 16, 1000])
+@pytest.mark.parametrize("tile", [5, 16, 1000])
 def test_haarpsi_in_tiles(tile):
     x, y = noisy(41, 50)
     torch.testing.assert_close(HaarPSI(tile)(x, y), HaarPSI()(x, y), rtol=0, atol=1e-12)
@@ -103,8 +104,6 @@ def test_haarpsi_in_tiles(tile):
 
 
 def test_windows_without_a_tile_size(monkeypatch):
-    from msds_plugin.hybrid import local, mdsi
-
     x, y = noisy(1030, 600)
     monkeypatch.setattr(local, "TILE", 100)
     monkeypatch.setattr(mdsi, "STRIP", 1 << 14)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale
+from msds_plugin import MSDS, MSDSLite, build_backbone
 from msds_plugin.functional import split_fusion
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
@@ -21,7 +21,7 @@ FILE = FusionFile("msds", TARGET, CELLS, None, "known", 36, 6, 3, {}, "2026-11-2
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return DeepSSIM("alexnet", weights=None, layers=LAYERS)
+    return build_backbone("alexnet", LAYERS, weights=None)
 
 
 def test_weights_of_levels_and_of_layers_within_them():
@@ -34,26 +34,26 @@ def test_weights_of_levels_and_of_layers_within_them():
         split_fusion((1, 1, 1, 1, 1), 3, LAYERS)
 
 
-@pytest.mark.parametrize("kind", [DeepSSIM, DeepSSIMLite])
-def test_each_layer_on_each_level_by_its_weight(kind, pair):
-    metric = MultiScale(kind("alexnet", weights=None, layers=LAYERS), fusion=CELLS)
+@pytest.mark.parametrize("kind", [MSDS, MSDSLite])
+def test_each_layer_on_each_level_by_its_weight(kind, network, pair):
+    metric = kind(fusion=CELLS, backbone=network)
     x, y = pair
     cells = metric.layer_scores(x, y)
     assert cells.shape == (2, 3, 2)
     expected = (cells * torch.tensor(CELLS).view(3, 2)).sum((1, 2))
     torch.testing.assert_close(metric(x, y), expected)
     assert torch.equal(metric.compare(metric.represent(x), metric.represent(y)), metric(x, y))
-    assert metric(y, y).tolist() == [kind is DeepSSIM] * 2
+    assert metric(y, y).tolist() == [kind is MSDS] * 2
     torch.testing.assert_close(cells.mean(2), metric.weighted(None).level_scores(x, y))
 
 
 def test_a_map_sums_to_the_dissimilarity_by_these_weights(network, pair):
-    metric = MultiScale(network, fusion=CELLS)
+    metric = MSDS(fusion=CELLS, backbone=network)
     torch.testing.assert_close(metric.map(*pair).sum((1, 2, 3)), 1 - metric(*pair), rtol=0, atol=1e-5)
 
 
 def test_equal_weights_of_layers_change_nothing(network, pair):
-    torch.testing.assert_close(MultiScale(network, fusion=(1,) * 6)(*pair), MultiScale(network)(*pair))
+    torch.testing.assert_close(MSDS(fusion=(1,) * 6, backbone=network)(*pair), MSDS(backbone=network)(*pair))
 
 
 def test_a_file_of_layers(network, pair, tmp_path):
@@ -61,12 +61,14 @@ def test_a_file_of_layers(network, pair, tmp_path):
     assert FusionFile.load(tmp_path / "f.json") == FILE
     content = json.loads((tmp_path / "f.json").read_text())
     assert (content["levels"], content["parts"][0]) == (3, "level 0 relu2")
-    torch.testing.assert_close(MultiScale(network, fusion=tmp_path / "f.json")(*pair), MultiScale(network, fusion=CELLS)(*pair))
+    torch.testing.assert_close(
+        MSDS(fusion=tmp_path / "f.json", backbone=network)(*pair), MSDS(fusion=CELLS, backbone=network)(*pair)
+    )
     assert MSDS.from_file(tmp_path / "f.json", weights=None).layer_weights.shape == (3, 2)
     with pytest.raises(FusionFileError, match=r"relu5\]\), but this metric is deepssim on alexnet\[relu5\]"):
         MSDS(fusion=tmp_path / "f.json", backbone="alexnet", weights=None)
     with pytest.raises(FusionFileError, match="weights for 3 levels, not 2"):
-        MultiScale(network, 2, tmp_path / "f.json")
+        MSDS(2, tmp_path / "f.json", backbone=network)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,19 @@ def test_a_file_of_layers(network, pair, tmp_path):
 def test_files_whose_parts_do_not_fit(network, tmp_path, change, message):
     replace(FILE, **change).save(tmp_path / "f.json")
     with pytest.raises(FusionFileError, match=message):
-        MultiScale(network, 3, tmp_path / "f.json")
+        MSDS(3, tmp_path / "f.json", backbone=network)
 
 
 @pytest.fixture(scope="module")
 def terms(network):
-    return [Term(MultiScale(network, 2), weight=2.0), Term(HaarPSI()), Term(MDSI(), lambda score: score**4)]
+    return [Term(MSDS(2, backbone=network), weight=2.0), Term(HaarPSI()), Term(MDSI(), lambda score: score**4)]
 
 
 class TestHybrid:
     def test_names_and_weights(self, terms):
         metric = Hybrid(terms)
-        assert metric.parts() == [["MultiScale level 0", "MultiScale level 1"], ["HaarPSI"], ["MDSI"]]
-        assert metric.parts(True)[0][1] == "MultiScale level 0 relu5"
+        assert metric.parts() == [["MSDS level 0", "MSDS level 1"], ["HaarPSI"], ["MDSI"]]
+        assert metric.parts(True)[0][1] == "MSDS level 0 relu5"
         assert metric.part_weights(True) == [[0.125] * 4, [0.25], [0.25]]
         assert str(metric.target) == "hybrid(deepssim, HaarPSI, MDSI) on alexnet[relu2, relu5]"
 
@@ -122,17 +124,17 @@ class TestHybrid:
         before = Hybrid(terms)(*pair)
         made = Hybrid(terms, fusion=(0.1, 0.3, 0.2, 0.1, 0.2, 0.1))
         assert torch.equal(Hybrid(terms)(*pair), before)
-        assert made.terms[0].metric.metric is terms[0].metric.metric
+        assert made.terms[0].metric.backbone is terms[0].metric.backbone
 
     def test_a_term_whose_dissimilarity_is_no_mean_is_one_part(self, network):
-        squared = Term(MultiScale(network, 2), lambda score: (1 - score).square())
-        assert Hybrid([squared, Term(HaarPSI())]).parts(True) == [["MultiScale"], ["HaarPSI"]]
+        squared = Term(MSDS(2, backbone=network), lambda score: (1 - score).square())
+        assert Hybrid([squared, Term(HaarPSI())]).parts(True) == [["MSDS"], ["HaarPSI"]]
 
     def test_terms_of_one_name(self):
         assert Hybrid([Term(HaarPSI()), Term(HaarPSI(8))]).parts() == [["HaarPSI 1"], ["HaarPSI 2"]]
 
     def test_other_numbers_of_weights(self, terms):
-        with pytest.raises(ValueError, match="5 weights: this hybrid takes 3 or 4 or 6, for MultiScale level 0 relu2"):
+        with pytest.raises(ValueError, match="5 weights: this hybrid takes 3 or 4 or 6, for MSDS level 0 relu2"):
             Hybrid(terms, fusion=(1,) * 5)
         with pytest.raises(ValueError, match="non-negative"):
             Hybrid(terms, fusion=(1, -1, 1))

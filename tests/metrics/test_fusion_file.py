@@ -8,6 +8,7 @@ import torch
 
 from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
+from msds_plugin.msds import target_of
 
 ALEXNET = FusionTarget("deepssim", "alexnet", ("relu5",))
 FILE = FusionFile(
@@ -42,7 +43,7 @@ def test_msds_takes_the_weights(path, pair, random_alexnet):
     by_path = MSDS(fusion=path, backbone="alexnet", weights=None)
     assert by_path.fusion.tolist() == pytest.approx([0.2, 0.3, 0.5])
     made = MSDS.from_file(path, weights=None)
-    assert (made.levels, made.metric.backbone.name, made.metric.backbone.layers) == (3, "alexnet", ("relu5",))
+    assert (made.levels, made.backbone.name, made.layers) == (3, "alexnet", ("relu5",))
     wrapped = MultiScale(random_alexnet, fusion=str(path))
     levels = wrapped.level_scores(*pair)
     torch.testing.assert_close(wrapped(*pair), levels @ torch.tensor([0.2, 0.3, 0.5]))
@@ -115,6 +116,6 @@ def test_a_missing_entry_is_named(path):
 
 
 def test_target_of_a_metric(random_alexnet):
-    assert FusionTarget.of(random_alexnet) == ALEXNET
-    assert FusionTarget.of(DeepSSIM(torch.nn.Conv2d(3, 4, 3))).base == "deepssim"
-    assert FusionTarget.of(torch.nn.functional.mse_loss) == FusionTarget("mse_loss")
+    assert target_of(random_alexnet) == ALEXNET
+    assert target_of(DeepSSIM(torch.nn.Conv2d(3, 4, 3))).base == "deepssim"
+    assert target_of(torch.nn.functional.mse_loss) == FusionTarget("mse_loss")

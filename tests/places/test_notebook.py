@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.images.read import ImageFileError, read_image
-from msds_plugin.adapters.notebook import Scores, score
-from msds_plugin.adapters.scoring.engine import score_pairs
-from msds_plugin.adapters.scoring.scorers import create_scorer
 from PIL import Image, ImageCms
 
 import msds_plugin
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.images.read import ImageFileError, read_image
+from msds_plugin.adapters.scorers import create_scorer
+from msds_plugin.adapters.scoring import score_pairs
+from msds_plugin.adapters.scoring.arrays import Scores
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
 X, Y = GOLDEN / "hats_blur2.png", GOLDEN / "hats.png"
+
+
+def score(x, y, metric="msds-fast", **options):
+    return msds_plugin.score(x, y, metric, device="cpu", runtime="torch", **options)
 
 
 def pixels(path):
@@ -28,20 +32,20 @@ def pixels(path):
 
 
 def test_everything_that_holds_an_image_gives_the_number_of_the_files():
-    wanted = create_scorer("msds-fast", "cpu").score(read_image(X), read_image(Y)).item()
+    wanted = create_scorer("msds-fast", "cpu", "torch").metric(read_image(X), read_image(Y)).item()
     x, y = pixels(X), pixels(Y)
     tensor = torch.from_numpy(x.copy()).permute(2, 0, 1)
     forms = [str(X), X, Image.open(X), x, x.astype(np.uint16) * 257, x / 255, tensor, tensor[None] / 255, [X], x[None]]
     for form in forms:
-        assert score(form, y, device="cpu")[0] == pytest.approx(wanted, abs=1e-7), type(form)
-    assert float(msds_plugin.score(X, Y, device="cpu")) == pytest.approx(wanted, abs=1e-7)
+        assert score(form, y)[0] == pytest.approx(wanted, abs=1e-7), type(form)
+    assert float(msds_plugin.score(X, Y, "msds-fast", runtime="torch")) == pytest.approx(wanted, abs=1e-7)
 
 
 def test_lists_one_reference_for_all_and_sizes_mixed():
     x, y = pixels(X), pixels(Y)
     small = x[:120, :140]
-    scores = score([x, small, y], y, "msds-fast", device="cpu")
-    each = [float(score(image, y, device="cpu")) for image in (x, small, y)]
+    scores = score([x, small, y], y, "msds-fast")
+    each = [float(score(image, y)) for image in (x, small, y)]
     assert list(scores) == pytest.approx(each, abs=1e-6)
     assert scores[2] == 1
     assert scores[:2] == pytest.approx(each[:2], abs=1e-6)
@@ -52,7 +56,7 @@ def test_lists_one_reference_for_all_and_sizes_mixed():
 def test_grey_is_rgb():
     grey = pixels(X)[..., 0]
     as_rgb = np.repeat(grey[..., None], 3, 2)
-    scores = [float(score(form, Y, device="cpu")) for form in (grey, grey[..., None], Image.fromarray(grey), as_rgb)]
+    scores = [float(score(form, Y)) for form in (grey, grey[..., None], Image.fromarray(grey), as_rgb)]
     assert len(set(scores)) == 1
 
 
@@ -61,26 +65,27 @@ def test_orientation_is_applied_and_said(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
-    upright = float(score(X, Y, device="cpu"))
+    upright = float(score(X, Y))
     for form in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
-        scores = score(form, Y, device="cpu")
+        scores = score(form, Y)
         assert float(scores) == upright
         assert "EXIF orientation 6" in repr(scores)
 
 
 def test_transparency_is_laid_over_white_and_said(tmp_path):
     rgba = np.dstack([pixels(X), np.full(pixels(X).shape[:2], 255, np.uint8)])
-    opaque = score(rgba, Y, device="cpu")
-    assert float(opaque) == float(score(X, Y, device="cpu"))
+    opaque = score(rgba, Y)
+    assert float(opaque) == float(score(X, Y))
     assert not opaque.notes  # an opaque image is what it is
     rgba[:50, :50, 3] = 0
     white = pixels(X).copy()
     white[:50, :50] = 255
     Image.fromarray(rgba).save(tmp_path / "clear.png")
     for form in (rgba, Image.fromarray(rgba), tmp_path / "clear.png"):
-        scores = score(form, Y, device="cpu")
-        assert float(scores) == pytest.approx(float(score(white, Y, device="cpu")), abs=1e-7)
-        assert scores.notes == ("x: laid over white, as it has an alpha channel",)
+        scores = score(form, Y)
+        assert float(scores) == pytest.approx(float(score(white, Y)), abs=1e-7)
+        (note,) = scores.notes
+        assert "laid over" in note
 
 
 def test_sixteen_bits_are_kept_and_said(tmp_path):
@@ -88,7 +93,7 @@ def test_sixteen_bits_are_kept_and_said(tmp_path):
     less = grey - np.minimum(grey, 100)  # below one 8-bit step
     Image.fromarray(less).save(tmp_path / "less.png")
     for form in (less, tmp_path / "less.png", Image.open(tmp_path / "less.png")):
-        scores = score(form, grey, device="cpu")
+        scores = score(form, grey)
         assert float(scores) < 1
         assert any("16 bits" in note for note in scores.notes)
 
@@ -100,14 +105,14 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
     wide[red : red + 4], wide[blue : blue + 4] = b"bXYZ", b"rXYZ"
     swapped = Image.fromarray(pixels(X)[..., ::-1].copy())
     swapped.save(tmp_path / "x.png", icc_profile=bytes(wide))
-    plain = float(score(X, Y, device="cpu"))
+    plain = float(score(X, Y))
     for form in (tmp_path / "x.png", Image.open(tmp_path / "x.png")):
-        scores = score(form, Y, device="cpu")
+        scores = score(form, Y)
         assert float(scores) == pytest.approx(plain, abs=1e-3)  # rounded to 8 bits on the way
-        assert scores.notes == ("x: compared in sRGB, as the colour profiles of the pair differ",)
-    results = score_pairs([Pair(tmp_path / "x.png", Path(Y))], [create_scorer("msds-fast", "cpu")], workers=0)
-    assert float(score(Y, tmp_path / "x.png", device="cpu")) == pytest.approx(next(results).score, abs=1e-6)
-    same = score(tmp_path / "x.png", Image.open(tmp_path / "x.png"), device="cpu")
+        assert "both are converted to sRGB" in scores.notes[-1]
+    results = score_pairs([Pair(tmp_path / "x.png", Path(Y))], [create_scorer("msds-fast", "cpu", "torch")])
+    assert float(score(Y, tmp_path / "x.png")) == pytest.approx(next(results).score, abs=1e-6)
+    same = score(tmp_path / "x.png", Image.open(tmp_path / "x.png"))
     assert float(same) == 1
     assert not same.notes
 
@@ -127,7 +132,7 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
 )
 def test_what_cannot_be_scored_says_why(given, error, says):
     with pytest.raises(error, match=says):
-        score(given, np.zeros((64, 64, 3), np.uint8), device="cpu")
+        score(given, np.zeros((64, 64, 3), np.uint8))
 
 
 def test_numbers_of_images_must_agree():
@@ -137,13 +142,13 @@ def test_numbers_of_images_must_agree():
 
 def test_toolkits_metrics_too():
     pytest.importorskip("pyiqa")
-    scores = score(X, Y, "psnr", device="cpu")
+    scores = score(X, Y, "psnr")
     mse = np.mean((pixels(X) / 255.0 - pixels(Y) / 255.0) ** 2)
     assert float(scores) == pytest.approx(-10 * np.log10(mse), rel=1e-4)
 
 
 def test_reprs():
-    scores = score([X, Y], Y, device="cpu")
+    scores = score([X, Y], Y)
     assert repr(scores).startswith("msds-fast, higher is better: 0.")
     html = scores._repr_html_()
     assert html.count("<img") == 4
@@ -156,12 +161,81 @@ def test_reprs():
         float(many)
 
 
+def test_several_metrics_and_tables():
+    scores = score([X, Y], Y, ["msds-fast", "piq:psnr"])
+    assert list(scores) == ["msds-fast", "piq:psnr"]
+    assert scores["msds-fast"].values == pytest.approx(score([X, Y], Y).values, abs=1e-6)
+    table = scores.to_frame()
+    assert list(table) == ["reference", "distorted", "msds-fast", "piq:psnr"]
+    assert table["distorted"].tolist() == ["x[0]", "x[1]"]
+    assert scores._repr_html_().count("<th>") == 5
+    assert score(X, Y).to_frame()["distorted"].tolist() == [str(X)]
+
+
+def test_one_score_acts_as_a_number_and_several_compare_one_by_one():
+    one, two = Scores([0.25], "m", False), Scores([0.25, 0.5], "m", False)
+    assert one < 0.3
+    assert one == 0.25
+    assert one >= two.values[0]
+    assert f"{one:.1f} {two:.2f}" == "0.2 0.25, 0.50"
+    assert (two > 0.3).tolist() == [False, True]
+
+
+def test_folders_and_patterns(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.open(X if (folder, name) == ("x", "a") else Y).save(tmp_path / folder / f"{name}.png")
+    wanted = list(score([X, Y], Y, "piq:psnr"))
+    for x, y in (("x", "y"), ("x/*.png", "y/*.png"), ("x", "y/a.png"), ("x/?.png", "y")):
+        found = score(str(tmp_path / x), str(tmp_path / y), "piq:psnr")
+        assert list(found) == pytest.approx(wanted)
+        assert [Path(name).name for name in found.names] == ["a.png", "b.png"]
+    (tmp_path / "y/b.png").rename(tmp_path / "y/c.png")
+    with pytest.raises(ValueError, match="their names differ"):
+        score(str(tmp_path / "x/*.png"), str(tmp_path / "y/*.png"), "piq:psnr")
+    with pytest.raises(ValueError, match="no file matches"):
+        score(str(tmp_path / "*.jpg"), Y)
+
+
+def test_a_map_is_a_figure_with_its_scale():
+    figure = score(X, Y).map()
+    assert len(figure.axes) == 2
+    assert "99% quantile" in figure.axes[1].get_ylabel()
+    with pytest.raises(ValueError, match="no map"):
+        score(X, Y, "piq:psnr").map()
+    with pytest.raises(ValueError, match="different sizes"):
+        score(pixels(X)[:100], Y).map()
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array(pixels(X), mask=pixels(X) > 200)
+    with pytest.raises(TypeError, match="masked array"):
+        score(masked, Y)
+    assert float(score(np.ma.masked_array(pixels(X)), Y, "piq:psnr")) == float(score(X, Y, "piq:psnr"))
+
+
+def test_nothing_stale_is_kept(tmp_path, random_alexnet_file):
+    file, options = tmp_path / "weights.pth", {"backbone": "alexnet", "weights": str(tmp_path / "weights.pth")}
+    state = torch.load(random_alexnet_file, weights_only=True)
+    found = []
+    for factor in (1, 1.3, 1):
+        torch.save({name: value * factor for name, value in state.items()}, file)
+        found.append(float(score(X, Y, "deepssim", **options)))
+    assert found[0] == found[2] != found[1]
+    fusion = torch.tensor([0.8, 0.1, 0.1])
+    before = float(score(X, Y, fusion=fusion))
+    fusion.copy_(torch.tensor([0.1, 0.1, 0.8]))
+    assert float(score(X, Y, fusion=fusion)) != before
+
+
+@pytest.mark.slow
 def test_the_proposed_patch_makes_the_first_call_of_pyiqa_find_our_metrics(tmp_path):
     if find_spec("pyiqa") is None or shutil.which("patch") is None:
         pytest.skip("needs pyiqa and patch")
     source = Path(find_spec("pyiqa").submodule_search_locations[0])
     shutil.copytree(source, tmp_path / "pyiqa", ignore=shutil.ignore_patterns("__pycache__"))
-    with (ROOT / "docs/pyiqa_first_call.patch").open() as file:
+    with (ROOT / "docs/research/pyiqa_first_call.patch").open() as file:
         done = subprocess.run(["patch", "-p1"], cwd=tmp_path, stdin=file, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     code = "import pyiqa; assert pyiqa.__file__.startswith({!r}); print(pyiqa.create_metric('msds-fast').metric_name)"

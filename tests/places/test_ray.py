@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.ray.pairs import read_pairs, shards
-from msds_plugin.adapters.ray.shard import Run, write_lost, write_shard
-from msds_plugin.adapters.scoring import blocks
-from msds_plugin.adapters.scoring.engine import score_pairs
-from msds_plugin.adapters.scoring.scorers import create_scorers
 from PIL import Image
 from pyarrow import parquet
 
-METRIC = "deepssim-fast"
+from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.ray import shard
+from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
+from msds_plugin.adapters.ray.places import local_path
+from msds_plugin.adapters.ray.score import _room
+from msds_plugin.adapters.ray.shard import Job, write_lost, write_shard
+from msds_plugin.adapters.scorers import create_scorers
+from msds_plugin.adapters.scoring import Run, score_pairs
+
+METRIC = "piq:psnr"
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +40,12 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def one_thread():
-    """As the actors compute: the number of torch's threads shows in the last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def scorers():
     return create_scorers([METRIC], "cpu")
 
 
 def local(pairs, scorers, workers=2):
-    results = score_pairs([Pair(Path(r), Path(d)) for r, d in pairs], scorers, workers=workers)
+    results = score_pairs([Pair(Path(r), Path(d)) for r, d in pairs], scorers, Run(workers=workers))
     return {(str(result.pair.reference), str(result.pair.distorted)): result.score for result in results}
 
 
@@ -64,14 +57,15 @@ def scores(folder):
     return {(row["reference"], row["distorted"]): row[METRIC] for row in rows(folder)}
 
 
-def test_pairs_come_sorted_and_in_whole_blocks(files, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 8)
+def test_pairs_come_sorted_and_shards_end_where_references_do(files, tmp_path, monkeypatch):
     names = list(read_pairs(files[::-1]))
     assert names == files
-    assert [len(shard) for shard in shards(names, 20)] == [24, 24]
-    assert [len(shard) for shard in shards(names, 1)] == [8] * 6
+    assert [len(part) for part in shards(names, 20)] == [20, 20, 8]
     one = [("r", str(number)) for number in range(20)]
-    assert [len(shard) for shard in shards(one, 1)] == [8, 8, 4]
+    assert [len(part) for part in shards(one, 8)] == [8, 8, 4]
+    monkeypatch.chdir(tmp_path)
+    assert list(read_pairs([("r.png", "s3://b/d.png")])) == [(str(tmp_path / "r.png"), "s3://b/d.png")]
+    assert local_path("file:///a%20b/c%23.png") == Path("/a b/c#.png")
 
 
 def test_folders_by_uri_are_matched_as_folders_are():
@@ -87,6 +81,9 @@ def test_folders_by_uri_are_matched_as_folders_are():
     assert list(read_pairs(expected[0])) == expected[:1]
     with pytest.raises(ValueError, match=r"no image in memory://match/none"):
         read_pairs(("memory://match/none", "memory://match/d"))
+    store.pipe_file("/match/d/late.jpg", b"")
+    _, found = matched("memory://match/r", "memory://match/d")
+    assert found.unscored == 2
     store.rm("/match", recursive=True)
 
 
@@ -98,12 +95,12 @@ def test_two_folders(files):
 
 
 def test_a_shard(tmp_path, files, scorers):
-    run = Run.of(scorers, str(tmp_path))
+    job = Job.of(scorers, str(tmp_path), Run())
     missing = str(tmp_path / "late.png")
     pairs = sorted(
         [*files[:4], (files[4][0], missing), ("file://" + files[0][0], "file://" + files[0][1]), ("memory://no.png", missing)]
     )
-    done = write_shard(pairs, scorers, run)
+    done = write_shard(pairs, scorers, job)
     assert (done.rows, done.failed, done.computed) == (7, 2, 7)
     found = {(row["reference"], row["distorted"]): row for row in rows(tmp_path)}
     expected = local(files[:4], scorers, workers=0)
@@ -113,7 +110,7 @@ def test_a_shard(tmp_path, files, scorers):
     assert "no.png" in found["memory://no.png", missing]["error"]
     assert all(found[pair]["error"] is None for pair in files[:4])
     Image.open(files[4][1]).save(missing)  # a second run computes what failed, and nothing else
-    done = write_shard(pairs, scorers, run)
+    done = write_shard(pairs, scorers, job)
     assert (done.failed, done.computed) == (1, 2)
     assert [row for row in rows(tmp_path) if row["error"] is None and row["distorted"] != missing] == [
         found[pair] for pair in pairs if missing not in pair
@@ -121,16 +118,17 @@ def test_a_shard(tmp_path, files, scorers):
 
 
 def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_again(tmp_path, files, scorers):
-    run = Run.of(scorers, str(tmp_path))
-    assert write_lost(files[:4], run).failed == 4
+    job = Job.of(scorers, str(tmp_path), Run())
+    assert write_lost(files[:4], job).failed == 4
     assert {row["error"] for row in rows(tmp_path)} == {"the worker died each time it scored this shard: out of memory, maybe"}
-    assert write_shard(files[:4], scorers, run).computed == 4
+    assert write_shard(files[:4], scorers, job).computed == 4
     assert {row["error"] for row in rows(tmp_path)} == {None}
 
 
 def test_scores_of_other_weights_are_not_taken_for_these(tmp_path, files):
     first, second = (
-        Run.of(create_scorers(["deepssim"], "cpu", backbone="alexnet", weights=None), str(tmp_path)) for _ in range(2)
+        Job.of(create_scorers(["deepssim"], "cpu", "torch", backbone="alexnet", weights=None), str(tmp_path), Run())
+        for _ in range(2)
     )
     assert first.file(files) != second.file(files)
     assert first.file(files) == first.file(files) != first.file(files[1:])
@@ -142,24 +140,45 @@ def test_images_and_output_by_uri(files, scorers):
     for path in {path for pair in files[:8] for path in pair}:
         store.pipe_file(f"/bucket/{Path(path).name}", Path(path).read_bytes())
     pairs = [tuple(f"memory://bucket/{Path(path).name}" for path in pair) for pair in files[:8]]
-    run = Run.of(scorers, "memory://bucket/out")
-    assert write_shard(pairs, scorers, run).failed == 0
-    with store.open(f"/bucket/out/{run.file(pairs)}") as file:
+    job = Job.of(scorers, "memory://bucket/out", Run())
+    assert write_shard(pairs, scorers, job).failed == 0
+    with store.open(f"/bucket/out/{job.file(pairs)}") as file:
         found = [row[METRIC] for row in parquet.read_table(file).to_pylist()]
     expected = local(files[:8], scorers, workers=0)
     assert found == [expected[pair] for pair in files[:8]]
-    assert write_shard(pairs, scorers, run).computed == 0
+    assert write_shard(pairs, scorers, job).computed == 0
     store.rm("/bucket", recursive=True)
 
 
-def test_shards_score_to_the_bit_what_the_whole_list_scores(tmp_path, files, scorers, one_thread, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 10)
-    run = Run.of(scorers, str(tmp_path))
-    sizes = [write_shard(shard, scorers, run).rows for shard in shards(read_pairs(files), 12)]
-    assert sizes == [12] * 4
-    torch.set_num_threads(2)  # two workers of one thread each
-    whole = local(files[::-1], scorers)
-    assert scores(tmp_path) == whole
+def test_shards_score_what_the_whole_list_scores(tmp_path, files, scorers, monkeypatch):
+    monkeypatch.setattr(shard, "_BLOCK", 10)
+    job = Job.of(scorers, str(tmp_path), Run())
+    assert [write_shard(part, scorers, job).rows for part in shards(read_pairs(files), 12)] == [12] * 4
+    assert scores(tmp_path) == pytest.approx(local(files[::-1], scorers), abs=1e-6)
+
+
+def test_images_that_are_others_are_scored_again(tmp_path, files, scorers):
+    pairs = [(files[0][0], str(tmp_path / f"{index}.png")) for index in range(3)]
+    for _, distorted in pairs:
+        Image.open(files[0][1]).save(distorted)
+    job = Job.of(scorers, str(tmp_path / "out"), Run())
+    assert write_shard(pairs, scorers, job).computed == 3
+    Image.open(files[0][0]).save(pairs[1][1])
+    assert write_shard(pairs, scorers, job).computed == 1
+    assert scores(tmp_path / "out")[pairs[1]] == 80
+    assert write_shard(pairs, scorers, job).computed == 0
+
+
+def test_more_than_any_node_has_is_an_error():
+    class Cluster:
+        @staticmethod
+        def nodes():
+            return [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
+
+    assert _room(Cluster, 3, 0) == 2
+    assert _room(Cluster, 1, 0.5) == 2
+    with pytest.raises(ValueError, match="no node has 9 cores"):
+        _room(Cluster, 9, 0)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +211,10 @@ def test_short_lists(lists, files):
     check_lists(lists, files)
     store = pytest.importorskip("fsspec").filesystem("memory")
     store.pipe_file("/pairs.csv", b"distorted,reference\n1,007\n2,\n")
-    assert list(read_pairs("memory://pairs.csv")) == [("", "2"), ("007", "1")]
+    assert list(read_pairs("memory://pairs.csv")) == [
+        ("", str(Path("2").resolve())),
+        (str(Path("007").resolve()), str(Path("1").resolve())),
+    ]
     store.rm("/pairs.csv")
     with pytest.raises(FileNotFoundError, match=r"no list at memory://pairs\.csv"):
         read_pairs("memory://pairs.csv")
@@ -236,8 +258,7 @@ def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers)
     assert killed
     assert (done.shards, done.pairs, done.failed, done.foreign) == (4, 576, 0, 0)
     assert Counter((row["reference"], row["distorted"]) for row in rows(out)) == Counter(pairs)
-    torch.set_num_threads(2)
-    assert scores(out) == local(pairs, scorers)  # to the bit
+    assert scores(out) == pytest.approx(local(pairs, scorers), abs=1e-6)
     assert score(table, [METRIC], f"file://{out}", shard_size=100).computed == 0
     sorted(out.glob("*.parquet"))[0].unlink()
     assert score(table, [METRIC], out, shard_size=100).computed == 144

@@ -4,13 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters.benchmark import load_choices, load_csv, run_any_size, run_choices, summarise
-from msds_plugin.adapters.benchmark.sizes import noted
-from msds_plugin.adapters.cli.app import app
-from msds_plugin.adapters.common.scorer import Scorer
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
+
+from msds_plugin.adapters.benchmark import load_choices, load_csv, run, run_choices, summarise
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.wrap import ToolkitMetric
+
+RUN = Run("cpu", "torch", workers=0)
 
 
 class Distance(nn.Module):
@@ -19,8 +23,7 @@ class Distance(nn.Module):
 
 
 def scorer():
-    module = Distance()
-    return Scorer("error", True, module, torch.device("cpu"), module)
+    return Scorer("error", ToolkitMetric(Distance(), True, "error"), torch.device("cpu"), {}, True, False)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def folder(tmp_path):
         Image.fromarray(reference.astype(np.uint8)).save(tmp_path / f"r{r}.png")
         for s in range(4):
             noisy = (reference + rng.normal(0, 6 * (s + 1), reference.shape)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(noisy[: 36 - 2 * (s == 3)]).save(tmp_path / f"r{r}_{s}.png")
+            Image.fromarray(noisy[: 36 - 12 * (s == 3)]).save(tmp_path / f"r{r}_{s}.png")
             opinions.append(f"r{r}.png,r{r}_{s}.png,{9 - s + 10 * r}")
         choices += [f"r{r}.png,r{r}_{a}.png,r{r}_{b}.png,{share},20" for a, b, share in ((0, 1, 0.1), (1, 2, 0.3), (2, 0, 0.9))]
     (tmp_path / "opinions.csv").write_text("\n".join(opinions))
@@ -42,7 +45,7 @@ def folder(tmp_path):
 
 
 def test_choices_are_scored_once_and_counted(folder):
-    found = run_choices([scorer()], [load_choices(folder / "choices.csv")], folder / "r.sqlite", workers=0)
+    found = run_choices([scorer()], [load_choices(folder / "choices.csv")], folder / "r.sqlite", RUN)
     row = found.table.iloc[0]
     assert (row["dataset"], row["metric"], row["count"], row["references"], row["answers"]) == ("choices", "error", 15, 5, 300)
     assert row["agreement"] == pytest.approx((0.9 + 0.7 + 0.9) / 3)  # it prefers less noise, as people do
@@ -58,7 +61,7 @@ def test_choices_are_scored_once_and_counted(folder):
         ("r0.png,r0_0.png,r0_1.png,1.2,20", "a share outside"),
         ("r0.png,r0_0.png,r0_1.png,much,20", "a share outside"),
         ("r0.png,r0_0.png,r0_1.png,0.5,0", "answers that is not positive"),
-        ("r0.png,r0_0.png,r0_0.png,0.5,20", "compared with itself in line 17"),
+        ("r0.png,r0_0.png,r0_0.png,0.5,20", "line 17 has an image compared with itself"),
     ],
 )
 def test_tables_of_choices_that_are_wrong(folder, line, message):
@@ -80,34 +83,28 @@ def test_tables_of_choices_without_columns(folder):
 
 def test_pairs_that_differ_in_size(folder):
     data = load_csv(folder / "opinions.csv")
-    made, sizes = run_any_size([scorer()], [data], workers=0)
+    made = run([scorer()], [data], run=RUN)
     assert len(made.scores.failures) == 5
-    assert sizes.notes == [
-        "In 5 of 20 pairs of opinions the two images differ in size: error cannot compare them; --resize would resample."
-    ]
-    made, sizes = run_any_size([scorer()], [data], workers=0, resize="bicubic")
-    assert made.scores.failures.empty
-    summed = noted(summarise(made.scores), sizes)
-    assert summed.table["resampled"].tolist() == [5]
-    assert "error got the distorted one resampled (bicubic)" in summed.notes[0]
-    assert summed.table["within_krcc"].tolist() == [1]
+    assert made.notes == (
+        "In 5 of 20 pairs of opinions the two images differ in size: error can compare them only where few pixels differ; "
+        "--resize would resample.",
+    )
+    for method in ("bicubic", "bilinear", "nearest"):
+        made = run([scorer(), *(["deepssim-fast"] if method == "nearest" else [])], [data], run=RUN, resize=method)
+        assert made.scores.failures.empty
+        assert made.resampled == {("opinions", "error"): 5}
+    summed = summarise(made.scores, notes=made.notes, resampled=made.resampled)
+    assert summed.table["resampled"].tolist() == [5, 0]
+    assert "error got the distorted one resampled (nearest)" in summed.notes[0]
+    assert summed.table["within_krcc"][0] == 1
     assert abs(summed.table["srcc"][0]) < 0.9  # references differ in level, which only the whole table sees
-
-
-def test_equal_sizes_are_scored_under_their_old_name(folder):
-    data = load_csv(folder / "opinions.csv")
-    equal = type(data)("opinions", data.table[~data.table["distorted"].str.contains("_3")], False)
-    module = scorer()
-    results = folder / "r.sqlite"
-    run_any_size([module], [equal], results, workers=0)
-    before = results.read_bytes()
-    run_any_size([module], [equal], results, workers=0)
-    assert results.read_bytes() == before
+    with pytest.raises(ValueError, match="choose nearest, bilinear, bicubic"):
+        run([scorer()], [data], run=RUN, resize="seam")
 
 
 def test_the_command(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    base = ["benchmark", "-m", "psnr", "-m", "ssim", "--resamples", "50", "--workers", "0"]
+    base = ["benchmark", "-m", "psnr", "-m", "ssim", "--resamples", "50", "--workers", "0", "--device", "cpu"]
     done = CliRunner().invoke(
         app, [*base, "--csv", "opinions.csv", "--choices", "choices.csv", "--resize", "bicubic", "--report", "both"]
     )
@@ -123,7 +120,7 @@ def test_the_command(folder, monkeypatch):
     assert set(pd.read_csv(folder / "both/agreement.csv")["resampled"]) == {5}
     unable = CliRunner().invoke(app, [*base, "--csv", "opinions.csv"])
     assert unable.exit_code == 1
-    assert "cannot compare them" in unable.output
+    assert "--resize would resample" in unable.output
     only = CliRunner().invoke(app, [*base, "--choices", "mine=choices.csv", "--report", "one", "-o", "c.csv"])
     assert only.exit_code == 0, only.output
     assert (folder / "one/report.html").exists()

@@ -1,73 +1,162 @@
+"""Tables of labels as people and programs write them, and pyiqa's data sets by name."""
+
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from msds_plugin.adapters.benchmark.datasets import from_pyiqa, load_csv, load_pyiqa
 from PIL import Image
 
+from msds_plugin.adapters.benchmark.datasets import Dataset, from_pyiqa, load_csv, load_pyiqa
 
-def write_csv(tmp_path, header, *rows):
-    path = tmp_path / "set.csv"
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
-
-
-def test_columns_by_name_in_any_order(tmp_path):
-    path = write_csv(tmp_path, "DMOS,img_name,type,ref,mos_std,other", "3.5,a/d.png,blur,r.png,0.2,x", "4,b/d.png,,r.png,,y")
-    data = load_csv(path, root="images", lower_is_better=True)
-    assert data.name == "set"
-    assert data.lower_is_better
-    assert data.table["score"].tolist() == [3.5, 4.0]
-    assert data.table["reference"].tolist() == [str(Path("images/r.png"))] * 2
-    assert data.table["distorted"].tolist() == [str(Path("images/a/d.png")), str(Path("images/b/d.png"))]
-    assert data.table["distortion"][0] == "blur"
-    assert pd.isna(data.table["distortion"][1])
-    assert data.table["std"][0] == 0.2
-    assert np.isnan(data.table["std"][1])
-
-
-def test_votes_are_scores(tmp_path):
-    data = load_csv(write_csv(tmp_path, "ref_name,dist_name,votes,type", "r.png,d.png,43,CR", "r.png,e.png,50,SV"))
-    assert data.table["score"].tolist() == [43, 50]
-
-
-def test_columns_by_position(tmp_path):
-    data = load_csv(write_csv(tmp_path, "one,two,three,four", "r.png,d.png,7,x"))
-    assert data.table.to_dict("records") == [
-        {"reference": str(tmp_path / "r.png"), "distorted": str(tmp_path / "d.png"), "score": 7.0}
-    ]
-
-
-@pytest.mark.filterwarnings("ignore:Length of header:pandas.errors.ParserWarning")
-def test_a_comma_at_the_end_of_every_line(tmp_path):
-    data = load_csv(write_csv(tmp_path, "ref_name,dist_name,mos", "r.png,d.png,7,", "r.png,e.png,8,"))
-    assert data.table["score"].tolist() == [7.0, 8.0]
-
-
-@pytest.mark.parametrize(
-    ("header", "rows", "message"),
-    [
-        ("a,b", ["r,d"], "2 columns"),
-        ("ref_name,other,mos", ["r,d,1"], "no column for distorted"),
-        ("ref_name,dist_name,mos", [], "no rows"),
-        ("ref_name,dist_name,mos", ["r,d,1", "r,e,bad"], "finite score in lines 3"),
-        ("ref_name,dist_name,mos", ["r,d,1", "r,d,2"], "line 3 twice"),
-    ],
-)
-def test_bad_tables(tmp_path, header, rows, message):
-    with pytest.raises(ValueError, match=message):
-        load_csv(write_csv(tmp_path, header, *rows))
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no CSV file"):
-        load_csv(tmp_path / "absent.csv")
+HEADER = ["reference", "distorted", "score"]
+ROWS = [["ér1.png", "001", "4.5"], ["NA", "1e3", "3.25"], ["null", "1.0", "3"]]
 
 
 def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8)).save(path)
+
+
+def load(tmp_path, text, **options):
+    (tmp_path / "t.csv").write_text(text)
+    return load_csv(tmp_path / "t.csv", **options).table
+
+
+def names(column):
+    return [Path(path).name for path in column]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize(("separator", "comma"), [(",", False), (", ", False), (";", False), ("; ", True), ("\t", True)])
+@pytest.mark.parametrize("header", [HEADER, ["one", "two", "three"], None])
+@pytest.mark.parametrize("end", ["\n", "\r\n\r\n", ",,\n"])
+def test_tables_as_they_are_written(tmp_path, encoding, separator, comma, header, end):
+    rows = [[r, d, s.replace(".", ",") if comma else s] for r, d, s in ROWS]
+    end = end.replace(",", separator.strip(" "))
+    text = "".join(separator.join(row) + end for row in ([header] if header else []) + rows)
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    table = load_csv(tmp_path / "t.csv", root="x").table
+    assert names(table["reference"]) == ["ér1.png", "NA", "null"]
+    assert names(table["distorted"]) == ["001", "1e3", "1.0"]
+    assert table["score"].tolist() == [4.5, 3.25, 3]
+
+
+def test_columns_by_name_in_any_order(tmp_path):
+    text = "DMOS,img_name,type,ref,mos_std,other\n3.5,a/d.png,blur,r.png,0.2,x\n4,b/d.png,,r.png,,y\n"
+    table = load(tmp_path, text, root="images", lower_is_better=True)
+    assert table["score"].tolist() == [3.5, 4.0]
+    assert table["reference"].tolist() == [str(Path("images/r.png"))] * 2
+    assert table["distorted"].tolist() == [str(Path("images/a/d.png")), str(Path("images/b/d.png"))]
+    assert table["distortion"][0] == "blur"
+    assert pd.isna(table["distortion"][1])
+    assert table["std"][0] == 0.2
+    assert np.isnan(table["std"][1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r.png,a.png,1\nr.png,b.png,2\n",
+        "a.png,r.png,1\nb.png,r.png,2\n",
+        "1,r.png,a.png\n2,r.png,b.png\n",
+        "x,y,z,w\n0,r.png,a.png,1\n1,r.png,b.png,2\n",
+        "image,ref,MOS\na.png,r.png,1\nb.png,r.png,2\n",
+        "ref,dis,MOS\nr.png,a.png,1\nr.png,b.png,2\n",
+        "dist_img,ref_img,dmos,var\na.png,r.png,1,4\nb.png,r.png,2,9\n",
+    ],
+)
+def test_order_of_columns(tmp_path, text):
+    table = load(tmp_path, text)
+    assert names(table["reference"]) == ["r.png", "r.png"]
+    assert names(table["distorted"]) == ["a.png", "b.png"]
+    assert table["score"].tolist() == [1, 2]
+    if "var" in text:
+        assert table["std"].tolist() == [2, 3]
+
+
+def test_tid_names_its_references_in_the_names_of_the_images(tmp_path):
+    for name in ("reference_images/I01.BMP", "distorted_images/i01_01_1.bmp", "distorted_images/i01_24_5.bmp"):
+        image(tmp_path / name)
+    table = load(tmp_path, "5.51 I01_01_1.bmp\n3.2 I01_24_5.bmp\n")
+    assert table["score"].tolist() == [5.51, 3.2]
+    assert names(table["reference"]) == ["I01.BMP"] * 2
+    assert names(table["distorted"]) == ["i01_01_1.bmp", "i01_24_5.bmp"]
+
+
+def test_names_of_other_case_and_with_backslashes(tmp_path):
+    image(tmp_path / "Sub/R.png"), image(tmp_path / "d.PNG")
+    (tmp_path / "t.csv").write_text("ref,dist,mos\nsub\\r.png,D.png,1\n")
+    data = load_csv(tmp_path / "t.csv")
+    assert [Path(data.table[side][0]).is_file() for side in ("reference", "distorted")] == [True, True]
+    assert "2 names are written otherwise" in data.notes[0]
+    image(tmp_path / "D.pnG")  # now there are two
+    assert load_csv(tmp_path / "t.csv").table["distorted"][0] == str(tmp_path / "D.png")
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        (['"1,432"', "987.5", '"1,105"'], [1432, 987.5, 1105]),
+        (['"1,432,000"', "1", "2"], [1432000, 1, 2]),
+        (['"1.432,5"', '"2,5"', "1"], [1432.5, 2.5, 1]),
+        (['"4,25"', '"3,125"', "4"], [4.25, 3.125, 4]),
+        (["\u22121.5", "-2", "1e3"], [-1.5, -2, 1000]),
+        (['"1,432"', "987", "1"], "may be 1432 or 1.432"),
+        (['"1,4"', "987.5", "1"], "decimal points in some lines and commas in others"),
+    ],
+)
+def test_commas_in_numbers(tmp_path, scores, expected):
+    text = "".join(f"r.png,{place}.png,{score}\n" for place, score in enumerate(scores))
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            load(tmp_path, text)
+    else:
+        assert load(tmp_path, text)["score"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ref,dist,mos\nr,d,1\n\n,e,2\n", r"t\.csv: line 4 has no reference"),
+        ("ref,dist,mos\nr,d,\n", r"t\.csv: line 2 has no score"),
+        ("ref,dist,mos\nr,d\n", r"t\.csv: line 2 has no score"),
+        ("ref,dist,mos\nr,d,1,x\n", r"t\.csv: line 2 has 4 fields, the first row 3"),
+        ("r.png,d.png,bad\nr.png,e.png,1\n", r"t\.csv has no finite score in line 1: 'bad'"),
+        ("ref,dist,mos\n\nr,d,inf\n", r"t\.csv has no finite score in line 3"),
+        ("ref,dist,mos\nr,d,nan\nr,e,--\n", r"t\.csv has no finite score in lines 2, 3"),
+        ("ref,dist,mos,std\nr,d,1,x\n", r"t\.csv has no finite std in line 2: 'x'"),
+        ("ref,dist,mos,MOS\nr,d,1,2\n", r"t\.csv has two columns of the name mos"),
+        ('ref,dist,mos\n"r,d,1\n', r"t\.csv: line 2 cannot be read"),
+        ("ref,dist,mos\nr,d,1\nr,d,2\n", "line 3 twice"),
+        ("ref_name,other,mos\nr,d,1\n", "no column for distorted: its header is ref_name, other, mos. Accepted names"),
+        ("a,b\nr,d\n", "2 columns"),
+        ("image,mos\na.png,1\n", "no column for reference"),
+        ("ref,dist,mos\n", "no rows"),
+        ("", r"t\.csv has no rows"),
+    ],
+)
+def test_faults_are_named_with_file_and_line(tmp_path, text, message, recwarn):
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, text)
+    assert not recwarn.list
+
+
+def test_what_is_no_table(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"PK\3\4\0\0\0\0\1\0")
+    with pytest.raises(ValueError, match="not a table of text"):
+        load_csv(tmp_path / "t.csv")
+    with pytest.raises(FileNotFoundError, match="no CSV file"):
+        load_csv(tmp_path / "absent.csv")
+
+
+def test_opinions_that_are_masked_or_unknown_are_named():
+    masked = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
+    table = pd.DataFrame({"reference": "r", "distorted": ["a", "b", "c"], "score": pd.Series(masked.filled(np.nan))})
+    with pytest.raises(ValueError, match="no finite opinion for 1 images: b"):
+        Dataset("mine", table, False)
+    with pytest.raises(ValueError, match="no column score"):
+        Dataset("mine", table.drop(columns="score"), False)
 
 
 @pytest.mark.parametrize(
@@ -118,57 +207,3 @@ def test_deviations_follow_a_split():
     data = from_pyiqa(Loaded(), "mine", False)
     assert data.table["std"].tolist() == [0.2]
     assert "distortion" not in data.table
-
-
-ROWS = [("r1.png", "001", 4.5), ("NA", "1e3", 3.25)]
-
-
-def written(separator: str, header: bool, comma: bool, space: str) -> str:
-    rows = ([("reference", "distorted", "score")] if header else []) + [
-        (r, d, str(s).replace(".", ",") if comma else str(s)) for r, d, s in ROWS
-    ]
-    return "\r\n".join((separator + space).join(row) for row in rows) + "\r\n\r\n"
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
-@pytest.mark.parametrize(("separator", "comma"), [(",", False), (";", False), (";", True), ("\t", True)])
-@pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("space", ["", " "])
-def test_tables_as_they_are_written(tmp_path, encoding, separator, comma, header, space):
-    (tmp_path / "t.csv").write_bytes(written(separator, header, comma, space).encode(encoding))
-    table = load_csv(tmp_path / "t.csv", root="x").table
-    assert [Path(path).name for path in table["reference"]] == ["r1.png", "NA"]
-    assert [Path(path).name for path in table["distorted"]] == ["001", "1e3"]
-    assert table["score"].tolist() == [4.5, 3.25]
-
-
-def test_latin_1(tmp_path):
-    (tmp_path / "t.csv").write_bytes("ref,dist,mos\ncaf\u00e9.png,d.png,1\n".encode("latin-1"))
-    assert load_csv(tmp_path / "t.csv").table["reference"][0].endswith("caf\u00e9.png")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ref,dist,mos\nr,d,1\n\n,e,2\n", r"t\.csv: line 4 has no reference"),
-        ("ref,dist,mos\nr,d,\n", r"t\.csv: line 2 has no score"),
-        ("ref,dist,mos\nr,d\n", r"t\.csv: line 2 has no score"),
-        ("ref,dist,mos\nr,d,1,x\n", r"t\.csv: line 2 has 4 fields, the first row 3"),
-        ("r.png,d.png,bad\nr.png,e.png,1\n", r"t\.csv has no finite score in lines 1"),
-        ("ref,dist,mos\n\nr,d,inf\n", r"t\.csv has no finite score in lines 3"),
-        ("ref,dist,mos,std\nr,d,1,x\n", r"t\.csv: line 2 has the standard deviation 'x'"),
-        ("ref,dist,mos,MOS\nr,d,1,2\n", r"t\.csv has two columns of the name mos"),
-        ('ref,dist,mos\n"r,d,1\n', r"t\.csv: line 2 cannot be read"),
-        ("", r"t\.csv has no rows"),
-    ],
-)
-def test_faults_are_named_with_file_and_line(tmp_path, text, message):
-    (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_csv(tmp_path / "t.csv")
-
-
-def test_what_is_no_text(tmp_path):
-    (tmp_path / "t.csv").write_bytes(b"PK\3\4\0\0\0\0\1\0")
-    with pytest.raises(ValueError, match="not a table of text"):
-        load_csv(tmp_path / "t.csv")

@@ -4,16 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from msds_plugin.adapters.benchmark import statistics
-from msds_plugin.adapters.cli.app import app
-from msds_plugin.adapters.reproduce import PUBLISHED, SETS, reproduce
-from msds_plugin.adapters.reproduce.layout import look
-from msds_plugin.adapters.reproduce.report import write_report
 from PIL import Image
 from torchvision import models
 from typer.testing import CliRunner
 
+from msds_plugin.adapters.benchmark import statistics
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.research.reproduce import PUBLISHED, SETS, look, reproduce, write_report
+from msds_plugin.adapters.scoring.options import Run
+
 pytest.importorskip("pyiqa")
+RUN = Run(workers=0)
 
 #: By set: folders of references and distorted images, their names with a place for reference and strength, the meta file.
 LAYOUTS = {
@@ -74,10 +75,11 @@ def test_every_layout_is_found_with_its_direction(root):
         assert len(found.data.table) == 9
 
 
+@pytest.mark.slow
 def test_measured_beside_published(root):
     for name in ("tid2013", "live", "csiq"):
         make(root, name)
-    made = reproduce("all", root, workers=0, resamples=100)
+    made = reproduce("all", root, run=RUN, resamples=20)
     assert len(made.table) == 2 * 5 * 2
     rows = made.table.set_index(["metric", "dataset", "statistic"])
     scores = made.benchmark.scores
@@ -98,6 +100,7 @@ def test_measured_beside_published(root):
     assert any("TID2013 has 9 images here, 3000" in note for note in made.notes)
 
 
+@pytest.mark.slow
 def test_a_partial_set_is_measured_but_not_judged(root):
     make(root, "kadid10k")
     (root / "kadid10k/images/I02_01_03.png").unlink()
@@ -105,7 +108,7 @@ def test_a_partial_set_is_measured_but_not_judged(root):
     assert found.state == "partial"
     assert "1 of 9 pairs" in found.reason
     assert "I02_01_03.png" in found.reason
-    made = reproduce("msds", root, ["kadid10k"], workers=0, resamples=50)
+    made = reproduce("msds", root, ["kadid10k"], run=RUN, resamples=20)
     row = made.table.iloc[0]
     assert (row["images"], row["inside"]) == (8, None)
     assert any("in part" in note for note in made.notes)
@@ -136,6 +139,7 @@ def test_nothing_there_still_gives_a_report(root, tmp_path):
     assert "is missing" in write_report(made, tmp_path / "report").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(root, "tid2013")
@@ -144,7 +148,7 @@ def test_the_command_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
     assert one.exit_code == 0, one.output
     assert "TID2013" in one.stdout
     assert "Published and measured" in (tmp_path / "report/report.md").read_text()
-    monkeypatch.setattr("msds_plugin.adapters.scoring.keeping.score_pairs", lambda *args, **kwargs: pytest.fail("scored again"))
+    monkeypatch.setattr("msds_plugin.adapters.scoring.store.score_pairs", lambda *args, **kwargs: pytest.fail("scored again"))
     again = CliRunner().invoke(app, [*arguments, "--dataset", "tid2013"])
     assert again.stdout == one.stdout
     rest = CliRunner().invoke(app, arguments)

@@ -19,6 +19,7 @@ def python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", prepared], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_without_toolkits(tmp_path):
     code = """
 import msds_plugin, torch
@@ -30,6 +31,7 @@ assert "msds" in msds_plugin.registry.names()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toolkit", ["pyiqa", "piq"])
 def test_a_broken_toolkit_says_so_itself_and_costs_nothing_else(tmp_path, toolkit):
     other = {"pyiqa": "piq", "piq": "pyiqa"}[toolkit]
@@ -55,7 +57,7 @@ else:
 
 
 @pytest.mark.parametrize("first", ["", "import {toolkit}\n"])
-@pytest.mark.parametrize("toolkit", ["pyiqa", "piq"])
+@pytest.mark.parametrize("toolkit", [pytest.param("pyiqa", marks=pytest.mark.slow), "piq"])
 def test_a_toolkit_that_we_do_not_fit_works_and_gives_one_warning(tmp_path, toolkit, first):
     (tmp_path / toolkit).mkdir()
     (tmp_path / toolkit / "__init__.py").write_text("fine = True")  # none of what we need is there
@@ -83,6 +85,7 @@ assert {"DeepSSIM", "MSDS", "registry", "adapters", "build_backbone"} <= set(dir
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["import msds_plugin, pyiqa, piq", "import pyiqa, piq, msds_plugin"])
 def test_either_import_order_and_no_side_effects(tmp_path, order):
     pytest.importorskip("pyiqa")
@@ -109,6 +112,7 @@ assert MSDSLoss is piq.MSDSLoss and msds is piq.msds
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_entry_point_of_pyiqa(tmp_path):
     pytest.importorskip("pyiqa")
     assert any(entry.value.startswith("msds_plugin") for entry in entry_points(group="pyiqa.archs"))
@@ -125,6 +129,7 @@ pyiqa.create_metric("msds-fast")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_import_is_light(tmp_path):
     heavy = ("pandas", "rich", "typer", "matplotlib", "skimage", "scipy.stats", "timm", "PIL.ImageShow", "pyarrow")
     code = f"""
@@ -138,7 +143,7 @@ assert not [name for name in {heavy!r} if name in sys.modules and name not in be
 
 
 def test_wheel_holds_the_package_and_nothing_else(tmp_path):
-    if Version(pytest.importorskip("setuptools").__version__) < Version("77"):
+    if Version(version("setuptools")) < Version("77"):
         pytest.skip("needs a newer setuptools to build the wheel without a network")
     source = tmp_path / "source"
     for part in ("msds_plugin", "registry", "adapters"):
@@ -154,7 +159,8 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"msds_plugin", "msds_command"}
     files = [path for part in ("registry", "adapters") for path in (ROOT / part).rglob("*") if path.is_file()]
     needed = {str(path.relative_to(ROOT)) for path in files if path.suffix in (".py", ".html", ".md")}
-    assert {"registry/__init__.py", "adapters/pyiqa/metric.py", "adapters/report/templates/report.html"} <= needed
+    assert {"registry/__init__.py", "adapters/pyiqa.py"} <= needed
+    assert any(name.endswith(".html") for name in needed)
     needed = {name for name in needed if not name.startswith("adapters/script/")}
     assert "msds_command/__init__.py" in names
     assert {f"msds_plugin/{name}" for name in (*needed, "py.typed")} <= {*names}, needed

@@ -5,28 +5,38 @@ uncertainty therefore resamples references, never single images. With fewer than
 too narrow; with one there is none (NaN).
 """
 
-from .agreements import Agreement, agreement, agreement_by_group
-from .bootstrap import RESAMPLES, SEED, UNKNOWN, Interval, correlation_interval, resample
-from .choices import agreeing, choice_agreement, choice_significance
-from .correlation import OUTLIER_DEVIATIONS, Array, krcc, outlier_ratio, pearson, rmse, srcc
-from .differences import holm, significance
-from .mapping import RISE_BOUNDS, Mapping, fit_mapping, plcc, rise
-from .power import Needed, needed, needed_for_all
-from .within import Within, by_reference, mean_interval, within_references
+from msds_plugin.adapters.benchmark.statistics.agreements import (
+    Agreement,
+    Within,
+    agreement,
+    agreement_by_group,
+    by_reference,
+    within_references,
+)
+from msds_plugin.adapters.benchmark.statistics.bootstrap import (
+    RESAMPLES,
+    SEED,
+    UNKNOWN,
+    Interval,
+    correlation_interval,
+    mean_interval,
+    resample,
+)
+from msds_plugin.adapters.benchmark.statistics.choices import choice_agreement, choice_significance
+from msds_plugin.adapters.benchmark.statistics.correlation import Array, krcc, outlier_ratio, pearson, rmse, srcc
+from msds_plugin.adapters.benchmark.statistics.differences import LEVEL, holm, mean_differences, significance
+from msds_plugin.adapters.benchmark.statistics.mapping import Mapping, fit_mapping, plcc
 
 __all__ = [
-    "OUTLIER_DEVIATIONS",
+    "LEVEL",
     "RESAMPLES",
-    "RISE_BOUNDS",
     "SEED",
     "UNKNOWN",
     "Agreement",
     "Array",
     "Interval",
     "Mapping",
-    "Needed",
     "Within",
-    "agreeing",
     "agreement",
     "agreement_by_group",
     "by_reference",
@@ -36,14 +46,12 @@ __all__ = [
     "fit_mapping",
     "holm",
     "krcc",
+    "mean_differences",
     "mean_interval",
-    "needed",
-    "needed_for_all",
     "outlier_ratio",
     "pearson",
     "plcc",
     "resample",
-    "rise",
     "rmse",
     "significance",
     "srcc",

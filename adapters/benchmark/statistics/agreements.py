@@ -1,4 +1,4 @@
-"""Every statistic of one metric on one set of items."""
+"""Every statistic of one metric on one set of items, and within each reference."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from .bootstrap import (
+from msds_plugin.adapters.benchmark.statistics.bootstrap import (
     RESAMPLES,
     SEED,
     UNKNOWN,
     Interval,
+    mean_interval,
     percentiles,
     resample,
     resampled_krcc,
     resampled_srcc,
     weighted_pearson,
 )
-from .correlation import OUTLIER_DEVIATIONS, Array, as_column, as_pair, krcc, outlier_ratio, pearson, rmse, srcc, varied
-from .mapping import Mapping, fit_mapping
+from msds_plugin.adapters.benchmark.statistics.correlation import (
+    OUTLIER_DEVIATIONS,
+    Array,
+    as_column,
+    as_pair,
+    krcc,
+    outlier_ratio,
+    pearson,
+    rmse,
+    srcc,
+    varied,
+)
+from msds_plugin.adapters.benchmark.statistics.mapping import Mapping, fit_mapping
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Agreement:
         for name in ("srcc", "krcc", "plcc", "rmse", "outlier_ratio"):
             row[name] = getattr(self, name)
             row[f"{name}_low"], row[f"{name}_high"] = getattr(self, f"{name}_interval")
-        return row | {"mapping": self.mapping.kind, "mapping_reason": self.mapping.reason}
+        return row | {"mapping": self.mapping.kind, "mapping_reason": self.mapping.reason, "mapping_start": self.mapping.start}
 
 
 def agreement(
@@ -158,3 +170,70 @@ def _intervals(
             percentiles(np.sqrt(sums(squared) / sums(np.ones_like(y)))),
             percentiles(sums(outliers.astype(float)) / sums(known.astype(float))),
         )
+
+
+@dataclass(frozen=True)
+class Within:
+    """Rank correlations within references, averaged over the references that have one (two scored items, none all equal).
+
+    Attributes:
+        references: their number.
+        krcc, srcc: means of Kendall's tau-b and of Spearman's correlation.
+        krcc_interval, srcc_interval: 95 %, over resampled references; NaN with fewer than two.
+    """
+
+    references: int
+    krcc: float
+    srcc: float
+    krcc_interval: Interval
+    srcc_interval: Interval
+
+    def as_row(self) -> dict[str, Any]:
+        """One row of a table, every name with ``within_`` before it."""
+        row: dict[str, Any] = {"within_references": self.references}
+        for name in ("krcc", "srcc"):
+            row[f"within_{name}"] = getattr(self, name)
+            row[f"within_{name}_low"], row[f"within_{name}_high"] = getattr(self, f"{name}_interval")
+        return row
+
+
+def within_references(
+    prediction: ArrayLike,
+    opinion: ArrayLike,
+    reference: Sequence[Any] | pd.Series[Any],
+    opposite: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Within:
+    """Mean rank correlation within each reference; opinions need not be comparable between references: votes are not.
+
+    Args:
+        prediction, opinion, reference, opposite, resamples, seed: as for :func:`agreement`.
+
+    Raises:
+        ValueError: different lengths.
+
+    Source: M. Rubinstein, D. Gutierrez, O. Sorkine, A. Shamir, "A Comparative Study of Image Retargeting", SIGGRAPH Asia 2010.
+    """
+    table = by_reference(prediction, opinion, reference, opposite)
+    tau, rho = (table[name].dropna().to_numpy(float) for name in ("krcc", "srcc"))
+    taus, rhos = (
+        (float(each.mean()) if len(each) else float("nan"), mean_interval(each, resamples, seed)) for each in (tau, rho)
+    )
+    return Within(len(tau), taus[0], rhos[0], taus[1], rhos[1])
+
+
+def by_reference(
+    prediction: ArrayLike, opinion: ArrayLike, reference: Sequence[Any] | pd.Series[Any], opposite: bool = False
+) -> pd.DataFrame:
+    """Rank correlations of each reference: ``reference``, ``count``, ``krcc``, ``srcc`` (NaN where there is none)."""
+    x, y = as_pair(prediction, opinion)
+    labels = np.asarray(reference, dtype=object)
+    if len(labels) != len(x):
+        raise ValueError(f"{len(x)} scores and {len(labels)} references: give one for each score")
+    x = -x if opposite else x
+    rows = []
+    for label in pd.unique(labels):
+        chosen = (labels == label) & np.isfinite(x) & np.isfinite(y)
+        rows.append((label, int(chosen.sum()), krcc(x[chosen], y[chosen]), srcc(x[chosen], y[chosen])))
+    return pd.DataFrame(rows, columns=["reference", "count", "krcc", "srcc"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from .correlation import Array, as_pair
+from msds_plugin.adapters.benchmark.statistics.correlation import Array, as_pair
 
 Interval = tuple[float, float]
 
@@ -36,6 +36,14 @@ def correlation_interval(
     x, y = as_pair(a, b)
     groups = pd.factorize(np.asarray(reference))[0]
     return percentiles(resampled_srcc(x, y, groups, resample(groups, resamples, seed)))
+
+
+def mean_interval(values: Array, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """95 % interval of the mean of one value per reference, by resampling the references."""
+    count = len(values)
+    if count < 2:
+        return UNKNOWN
+    return percentiles(resample(np.arange(count), resamples, seed) @ values / count)
 
 
 def percentiles(values: Array) -> Interval:

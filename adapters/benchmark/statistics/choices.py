@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .bootstrap import RESAMPLES, SEED, UNKNOWN, percentiles, resample
-from .correlation import Array, as_column
-from .differences import holm, paired_p
+from msds_plugin.adapters.benchmark.statistics.bootstrap import RESAMPLES, SEED, percentiles, resample
+from msds_plugin.adapters.benchmark.statistics.correlation import Array, as_column
+from msds_plugin.adapters.benchmark.statistics.differences import holm, paired_test
 
 
 def agreeing(a: ArrayLike, b: ArrayLike, share_b: ArrayLike, lower_is_better: bool = False) -> Array:
@@ -37,13 +37,11 @@ def choice_agreement(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> pd.DataFrame:
-    r"""How many of people's answers each metric agrees with.
+    r"""How many of people's answers each metric agrees with: :math:`\sum_i n_i s_i / \sum_i n_i`.
 
-    .. math:: \sum_i n_i\, s_i \,/\, \sum_i n_i
-
-    with n the number of answers of a comparison and s the share of them that the metric sides with. Chance is 0.5. The
-    ceiling is what always siding with the majority would reach: people disagree, so it is below one. It is that of these very
-    answers; with few of them per comparison it is higher than what a perfect predictor could reach on new ones.
+    n is the number of answers of a comparison, s the share of them that the metric sides with. Chance is 0.5. The ceiling is
+    what always siding with the majority would reach; it is that of these very answers, and with few of them per comparison
+    higher than what a perfect predictor could reach on new ones.
 
     Args:
         scores: by metric, of a and of b, NaN where there is none.
@@ -58,22 +56,18 @@ def choice_agreement(
         ``agreement_low`` and ``agreement_high`` (95 %), ``ceiling`` of the same comparisons, ``of_ceiling``: agreement beyond
         chance over that of the ceiling.
     """
-    falling = set(lower_is_better)
-    share, weight = as_column(share_b), as_column(answers)
-    groups = np.asarray(reference, dtype=object)
+    share, weight, groups = as_column(share_b), as_column(answers), np.asarray(reference, dtype=object)
     rows = []
-    for name, (a, b) in scores.items():
-        sided = agreeing(a, b, share, name in falling)
+    for name, sided in _sided(scores, share, lower_is_better).items():
         known = np.isfinite(sided)
-        row: dict[str, Any] = {"metric": name, "count": int(known.sum()), "left_out": int((~known).sum())}
-        row |= {"references": len(pd.unique(groups[known])), "answers": int(weight[known].sum())}
-        resampled = _resampled(sided[known], weight[known], groups[known], resamples, seed)
-        row["agreement"] = _mean(sided[known], weight[known])
-        row["agreement_low"], row["agreement_high"] = percentiles(resampled) if len(resampled) else UNKNOWN
-        row["ceiling"] = ceiling = _mean(np.maximum(share, 1 - share)[known], weight[known])
-        row["of_ceiling"] = (row["agreement"] - 0.5) / (ceiling - 0.5) if ceiling > 0.5 else float("nan")
-        rows.append(row)
-    return pd.DataFrame(rows)
+        found, resampled = _means(sided, weight, groups, resamples, seed)
+        low, high = percentiles(resampled)
+        ceiling, _ = _means(np.where(known, np.maximum(share, 1 - share), np.nan), weight, groups, 0, seed)
+        of_ceiling = (found - 0.5) / (ceiling - 0.5) if ceiling > 0.5 else float("nan")
+        counts = int(known.sum()), int((~known).sum()), len(pd.unique(groups[known])), int(weight[known].sum())
+        rows.append((name, *counts, found, low, high, ceiling, of_ceiling))
+    columns = ["metric", "count", "left_out", "references", "answers", "agreement", "agreement_low", "agreement_high"]
+    return pd.DataFrame(rows, columns=[*columns, "ceiling", "of_ceiling"])
 
 
 def choice_significance(
@@ -90,32 +84,30 @@ def choice_significance(
     Returns:
         One row per two metrics: ``a``, ``b``, ``difference``, ``p``, ``p_holm``, ``count``; of what both have scored.
     """
-    falling = set(lower_is_better)
-    share, weight = as_column(share_b), as_column(answers)
-    groups = np.asarray(reference, dtype=object)
-    sided = {name: agreeing(a, b, share, name in falling) for name, (a, b) in scores.items()}
+    share, weight, groups = as_column(share_b), as_column(answers), np.asarray(reference, dtype=object)
     rows = []
-    for a, b in combinations(sided, 2):
-        gap = sided[a] - sided[b]
+    for (a, first), (b, second) in combinations(_sided(scores, share, lower_is_better).items(), 2):
+        gap = first - second
         known = np.isfinite(gap)
-        difference = _mean(gap[known], weight[known])
-        resampled = _resampled(gap[known], weight[known], groups[known], resamples, seed)
-        p = paired_p(difference, resampled, len(pd.unique(groups[known])))
-        rows.append({"a": a, "b": b, "difference": difference, "p": p, "count": int(known.sum())})
+        difference, resampled = _means(gap, weight, groups, resamples, seed)
+        _, p = paired_test(difference, resampled, len(pd.unique(groups[known])))
+        rows.append((a, b, difference, p, int(known.sum())))
     table = pd.DataFrame(rows, columns=["a", "b", "difference", "p", "count"])
     table.insert(4, "p_holm", holm(table["p"]))
     return table
 
 
-def _mean(values: Array, weights: Array) -> float:
-    return float(np.average(values, weights=weights)) if len(values) else float("nan")
+def _sided(scores: Mapping[str, tuple[ArrayLike, ArrayLike]], share: Array, falling: Iterable[str]) -> dict[str, Array]:
+    lower = set(falling)
+    return {name: agreeing(a, b, share, name in lower) for name, (a, b) in scores.items()}
 
 
-def _resampled(values: Array, weights: Array, groups: Any, resamples: int, seed: int) -> Array:
-    codes = pd.factorize(groups)[0]
+def _means(values: Array, weights: Array, groups: Any, resamples: int, seed: int) -> tuple[float, Array]:
+    """The weighted mean of the known values, and that of each resample of the groups."""
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan"), np.empty(0)
+    values, weights, codes = values[known], weights[known], pd.factorize(groups[known])[0]
     draws = resample(codes, resamples, seed)
-    if not len(draws):
-        return np.empty(0)
-    count = draws.shape[1]
-    sums, totals = np.bincount(codes, values * weights, count), np.bincount(codes, weights, count)
-    return np.asarray((draws @ sums) / (draws @ totals))
+    sums, totals = (np.bincount(codes, each, draws.shape[1]) for each in (values * weights, weights))
+    return float(np.average(values, weights=weights)), np.asarray((draws @ sums) / (draws @ totals))

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ...benchmark.datasets import Dataset
+    from msds_plugin.adapters.benchmark.datasets import Dataset
 
 
 def datasets_of(
     names: Sequence[str], data_root: Path | None, tables: Sequence[str], roots: Sequence[Path], lower_better: bool
 ) -> list[Dataset]:
     """The data sets that ``--dataset``, ``--data-root``, ``--csv``, ``--root`` and ``--lower-better`` speak of."""
-    from ...benchmark.datasets import load_csv, load_pyiqa
+    from msds_plugin.adapters.benchmark.datasets import load_csv, load_pyiqa
 
     if not names and not tables:
         raise ValueError("no data set: give --dataset NAME with --data-root DIR, or --csv FILE with --root DIR")
@@ -25,8 +25,12 @@ def datasets_of(
     found = [load_pyiqa(name, str(data_root)) for name in names]
     folders = [None] * len(tables) if not roots else list(roots) * len(tables) if len(roots) == 1 else list(roots)
     for table, folder in zip(tables, folders, strict=True):
-        name, equals, path = table.partition("=")
-        if not equals or Path(table).exists():
-            name, path = "", table
-        found.append(load_csv(path, folder, lower_better, name or None))
+        name, path = named_path(table)
+        found.append(load_csv(path, folder, lower_better, name))
     return found
+
+
+def named_path(text: str) -> tuple[str | None, str]:
+    """Name and path of ``NAME=PATH``; no name for a path, which may hold a ``=`` itself."""
+    name, equals, path = text.partition("=")
+    return (name or None, path) if equals and not Path(text).exists() else (None, text)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .stop import stoppable
-from .streams import NO_READER, drop_stdout, is_closed
+from msds_plugin.adapters.cli.shared.process import NO_READER, drop_stdout, is_closed, stoppable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,10 @@ INCOMPLETE, USAGE = 1, 2
 
 #: Images without a score that are named.
 _NAMED = 20
+#: Seconds between two lines of progress where stderr is no terminal.
+_NOW_AND_THEN = 30.0
+#: Columns that sentences are given at least; names are never broken.
+_NARROWEST = 24
 
 
 def say(message: str) -> None:
@@ -45,7 +50,7 @@ def _written_out(sign: str) -> str:
 
 @contextmanager
 def setup(*others: type[Exception]) -> Iterator[None]:
-    """What goes wrong in here, but for ``others``, is the user's to mend: one line on stderr and exit code 2, no traceback."""
+    """Expected errors, but for ``others``, become one line on stderr and exit code 2."""
     try:
         yield
     except others:
@@ -65,21 +70,48 @@ def clean_stdout() -> Iterator[None]:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left, on stderr if that is a terminal; what it gives is to be called after each step.
+    """Progress with the time left, on stderr: a bar on a terminal, a line now and then elsewhere.
 
-    Within it a signal raises :class:`stop.Stopped`.
+    What it gives is to be called after each step. Within it a signal raises :class:`process.Stopped`.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with stoppable(), Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+    with stoppable():
+        if not sys.stderr.isatty():
+            yield _Lines(description, total).advance
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda: bar.advance(task)
+
+
+class _Lines:
+    """Progress in lines, for logs."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total, self.done = description, total, 0
+        self.start = self.said = time.monotonic()
+
+    def advance(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.said >= _NOW_AND_THEN and self.done < self.total:
+            self.said = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            say(f"{self.description}: {self.done} of {self.total}, about {_duration(left)} left")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def arrow(lower_is_better: bool) -> str:
@@ -97,6 +129,8 @@ def show_table(
 ) -> None:
     """Print a table on stdout: drawn on a terminal, tab-separated lines with a heading elsewhere.
 
+    On a terminal names and numbers are never broken: a table that is too wide is turned, or its rows are stacked.
+
     Args:
         columns: headings.
         rows: their cells.
@@ -109,12 +143,12 @@ def show_table(
             raise _unshown("it is closed")
         say("stdout is closed: nothing is shown there")
         return
-    lines = [[one_line(cell) for cell in row] for row in (columns, *rows)]
+    heading, *body = [[one_line(cell) for cell in row] for row in (columns, *rows)]
     try:
         if sys.stdout.isatty():
-            _draw(lines[0], lines[1:], numbers, title)
+            _draw(heading, body, numbers, title)
         else:
-            print("\n".join("\t".join(line) for line in lines))
+            print("\n".join("\t".join(line) for line in (heading, *body)))
         sys.stdout.flush()
     except BrokenPipeError:
         drop_stdout()
@@ -130,13 +164,50 @@ def _unshown(reason: str) -> typer.Exit:
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, title: str | None) -> None:
-    table = Table(title=title)
-    for index, column in enumerate(columns):
-        is_number = index >= len(columns) - numbers
-        table.add_column(escape(column), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    console = Console()
+    for heading, body, texts in ((columns, rows, len(columns) - numbers), (*_turned(columns, rows), 1)):
+        widths = _widths(heading, body, console.width)
+        if widths is not None:
+            table = Table(title=title)
+            for place, (column, width) in enumerate(zip(heading, widths, strict=True)):
+                table.add_column(escape(column), justify="left" if place < texts else "right", width=width, overflow="fold")
+            for row in body:
+                table.add_row(*map(escape, row))
+            console.print(table)
+            return
+    if title:
+        console.print(escape(title), soft_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        for place, (name, cell) in enumerate(zip(columns, row, strict=True)):
+            console.print(("  " if place else "") + escape(f"{name}: {cell}"), soft_wrap=True, highlight=False)
+
+
+def _turned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table with rows as columns."""
+    heading, *body = (list(line) for line in zip(columns, *rows, strict=True))
+    return heading, body
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> list[int] | None:
+    """The columns' widths in a drawn table of ``most`` signs; None if there is no room for its names and numbers.
+
+    Headings and sentences may be broken between words, names and numbers not at all.
+    """
+    natural, widths = [], []
+    for place, heading in enumerate(columns):
+        cells = [row[place] for row in rows]
+        longest = max(map(cell_len, cells), default=0)
+        is_prose = max((cell.count(" ") for cell in cells), default=0) > 2
+        natural.append(max(longest, cell_len(heading)))
+        widths.append(max(min(longest, _NARROWEST) if is_prose else longest, *map(cell_len, heading.split() or [""])))
+    left = most - sum(widths) - 3 * len(widths) - 1
+    if left < 0:
+        return None
+    for place, wanted in enumerate(natural):
+        more = min(left, wanted - widths[place])
+        widths[place] += more
+        left -= more
+    return widths
 
 
 def say_failures(failures: pd.DataFrame) -> None:

@@ -1,0 +1,426 @@
+"""Methods side by side: the table of a paper, from folders of results and their references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
+
+from msds_plugin.adapters.benchmark import statistics
+from msds_plugin.adapters.benchmark.report import Cell, Document, figure, interval
+from msds_plugin.adapters.benchmark.runner import Progress, make_scorers, no_progress
+from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
+from msds_plugin.adapters.images.read import ImageFileError, open_pair, to_tensor
+from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring.store import Results, identity, pair_keys, score_and_keep
+
+OVERALL = "overall"
+#: Images in the gallery, and the side of what is cut out of each.
+SHOWN, SIDE = 6, 256
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What metrics say of the results of several methods.
+
+    Attributes:
+        scores: one row per image, method and metric: ``group``, ``reference``, ``image``, ``distorted``, ``method``,
+            ``metric``, ``score`` (NaN where it failed), ``error``.
+        table: one row per group, method and metric: ``group``, ``method``, ``metric``, ``mean``, ``std`` (over images, n - 1),
+            ``n``, ``rank`` (``best``, ``second`` or nothing; equal as shown is equal). Several groups have ``overall`` last.
+        differences: :func:`statistics.mean_differences` of every two methods, ``group`` and ``metric`` first.
+        lower_is_better: by metric.
+        notes: images that are left out, and what else a reader has to know, in sentences.
+        unavailable: metrics that could not be made, with the reason.
+        lacking: images that a method has not.
+    """
+
+    scores: pd.DataFrame
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    lower_is_better: Mapping[str, bool]
+    notes: tuple[str, ...]
+    unavailable: Mapping[str, str]
+    lacking: int
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Images without a score: ``distorted``, ``metric``, ``error``."""
+        return self.scores.loc[self.scores["error"].notna(), ["distorted", "metric", "error"]].reset_index(drop=True)
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the groups, in order; one without a name where there are none."""
+        return list(dict.fromkeys(self.table["group"]))
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, in order."""
+        return list(dict.fromkeys(self.table["method"]))
+
+
+def compare(
+    methods: Mapping[str, str | Path],
+    references: str | Path | Mapping[str, str | Path],
+    metrics: Sequence[str | Scorer],
+    results: str | Path | None = None,
+    run: Run = Run(),  # noqa: B008 (frozen)
+    own: bool = False,
+    pairing: Pairing = Pairing(),  # noqa: B008 (frozen)
+    progress: Progress = no_progress,
+    matched: Callable[[str, Matching], object] = lambda folder, matching: None,
+) -> Comparison:
+    """Score the results of several methods beside the same references.
+
+    Args:
+        methods: folders of results by the methods' names. With groups each has a sub-folder of the group's name, or the path
+            holds ``{group}``.
+        references: their folder, or by group (data set) several.
+        metrics: as for :func:`benchmark.run`.
+        results: file that keeps the scores, so that a run can go on and a method be added; None to keep nothing.
+        run: device, precision, how files are read.
+        own: means over all images that a method has, in place of those that all have.
+        pairing: how results find their references.
+        progress: shows how far it is.
+        matched: told how the images of each folder were matched.
+
+    Raises:
+        ValueError: fewer than one method, a method without the folder of a group, no image that all methods have, an unknown
+            metric; and as :func:`match`.
+        FileNotFoundError: no such folder.
+        MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: none of the metrics can be made.
+    """
+    if not methods:
+        raise ValueError("no method to compare: give NAME=FOLDER for each")
+    grouped = references if isinstance(references, Mapping) else {"": references}
+    images = _images(methods, grouped, pairing, matched)
+    lacks, notes = _lacking(images, list(methods), own)
+    scorers, unavailable = make_scorers(metrics, run)
+    scores = _scores(images, scorers, results, run, progress)
+    lower_is_better = {scorer.name: scorer.lower_is_better for scorer in scorers}
+    table, differences = _tables(scores, list(methods), lower_is_better, own)
+    return Comparison(scores, table, differences, lower_is_better, tuple(notes), unavailable, lacks)
+
+
+def _images(
+    methods: Mapping[str, str | Path],
+    references: Mapping[str, str | Path],
+    pairing: Pairing,
+    matched: Callable[[str, Matching], object],
+) -> pd.DataFrame:
+    """Every result: ``group``, ``method``, ``image`` (what the results of all methods share), ``pair``."""
+    rows = []
+    for group, reference in references.items():
+        of_group = []
+        for method, path in methods.items():
+            folder = _folder(method, Path(path), group)
+            found = match(Path(reference), folder, pairing)
+            matched(str(folder), found)
+            of_group += [
+                (group, method, pair.reference, pair.distorted.relative_to(folder).with_suffix(""), pair)
+                for pair in found.pairs
+            ]
+        several = pd.DataFrame([row[1:3] for row in of_group]).duplicated().any()  # as of one codec at several qualities
+        rows += [
+            (group, method, " ".join([str(of), name.as_posix()]) if several else str(of), pair)
+            for group, method, of, name, pair in of_group
+        ]
+    return pd.DataFrame(rows, columns=["group", "method", "image", "pair"])
+
+
+def _folder(method: str, path: Path, group: str) -> Path:
+    if not group:
+        return path
+    if "{group}" in str(path):
+        return Path(str(path).replace("{group}", group))
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    found = [folder for folder in inside if folder.is_dir() and folder.name.casefold() == group.casefold()]
+    if len(found) != 1:
+        raise ValueError(
+            f"{method} has no folder {path / group} for the group {group}: name its folders as the groups, or write where they "
+            f"are, as in {method}={path}/{{group}}/results"
+        )
+    return found[0]
+
+
+def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[int, list[str]]:
+    """How many images some method lacks, and sentences that name them.
+
+    Raises:
+        ValueError: a group without an image that all methods have.
+    """
+    count, notes = 0, []
+    for group in dict.fromkeys(images["group"]):
+        rows, where = images[images["group"] == group], f" of {group}" if group else ""
+        known = rows.pivot(index="image", columns="method", values="pair").reindex(columns=methods).notna()
+        common = int(known.all(axis=1).sum())
+        if not common and not own:
+            raise ValueError(f"no image{where} is there by all methods: {', '.join(methods)}; are the folders the right ones?")
+        for method in methods:
+            absent = [Path(image).name for image in known.index[~known[method]]]
+            count += len(absent)
+            if absent:
+                more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+                notes.append(f"{method} lacks {len(absent)} of {len(known)} images{where}: {', '.join(absent[:_NAMED])}{more}.")
+        if common < len(known):
+            over = "all images that a method has" if own else f"the {common} images{where} that all methods have"
+            notes.append(f"Means are over {over}.")
+    return count, notes
+
+
+def _scores(
+    images: pd.DataFrame, scorers: Sequence[Scorer], results: str | Path | None, run: Run, progress: Progress
+) -> pd.DataFrame:
+    pairs: list[Pair] = images["pair"].tolist()
+    keys = pair_keys(pairs)
+    work = dict(zip(keys, pairs, strict=True))
+    with Results(results) as kept:
+        numbers = [kept.metric(scorer.name, identity(scorer, run)) for scorer in scorers]
+        steps = sum(len(work.keys() - kept.scored(number)) for number in numbers)
+        by_number = dict(zip(numbers, scorers, strict=True))
+        with progress("scoring", steps) as advance, closing(score_and_keep(kept, by_number, work, run)) as outcomes:
+            for _ in outcomes:
+                advance()
+        frames = [kept.frame(number).reindex(keys) for number in numbers]
+    rows = images.assign(
+        reference=[str(pair.reference) for pair in pairs], distorted=[str(pair.distorted) for pair in pairs]
+    ).drop(columns="pair")
+    parts = [
+        rows.assign(metric=scorer.name, score=frame["score"].to_numpy(), error=frame["error"].to_numpy())
+        for scorer, frame in zip(scorers, frames, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)[
+        ["group", "reference", "image", "distorted", "method", "metric", "score", "error"]
+    ]
+
+
+def _tables(
+    scores: pd.DataFrame, methods: Sequence[str], lower_is_better: Mapping[str, bool], own: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    groups = list(dict.fromkeys(scores["group"]))
+    rows, differences = [], []
+    for group in [*groups, *([OVERALL] if len(groups) > 1 else [])]:
+        of_group = scores if group == OVERALL and len(groups) > 1 else scores[scores["group"] == group]
+        for metric, part in of_group.groupby("metric", sort=False):
+            wide = part.pivot(index=["group", "image"], columns="method", values="score").reindex(columns=list(methods))
+            wide = wide if own else wide.dropna()
+            reference = part.drop_duplicates(["group", "image"]).set_index(["group", "image"])["reference"][wide.index]
+            means, lower = wide.mean(), lower_is_better[str(metric)]
+            ranks = _ranks([figure(mean, _digits(means)) for mean in means], lower)
+            for method, rank in zip(methods, ranks, strict=True):
+                rows.append((group, method, metric, means[method], wide[method].std(), int(wide[method].count()), rank))
+            tests = statistics.mean_differences(wide, reference)
+            tests.insert(0, "group", group)
+            tests.insert(1, "metric", metric)
+            differences.append(tests)
+    table = pd.DataFrame(rows, columns=["group", "method", "metric", "mean", "std", "n", "rank"])
+    return table, pd.concat(differences, ignore_index=True)
+
+
+def _digits(means: pd.Series[float]) -> int:
+    largest = float(means.abs().max())
+    return 4 if not largest >= 2 else 3 if largest < 10 else 2
+
+
+def _ranks(shown: Sequence[str], lower_is_better: bool) -> list[str]:
+    """``best`` and ``second`` of several means as they are shown; nothing where there is nothing to choose."""
+    order = sorted({float(text) for text in shown if text != "–"}, reverse=not lower_is_better)
+    marks = dict(zip(order, ("best", "second"), strict=False)) if len(order) > 1 else {}
+    return [marks.get(float(text), "") if text != "–" else "" for text in shown]
+
+
+# What it says
+
+
+def verdicts(made: Comparison) -> list[str]:
+    """Which differences are real, one sentence per group and metric."""
+    said = []
+    for (group, metric), rows in made.differences.groupby(["group", "metric"], sort=False):
+        sign = -1 if made.lower_is_better[str(metric)] else 1
+        losers: dict[str, list[str]] = {}
+        open_pairs = []
+        for row in rows.to_dict("records"):
+            if row["p_holm"] < statistics.LEVEL:
+                better, worse = (row["a"], row["b"]) if sign * row["difference"] > 0 else (row["b"], row["a"])
+                losers.setdefault(better, []).append(worse)
+            else:
+                open_pairs.append(f"{row['a']} and {row['b']}")
+        ranked = sorted(losers.items(), key=lambda item: -len(item[1]))
+        shown = "; ".join(f"{better} is better than {' and '.join(worse)}" for better, worse in ranked)
+        rest = f"not shown to differ: {', '.join(open_pairs)}" if open_pairs else ""
+        name = f"{metric} {OVERALL}" if group == OVERALL else f"{metric} on {group}" if group else str(metric)
+        said.append(f"{name}: {'; '.join(filter(None, (shown, rest)))}.")
+    return said
+
+
+def tables_of(made: Comparison, arrow: Callable[[bool], str]) -> Iterator[tuple[str, list[str], list[list[Cell]]]]:
+    """Group, headings and rows of every table: methods down, metrics across, and the number of images."""
+    headings = ["method", *(f"{metric} {arrow(lower)}" for metric, lower in made.lower_is_better.items())]
+    for group, rows in made.table.groupby("group", sort=False):
+        numbers = rows.groupby("method", sort=False)["n"].agg(["min", "max"])
+        each = bool((numbers["min"] < numbers["max"]).any())  # of a metric that failed on some images
+        lines = []
+        for method in made.methods:
+            of = rows[rows["method"] == method].set_index("metric")
+            cells = [Cell(method)]
+            for metric in made.lower_is_better:
+                digits = _digits(rows.loc[rows["metric"] == metric, "mean"])
+                mean, std, n = (float(of.loc[metric, name]) for name in ("mean", "std", "n"))
+                text = figure(mean, digits) + (f" ± {std:.{digits}f}" if math.isfinite(std) else "") + f" ({n:.0f})" * each
+                cells.append(Cell(text, mean if math.isfinite(mean) else None, str(of.loc[metric, "rank"])))
+            lines.append(cells if each else [*cells, Cell(str(numbers.loc[method, "max"]))])
+        yield str(group), headings if each else [*headings, "images"], lines
+
+
+LEGEND = "Mean ± standard deviation over images; best in bold, second underlined."
+TEXT_LEGEND = "Mean ± standard deviation over images; * best, + second."
+TESTED = (
+    "Paired t tests over references (images of one reference are averaged first), corrected for all pairs of methods of a "
+    "metric and group by Holm's method; intervals are 95 %, uncorrected."
+)
+
+
+def difference_rows(made: Comparison, group: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of paired differences: of one group, or of all with the group first, if there are any."""
+    rows = []
+    for row in made.differences.to_dict("records"):
+        digits = _digits(made.table.loc[made.table["metric"] == row["metric"], "mean"])
+        difference = f"{figure(row['difference'], digits, True)} {interval((row['low'], row['high']), digits, True)}".strip()
+        p = f"{row['p_holm']:.2g}" if math.isfinite(row["p_holm"]) else "–"
+        rows.append([row["group"], row["metric"], row["a"], row["b"], difference, p])
+    headings = ["group", "metric", "method", "minus", "difference", "p (Holm)"]
+    if group is None and made.groups != [""]:
+        return headings, rows
+    return headings[1:], [row[1:] for row in rows if group in (None, row[0])]
+
+
+def marked(cell: Cell) -> str:
+    """A cell as plain text with a sign for its rank."""
+    return cell.text + {"best": " *", "second": " +"}.get(cell.mark, "")
+
+
+def to_text(made: Comparison) -> str:
+    """The tables, differences and verdicts as text in columns."""
+    parts = []
+    for group, headings, rows in tables_of(made, _arrow):
+        parts.append((f"{group}\n" if group else "") + _in_columns(headings, [[marked(cell) for cell in row] for row in rows]))
+    parts += [TEXT_LEGEND, *made.notes]
+    if len(made.differences):
+        parts += [_in_columns(*difference_rows(made)), TESTED, *verdicts(made)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _in_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (headings, *rows))
+
+
+def _arrow(lower_is_better: bool) -> str:
+    return "↓" if lower_is_better else "↑"
+
+
+def to_latex(made: Comparison) -> str:
+    """Tables for LaTeX with booktabs; the verdicts as comments."""
+    lines = ["% \\usepackage{booktabs}"]
+    for group, headings, rows in tables_of(made, lambda lower: "$\\downarrow$" if lower else "$\\uparrow$"):
+        heads = [
+            _tex(name.rpartition(" $")[0] or name) + (f" ${sign}" if (sign := name.rpartition(" $")[2]) != name else "")
+            for name in headings
+        ]
+        lines += [
+            f"% {group}",
+            f"\\begin{{tabular}}{{l{'c' * (len(headings) - 1)}}}",
+            "\\toprule",
+            " & ".join(heads) + " \\\\",
+            "\\midrule",
+        ]
+        if group and len(made.groups) > 1:
+            lines.insert(-1, f"\\multicolumn{{{len(headings)}}}{{c}}{{{_tex(group)}}} \\\\")
+        lines += [" & ".join(map(_tex_cell, row)) + " \\\\" for row in rows]
+        lines += ["\\bottomrule", "\\end{tabular}", ""]
+    return "\n".join([*lines, *(f"% {line}" for line in (LEGEND, *made.notes, *verdicts(made)))]) + "\n"
+
+
+def _tex_cell(cell: Cell) -> str:
+    text = _tex(cell.text).replace("±", "$\\pm$").replace("–", "--")
+    return {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}"}.get(cell.mark, text)
+
+
+def _tex(text: str) -> str:
+    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    return "".join(special.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
+
+
+def to_document(made: Comparison, run: Run | None = None) -> Document:
+    """The tables as a report; with ``run``, also a gallery of the images on which the methods differ most."""
+    page = Document("Methods compared", f"{', '.join(made.methods)} by {', '.join(made.lower_is_better)}")
+    page.notes(verdicts(made))
+    page.notes([*made.notes, *(f"{name} could not be made: {reason}" for name, reason in made.unavailable.items())])
+    for group, headings, rows in tables_of(made, _arrow):
+        page.heading(group or "Scores")
+        page.table(headings, rows, len(headings) - 1)
+    page.text(LEGEND)
+    if len(made.differences):
+        headings, lines = difference_rows(made)
+        page.heading("Paired differences")
+        page.text(TESTED)
+        page.table(headings, lines, 2)
+    if run is not None:
+        _add_gallery(page, made, run)
+    return page
+
+
+def _add_gallery(page: Document, made: Comparison, run: Run) -> None:
+    from msds_plugin.adapters.benchmark.report.page import thumbnail, to_jpeg
+
+    wide = made.scores.pivot(index=["group", "image", "metric"], columns="method", values="score")
+    spread = (wide.max(axis=1) - wide.min(axis=1)) / wide.stack().groupby("metric").std().reindex(wide.index, level="metric")
+    order = spread.groupby(["group", "image"]).mean().dropna().sort_values(ascending=False, kind="stable").head(SHOWN)
+    page.heading("Where the methods differ most")
+    page.text(
+        f"The images with the largest range of scores over methods, in standard deviations of each metric; the reference, and "
+        f"the {SIDE} x {SIDE} pixels in which the results differ most."
+    )
+    for group, image in order.index:
+        rows = made.scores[(made.scores["group"] == group) & (made.scores["image"] == image)]
+        pairs = rows.drop_duplicates("method")
+        reference = pairs["reference"].iloc[0]
+        page.heading(f"{Path(image).name} {f'({group})' if group else ''}".strip(), 3)
+        shown = [(thumbnail(reference, run.reading), f"{group}-{image}", f"reference {Path(reference).name}", "reference")]
+        cuts = _cuts([Pair(Path(reference), Path(path)) for path in pairs["distorted"]], run)
+        names = ["reference, cut", *pairs["method"]]
+        pictures = [to_jpeg(cut) for cut in cuts] or [thumbnail(path, run.reading) for path in (reference, *pairs["distorted"])]
+        for name, picture in zip(names, pictures, strict=True):
+            own = rows[rows["method"] == name]
+            caption = ", ".join(
+                [name, *(f"{metric} {score:.4g}" for metric, score in zip(own["metric"], own["score"], strict=True))]
+            )
+            shown.append((picture, f"{group}-{image}-{name}", f"{name}, {Path(image).name}", caption))
+        page.gallery(shown)
+
+
+def _cuts(pairs: Sequence[Pair], run: Run) -> list[Image.Image]:
+    """The window in which the results differ most, of the reference and of each; none if they cannot be laid on each other."""
+    try:
+        opened = [open_pair(pair, run.reading, lambda note: None) for pair in pairs]
+        images = [to_tensor(image)[0].numpy() for image in (opened[0][1], *(distorted for distorted, _ in opened))]  # type: ignore[arg-type]
+        stacked = np.stack(images)
+    except (ImageFileError, TypeError, ValueError):
+        return []
+    height, width = stacked.shape[-2:]
+    side = min(SIDE, height, width)
+    differing = ndimage.uniform_filter(stacked[1:].std(0).mean(0), side, mode="constant")
+    row, column = np.unravel_index(int(differing.argmax()), differing.shape)
+    top = min(max(int(row) - side // 2, 0), height - side)
+    left = min(max(int(column) - side // 2, 0), width - side)
+    cut = stacked[:, :, top : top + side, left : left + side]
+    return [Image.fromarray((each * 255).round().astype(np.uint8).transpose(1, 2, 0)) for each in cut]

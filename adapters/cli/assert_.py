@@ -1,0 +1,98 @@
+"""``msds assert``."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msds_plugin.adapters.cli.shared.options import run_options
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, clean_stdout, one_line, say, setup
+
+if TYPE_CHECKING:
+    from msds_plugin.adapters.gate import Verdict
+    from msds_plugin.adapters.scoring.options import Run
+
+
+@run_options("mod_crop", "resize")
+def assert_alike(
+    golden: Annotated[Path, typer.Argument(metavar="GOLDEN", help="Image that is right, or a folder of such.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Image to test, or a folder of them with the same names.")],
+    max_difference: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="What passes: 1 minus the score, of a loss the score. [default: that of msds-auto in docs: TODOX]"
+        ),
+    ] = None,
+    calibrated: Annotated[Path | None, typer.Option(help="Threshold and metric that msds calibrate wrote.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", "-m", help="Metric by name. [default: msds-auto]")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Where an image that fails is drawn beside its golden and a map; a folder if GOLDEN is one."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML.")] = None,
+    *,
+    run: Run,
+) -> None:
+    """Test whether new images look like their golden images.
+
+    The difference is how much a metric's score falls short of that of identical images. An image of another size fails, and so
+    does one whose counterpart is missing. One line on stdout says what was found.
+
+    Exit codes: 0 all alike, 1 one is not, 2 could not start or could not write.
+    """
+    from msds_plugin.adapters import gate
+    from msds_plugin.adapters.scoring.files import check_file
+
+    with setup(), clean_stdout():
+        if junit is not None:
+            check_file(junit)
+        matching = gate.pairs_of(golden, new)
+        scorer, allowed = gate.make(metric, max_difference, calibrated, run)
+        verdicts = gate.judge(matching, scorer, allowed, run)
+        failed = [verdict for verdict in verdicts if verdict.reason]
+        for verdict in failed:
+            if picture is not None and verdict.pair is not None:
+                path = _place(picture, verdict.pair.distorted, new)
+                try:
+                    gate.draw(verdict.pair, scorer, path, run)
+                    say(f"Picture: {path}")
+                except (OSError, ValueError) as error:  # a file that cannot be read fails the test, and has no picture
+                    say(f"No picture of {verdict.name}: {error}")
+        if junit is not None:
+            _write_junit(verdicts, junit)
+    for verdict in failed[1:]:
+        say(f"{verdict.name}: {verdict.reason}")
+    count = f"{len(verdicts)} image{'s' * (len(verdicts) != 1)}"
+    if failed:
+        line = f"FAILED {len(failed)} of {count}: {failed[0].name}: {failed[0].reason} ({scorer.name})"
+    else:
+        largest = max(verdict.difference for verdict in verdicts)
+        line = f"passed {count}: they differ by {largest:.4g} at most, {allowed:.4g} is allowed ({scorer.name})"
+    print(one_line(line))
+    if failed:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _place(picture: Path, image: Path, new: Path) -> Path:
+    """The file of the picture of an image in ``new``."""
+    if not new.is_dir():
+        return picture
+    inside = picture / image.relative_to(new)
+    return inside if inside.suffix == ".png" else inside.with_name(f"{inside.name}.png")
+
+
+def _write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write verdicts as JUnit XML, a test case for each."""
+    from msds_plugin.adapters.scoring.files import replace_file
+
+    failures = sum(bool(verdict.reason) for verdict in verdicts)
+    suite = ET.Element("testsuite", name="msds assert", tests=str(len(verdicts)), failures=str(failures), errors="0")
+    for verdict in verdicts:
+        case = ET.SubElement(suite, "testcase", classname="msds", name=verdict.name, time=f"{verdict.seconds:.3f}")
+        if verdict.reason:
+            ET.SubElement(case, "failure", message=verdict.reason)
+    replace_file(path, lambda part: ET.ElementTree(suite).write(part, "utf-8", xml_declaration=True))

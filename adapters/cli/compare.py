@@ -1,0 +1,216 @@
+"""``msds compare``."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msds_plugin.adapters.cli.shared.datasets import named_path
+from msds_plugin.adapters.cli.shared.matching import pairing, say_matching
+from msds_plugin.adapters.cli.shared.options import Match, Metrics, Recursive, metric_names, run_options
+from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.terminal import (
+    INCOMPLETE,
+    arrow,
+    clean_stdout,
+    progress,
+    say,
+    say_failures,
+    setup,
+    show_table,
+)
+
+if TYPE_CHECKING:
+    from msds_plugin.adapters.benchmark import Comparison
+    from msds_plugin.adapters.benchmark.report import Cell
+    from msds_plugin.adapters.images.pairs import Matching
+    from msds_plugin.adapters.scoring.options import Run
+
+_FORMATS = (".txt", ".md", ".tex", ".html", ".csv", ".json", ".parquet")
+
+
+@run_options()
+def compare(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="NAME=FOLDER...", help="Results of each method; without NAME= the folder's name.")
+    ],
+    reference: Annotated[
+        list[str],
+        typer.Option(
+            "--reference",
+            "-r",
+            metavar="FOLDER",
+            help="Reference images; or several data sets, each as NAME=FOLDER: each method's folder then has a sub-folder of "
+            "that name, or {group} in its path.",
+        ),
+    ],
+    metric: Metrics = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=f"Write the tables to {', '.join(_FORMATS)}; may be given several times. Scores of every image are kept "
+            "beside the first.",
+        ),
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="Means over all images that a method has, in place of those that all have.")
+    ] = False,
+    match: Match = None,
+    recursive: Recursive = False,
+    *,
+    run: Run,
+) -> None:
+    """Compare methods: means of their results by several metrics, and which differences are real.
+
+    msds compare -r GT EDSR=results/edsr SwinIR=results/swinir -m psnr,ssim,msds-auto -o table.tex
+
+    Methods down, metrics across: mean and standard deviation, the best marked, by each metric's direction; and the paired
+    differences of every two methods with 95 % intervals and corrected p values. Of .html there is a gallery of the images on
+    which the methods differ most. FILE.scores.csv has the score of every image; FILE.sqlite keeps them, so that a run can go
+    on after a stop and another method costs only its own scores.
+
+    Exit codes: 0 all compared, 1 images or scores are missing (stderr says which and why), 2 could not start or could not
+    write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
+    """
+    from msds_plugin.adapters.benchmark import compare as compare_methods
+    from msds_plugin.adapters.scoring.store import ResultsWriteError
+
+    outputs = output or []
+    with setup(), clean_stdout():
+        _check(outputs)
+        references = _references(reference)
+        folders = _methods(methods, list(references.values()))
+        metrics = metric_names(metric)
+        how = pairing(match, recursive=recursive)
+        results = outputs[0].with_suffix(".sqlite") if outputs else None
+
+    def say_found(folder: str, matching: Matching) -> None:
+        if matching.how != "matched by name":
+            say(folder)
+            say_matching(matching)
+
+    try:
+        with setup(ResultsWriteError), clean_stdout():
+            grouped = references.get("", references)
+            made = compare_methods(folders, grouped, metrics, results, run, own, how, progress, say_found)
+    except ResultsWriteError as error:
+        with setup():
+            raise OSError(f"{error}; the same command goes on from what was kept") from None
+    except KeyboardInterrupt as error:
+        say("Interrupted: start again to go on from here" if results else "Interrupted: nothing is kept without --output")
+        raise typer.Exit(exit_code(error)) from None
+    _show(made)
+    say_failures(made.failures)
+    for name, reason in made.unavailable.items():
+        say(f"{name} could not be made, and is left out: {reason}")
+    with setup(), clean_stdout():
+        for path in outputs:
+            _write(made, path, run)
+        if outputs:
+            _write_scores(made, outputs[0])
+    if made.unavailable or made.lacking or len(made.failures):
+        raise typer.Exit(INCOMPLETE)
+
+
+def _check(outputs: Sequence[Path]) -> None:
+    from msds_plugin.adapters.scoring.files import check_file
+
+    for path in outputs:
+        if path.suffix.lower() not in _FORMATS:
+            raise ValueError(f"a table cannot be written as {path.name!r}: its name must end in {', '.join(_FORMATS)}")
+        check_file(path)
+
+
+def _references(given: Sequence[str]) -> dict[str, Path]:
+    """Folders of references by group; one without a group has the name ""."""
+    found = [named_path(text) for text in given]
+    if len(found) > 1 and not all(name for name, _ in found):
+        raise ValueError("give each of several references a name: -r Set5=GT/Set5 -r Set14=GT/Set14")
+    groups = {name or "": Path(path) for name, path in found}
+    if len(groups) < len(found):
+        raise ValueError(f"two references of one name: {', '.join(str(name) for name, _ in found)}")
+    return groups
+
+
+def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path]:
+    """Folders of results by method; a pattern such as results/* that no shell has resolved is resolved here."""
+    found: list[tuple[str, Path]] = []
+    for text in given:
+        name, path = named_path(text)
+        paths = [Path(path)]
+        if name is None and glob.has_magic(path) and not Path(path).exists():
+            paths = [each for each in sorted(map(Path, glob.glob(path))) if each.is_dir()]
+            if not paths:
+                raise FileNotFoundError(f"no folder at {path}")
+        for each in paths:
+            if each.exists() and any(reference.exists() and each.samefile(reference) for reference in references):
+                say(f"{each} is the reference itself, and no method: left out")
+            else:
+                found.append((name or each.name, each))
+    names = [name for name, _ in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two methods of the name {', '.join(twice)}: give names, as in EDSR=results/edsr")
+    return dict(found)
+
+
+def _show(made: Comparison) -> None:
+    from msds_plugin.adapters.benchmark.compare import TESTED, difference_rows, tables_of, verdicts
+
+    tables = [
+        (group, headings, [[_short(cell) for cell in row] for row in rows]) for group, headings, rows in tables_of(made, arrow)
+    ]
+    if made.groups == [""] or sys.stdout.isatty():
+        for group, headings, lines in tables:
+            show_table(headings, lines, len(headings) - 1, group or "means")
+    else:  # one table for who reads it by a program
+        headings = ["group", *tables[0][1]]
+        show_table(headings, [[group, *line] for group, _, lines in tables for line in lines], len(headings) - 2)
+    say("Mean ± standard deviation over images; * best, + second")
+    for note in made.notes:
+        say(note)
+    if len(made.differences):
+        for name in made.groups if sys.stdout.isatty() else [None]:
+            print()
+            show_table(*difference_rows(made, name), 2, f"paired differences {name or ''}".strip())
+        say(TESTED)
+        for sentence in verdicts(made):
+            say(sentence)
+
+
+def _short(cell: Cell) -> str:
+    """A cell in little width, with a sign for its rank."""
+    return cell.text.replace(" ± ", "±") + {"best": "*", "second": "+"}.get(cell.mark, "")
+
+
+def _write(made: Comparison, path: Path, run: Run) -> None:
+    from msds_plugin.adapters.benchmark.compare import to_document, to_latex, to_text
+    from msds_plugin.adapters.scoring.files import replace_file
+    from msds_plugin.adapters.scoring.tables import write_table
+
+    kind = path.suffix.lower()
+    if kind in (".csv", ".json", ".parquet"):
+        write_table(made.table, path)
+        return
+    if kind == ".html":
+        text = to_document(made, run).to_html()
+    else:
+        text = {".txt": to_text, ".tex": to_latex, ".md": lambda each: to_document(each).to_markdown()}[kind](made)
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _write_scores(made: Comparison, output: Path) -> None:
+    from msds_plugin.adapters.scoring.tables import write_table
+
+    for name, table in (("scores", made.scores), ("differences", made.differences)):
+        path = output.with_suffix(f".{name}.csv")
+        write_table(table, path)
+        say(f"{name.capitalize()} are in {path}")

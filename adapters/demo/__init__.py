@@ -1,1 +1,0 @@
-"""``msds demo``: photographs distorted at rising strength, their scores, and the picture of both."""

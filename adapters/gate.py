@@ -1,0 +1,200 @@
+"""A gate for tests: new renders pass where they look like their goldens."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image, ImageChops, ImageOps
+
+from msds_plugin import registry
+from msds_plugin.adapters.images.listing import list_images
+from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
+from msds_plugin.adapters.images.read import open_pair, preview, size_of
+from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.scoring.files import replace_file
+from msds_plugin.adapters.scoring.loop import score_pairs
+from msds_plugin.adapters.scoring.maps import map_of, overlay
+from msds_plugin.adapters.scoring.options import Run, default_metric
+
+#: What passes where nothing is stated: of the harmless changes in docs/research/gate.md one in a hundred differs by more.
+DEFAULT = {"msds-auto": 0.02}
+#: Differences of one metric on two machines.
+ROUNDING = 1e-5
+#: With which the bound on the false alarm rate holds.
+CONFIDENCE = 0.95
+_RUN = Run()
+#: Pixels of the longer side of each panel of a picture, at most.
+_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is found of one golden.
+
+    Attributes:
+        name: the new image's path; the golden's where there is none.
+        pair: the two files; None where one is missing.
+        difference: how far the new image's score falls short of that of the golden beside itself; NaN where it has none.
+        reason: why it fails; empty where it passes.
+        seconds: how long it took.
+    """
+
+    name: str
+    pair: Pair | None
+    difference: float
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold learned from repeated renders.
+
+    Attributes:
+        metric: as asked for.
+        source: what the metric is made of; see ``Metric.source``.
+        max_difference: the largest difference that was seen.
+        renders: how many there were.
+    """
+
+    metric: str
+    source: str
+    max_difference: float
+    renders: int
+
+    @property
+    def chance(self) -> float:
+        """Probability that one more render like these fails: at most 1 in N + 1, as each of N + 1 is as likely the largest."""
+        return 1 / (self.renders + 1)
+
+    @property
+    def bound(self) -> float:
+        """What the false alarm rate does not exceed with a confidence of 95 %: Clopper-Pearson, none of N having failed."""
+        return 1 - (1 - CONFIDENCE) ** (1 / self.renders)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        content = asdict(self) | {"false_alarms": {"chance": self.chance, "at_most": self.bound, "confidence": CONFIDENCE}}
+        replace_file(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read it; a ValueError says that it is another file."""
+        try:
+            content = json.loads(path.read_text())
+            found = cls(content["metric"], content["source"], float(content["max_difference"]), int(content["renders"]))
+            if not (0 <= found.max_difference < math.inf and found.renders > 0):
+                raise ValueError(f"a threshold of {found.max_difference}")
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{path} was not written by msds calibrate ({type(error).__name__}: {error})") from error
+        return found
+
+
+def make(
+    metric: str | None = None, max_difference: float | None = None, calibrated: Path | None = None, run: Run = _RUN
+) -> tuple[Scorer, float]:
+    """The metric and the difference that passes, from what a user states of both.
+
+    Raises:
+        ValueError: two thresholds, none for a metric that has no default, or one that was calibrated with another metric.
+    """
+    if calibrated is None:
+        metric = metric or default_metric()
+        allowed = DEFAULT.get(metric) if max_difference is None else max_difference
+        if allowed is None or not 0 <= allowed < math.inf:
+            raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
+        return create_scorer(metric, run.device, run.runtime), allowed
+    found = Calibration.load(calibrated)
+    if max_difference is not None or metric not in (None, found.metric):
+        raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
+    scorer = create_scorer(found.metric, run.device, run.runtime)
+    if scorer.metric.source() != found.source:
+        raise ValueError(f"{calibrated} is of another {found.metric} (version or weights): msds calibrate again")
+    return scorer, found.max_difference
+
+
+def pairs_of(golden: Path, new: Path) -> Matching:
+    """Two files, or two folders with their sub-folders, matched by name."""
+    return match(golden, new, Pairing(recursive=True))
+
+
+def judge(matching: Matching, scorer: Scorer, max_difference: float, run: Run = _RUN) -> list[Verdict]:
+    """Compare new images with their goldens; an image whose counterpart is missing fails, and so does one of another size."""
+    verdicts = [Verdict(str(path), None, math.nan, "it has no counterpart") for path in matching.unmatched]
+    for found in _differences(matching.pairs, scorer, run):
+        words = "" if found.difference <= max_difference + ROUNDING else f"it differs by {found.difference:.4g}, "
+        reason = found.reason or (words and f"{words}more than {max_difference:.4g}")
+        verdicts.append(Verdict(found.name, found.pair, found.difference, reason, found.seconds))
+    return verdicts
+
+
+def calibrate(golden: Path, renders: Sequence[Path], metric: str, run: Run = _RUN) -> Calibration:
+    """Learn a threshold from renders that are right: files, or folders of them; of a folder of goldens, one folder each.
+
+    Raises:
+        ValueError: fewer than two renders, or one that lacks an image or cannot be compared.
+    """
+    if golden.is_dir():
+        matchings = [pairs_of(golden, folder) for folder in dict.fromkeys(renders)]
+        if missing := [path for matching in matchings for path in matching.unmatched]:
+            raise ValueError(f"every render needs every golden: {missing[0]} has no counterpart")
+        runs = [matching.pairs for matching in matchings]
+    else:
+        files = [path for each in renders for path in (list_images(each) if each.is_dir() else [each])]
+        runs = [(Pair(golden, path),) for path in dict.fromkeys(files) if not path.samefile(golden)]
+    if len(runs) < 2:
+        raise ValueError(f"a threshold needs two renders or more beside the golden, got {len(runs)}")
+    scorer = create_scorer(metric, run.device, run.runtime)
+    found = list(_differences([pair for pairs in runs for pair in pairs], scorer, run))
+    if failed := [each for each in found if each.reason]:
+        raise ValueError(f"{failed[0].name}: {failed[0].reason}")
+    return Calibration(metric, scorer.metric.source(), max(each.difference for each in found), len(runs))
+
+
+def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> Iterator[Verdict]:
+    """For each pair the difference, or why there is none."""
+    name = scorer.name.partition("(")[0]
+    best = registry.get(name).best if name in registry.names() else math.inf
+    itself = [] if math.isfinite(best) else [Pair(path, path) for path in {pair.reference for pair in pairs}]
+    sizes = {pair: _sizes(pair) for pair in pairs}
+    with closing(score_pairs([*itself, *(pair for pair in pairs if not sizes[pair])], [scorer], run)) as results:
+        found = {result.pair: result for result in results}
+    for pair in pairs:
+        reason, difference, seconds = sizes[pair], math.nan, 0.0
+        if not reason:
+            result = found[pair]
+            of_golden = found[Pair(pair.reference, pair.reference)].score if itself else best
+            difference, seconds = (result.score - of_golden) * (1 if scorer.lower_is_better else -1), result.seconds
+            reason = result.error or ("" if math.isfinite(difference) else f"{scorer.name} of identical images is not finite")
+        yield Verdict(str(pair.distorted), pair, math.nan if reason else max(0.0, difference), reason, seconds)
+
+
+def _sizes(pair: Pair) -> str:
+    """Why sizes do not fit; empty where they do, and where a file cannot be read, which the loop will say."""
+    try:
+        (height, width), golden = size_of(pair.distorted), size_of(pair.reference)
+    except Exception:
+        return ""
+    return "" if (height, width) == golden else f"it has {width} x {height} pixels, the golden {golden[1]} x {golden[0]}"
+
+
+def draw(pair: Pair, scorer: Scorer, path: Path, run: Run = _RUN) -> None:
+    """Write a PNG of the golden, the new image and where they differ, by the metric's map, MSDS-Fast's or the pixels."""
+    panels = [preview(file, _SIDE, run.reading) for file in (pair.reference, pair.distorted)]
+    try:
+        able = scorer if scorer.metric.has_map or not scorer.ours else create_scorer("msds-fast", run.device, run.runtime)
+        panels.append(overlay(*map_of(able, *open_pair(pair, run.reading, lambda note: None))))
+        panels[2].thumbnail((_SIDE, _SIDE))
+    except (ValueError, RuntimeError, ImportError):  # of a toolkit, too small for the network, or without it
+        if panels[0].size == panels[1].size:
+            panels.append(ImageOps.autocontrast(ImageChops.difference(*panels[:2]).convert("L")))
+    canvas = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, max(panel.height for panel in panels)), "white")
+    for place, panel in enumerate(panels):
+        canvas.paste(panel, (sum(each.width + 8 for each in panels[:place]), 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda part: canvas.save(part, "PNG"))

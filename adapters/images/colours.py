@@ -1,0 +1,314 @@
+"""The one rule by which the values in a file become colours between 0 and 1, and colour profiles."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageColor
+
+Array: TypeAlias = npt.NDArray[Any]
+
+#: Pixels of an image that is read as a whole, at most: twice what Pillow calls a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+
+class ImageFileError(ValueError):
+    """An image file that cannot be read."""
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Turn whatever is raised, as decoders of damaged files raise anything, into an ImageFileError that says what was read."""
+    try:
+        yield
+    except ImageFileError:
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageFileError(f"cannot read {what}: {str(reason) or type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user states about the files, and which part of the images is compared.
+
+    Attributes:
+        peak: the value that is white in files of signed, 32-bit or floating-point values; None to refuse these. Files of
+            unsigned integers of up to 16 bits have a peak of their own, 2^bits - 1, whatever is stated here.
+        background: what transparent pixels are laid over, RGB in 0 to 255.
+        max_pixels: of a file that is read as a whole; more is refused, as a small file may unfold to fill the memory.
+        crop_border: pixels that are cut off each side, last of all; in super-resolution usually the scale.
+        mod_crop: height and width are cut, at the bottom and on the right, to multiples of it, first of all.
+        resize: resize the distorted image to the size of its reference.
+        channel: ``rgb``, or ``y`` for the luma of BT.601 in 16/255 to 235/255, as an image of three equal channels.
+
+    Raises:
+        ValueError: a peak that is not positive and finite, colours outside 0 to 255, a limit or multiple below one, a negative
+            border, another channel.
+    """
+
+    peak: float | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    max_pixels: int = MAX_PIXELS
+    crop_border: int = 0
+    mod_crop: int = 1
+    resize: bool = False
+    channel: Literal["rgb", "y"] = "rgb"
+
+    def __post_init__(self) -> None:
+        if self.peak is not None and not (math.isfinite(self.peak) and self.peak > 0):
+            raise ValueError(f"peak must be a positive number, got {self.peak}")
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise ValueError(f"background must be three values in 0 to 255, got {self.background}")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels}")
+        if self.crop_border < 0:
+            raise ValueError(f"crop_border must not be negative, got {self.crop_border}")
+        if self.mod_crop < 1:
+            raise ValueError(f"mod_crop must be at least 1, got {self.mod_crop}")
+        if self.channel not in ("rgb", "y"):
+            raise ValueError(f"channel must be rgb or y, got {self.channel}")
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise a ValueError where an image is larger than ``max_pixels``."""
+        if width * height > self.max_pixels:
+            raise ValueError(
+                f"{width} x {height} pixels are more than the limit of {self.max_pixels}: if you trust the file, raise it "
+                f"(--max-pixels {width * height}, max_pixels=), or convert it to TIFF, which is read in windows"
+            )
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """A colour by its name or as ``#rrggbb``, RGB in 0 to 255.
+
+    Raises:
+        ValueError: neither of these.
+
+    Example:
+        >>> colour("white"), colour("#102030")
+        ((255, 255, 255), (16, 32, 48))
+    """
+    red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file says of its values.
+
+    Attributes:
+        bits: per value.
+        kind: how they are to be understood.
+        colours: 1 for grey, 3 for RGB; further channels follow them.
+        white_is_zero: 0 is white, and the peak black.
+        alpha: the channel of the opacity; None if there is none.
+        premultiplied: the colours are multiplied by the opacity already.
+        peak: white, where the format states another value than 2^bits - 1.
+    """
+
+    bits: int
+    kind: Literal["unsigned", "signed", "floating-point"]
+    colours: int
+    white_is_zero: bool = False
+    alpha: int | None = None
+    premultiplied: bool = False
+    peak: int | None = None
+
+    def white(self, reading: Reading) -> float:
+        """The value that becomes 1.
+
+        Raises:
+            ValueError: the file has no such value, and the user states none.
+        """
+        if self.kind == "unsigned" and self.bits <= 16:
+            return float(self.peak or 2**self.bits - 1)
+        if reading.peak is None:
+            raise ValueError(
+                f"it holds {self.kind} values of {self.bits} bits, and no file says which of them is white: state it "
+                "(--peak, peak=), or save it with unsigned integers of 8 or 16 bits"
+            )
+        return reading.peak
+
+
+def to_colours(values: Array, samples: Samples, reading: Reading) -> tuple[Array, bool]:
+    """Values of a file, (H, W, channels), as colours (H, W, 1 or 3), and whether any was transparent.
+
+    Whole bytes stay uint8 and 16-bit values uint16, both to be divided by their largest value; all else comes divided, as
+    float32 in 0 to 1. Transparent pixels are laid over the background.
+
+    Raises:
+        ValueError: the range is not known, or values are outside what was stated.
+    """
+    white = samples.white(reading)
+    values = values.astype(np.uint8) if values.dtype == np.bool_ else values
+    colours = values[..., : samples.colours]
+    if samples.kind != "unsigned" or samples.bits > 16 or samples.peak is not None:
+        _check_range(values[..., : max(samples.colours, (samples.alpha or 0) + 1)], white)
+    if samples.white_is_zero:
+        colours = (white - colours).astype(values.dtype)
+    if samples.alpha is not None and (opacity := values[..., samples.alpha, None]).min() < white:
+        return _over(_divided(colours, white), _divided(opacity, white), samples.premultiplied, reading.background), True
+    if values.dtype in (np.uint8, np.uint16) and white == np.iinfo(values.dtype).max:
+        return np.ascontiguousarray(colours), False
+    return _divided(colours, white), False
+
+
+def unit(colours: Array) -> Array:
+    """What :func:`to_colours` gave, as float32 in 0 to 1."""
+    return colours if colours.dtype == np.float32 else _divided(colours, float(np.iinfo(colours.dtype).max))
+
+
+def to_bytes(colours: Array) -> Array:
+    """The same rounded to whole bytes."""
+    return colours if colours.dtype == np.uint8 else np.rint(unit(colours) * np.float32(255)).astype(np.uint8)
+
+
+def luma(colours: Array) -> Array:
+    """Colours (H, W, 1 or 3) as luma of BT.601, (H, W, 1), float32 in 16/255 to 235/255, not rounded.
+
+    The formula of ITU-R BT.601 with the digits of MATLAB's ``rgb2ycbcr``, which super-resolution is evaluated with. Grey, too,
+    is brought to this range.
+    """
+    weights = np.array([65.481, 128.553, 24.966])
+    rgb = unit(colours).astype(np.float64)
+    weighted = rgb * weights.sum() if rgb.shape[2] == 1 else (rgb @ weights)[..., None]
+    return ((weighted + 16) / 255).astype(np.float32)
+
+
+def turn(values: Array, orientation: int | None) -> Array:
+    """(H, W, ...) as an EXIF orientation says that it is to be shown; what is no orientation changes nothing."""
+    if orientation is None or not 2 <= orientation <= 8:
+        return values
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(values[::rows, ::columns])
+
+
+def _divided(values: Array, white: float) -> Array:
+    exact = np.float32 if values.dtype.itemsize <= 2 else np.float64  # which holds every value as it is
+    return (values.astype(exact) / exact(white)).astype(np.float32)
+
+
+def _check_range(values: Array, white: float) -> None:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # nor NaN
+        raise ValueError(f"it holds values from {low:g} to {high:g}, outside 0 to the peak of {white:g}")
+
+
+def _over(colours: Array, opacity: Array, premultiplied: bool, background: tuple[int, int, int]) -> Array:
+    behind = np.array(background, np.float32) / np.float32(255)
+    if len(set(background)) == 1:
+        behind = behind[:1]  # grey stays grey
+    shown = colours if premultiplied else colours * opacity
+    return np.clip(shown + behind * (1 - opacity), 0, 1).astype(np.float32)
+
+
+# Colour profiles: files of equal ones, or of none, are compared as they are; others as sRGB.
+
+_D65, _C, _DCI = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
+_SRGB_PRIMARIES = (0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+#: White and primaries by their code points (ITU-T H.273).
+_PRIMARIES = {
+    1: (_D65, _SRGB_PRIMARIES),
+    2: (_D65, _SRGB_PRIMARIES),  # unspecified
+    4: (_C, (0.67, 0.33, 0.21, 0.71, 0.14, 0.08)),
+    5: (_D65, (0.64, 0.33, 0.29, 0.60, 0.15, 0.06)),
+    6: (_D65, (0.630, 0.340, 0.310, 0.595, 0.155, 0.070)),
+    7: (_D65, (0.630, 0.340, 0.310, 0.595, 0.155, 0.070)),
+    8: (_C, (0.681, 0.319, 0.243, 0.692, 0.145, 0.049)),
+    9: (_D65, (0.708, 0.292, 0.170, 0.797, 0.131, 0.046)),
+    11: (_DCI, (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
+    12: (_D65, (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
+    22: (_D65, (0.630, 0.340, 0.295, 0.605, 0.155, 0.077)),
+}
+#: Exponents by code point; None for the curve of sRGB, which viewers take for the cameras' curves of BT.709, 601 and 2020, too.
+_GAMMA = {4: 2.2, 5: 2.8, 8: 1.0, **dict.fromkeys((1, 2, 6, 13, 14, 15))}
+_FOREIGN = b"code points "
+
+
+def cicp_profile(primaries: int, transfer: int, full_range: bool = True) -> bytes | None:
+    """The profile that code points of ITU-T H.273 stand for; None for sRGB.
+
+    High dynamic range (PQ, HLG) and unknown code points have none: they give a text that :func:`to_srgb` refuses, so that such
+    files are compared with their like only.
+    """
+    if primaries in _PRIMARIES and transfer in _GAMMA and full_range:
+        return rgb_profile(*_PRIMARIES[primaries], _GAMMA[transfer])
+    names = {16: " (PQ)", 18: " (HLG)"}
+    return _FOREIGN + f"{primaries}/{transfer}{names.get(transfer, '')}{'' if full_range else ', narrow range'}".encode()
+
+
+@lru_cache(64)
+def rgb_profile(white: tuple[float, ...], primaries: tuple[float, ...], gamma: float | None) -> bytes | None:
+    """The ICC profile of RGB with a white point (x, y), primaries (x and y of red, green, blue) and an exponent, of which None
+    is the curve of sRGB; None for sRGB, also where the values are near its own.
+    """
+    # 1/0.45455, which files of sRGB state as their gamma.
+    exponent = None if gamma is None or abs(gamma - 2.2) < 0.02 else gamma
+    if exponent is None and np.allclose((*white, *primaries), (*_D65, *_SRGB_PRIMARIES), atol=0.002):
+        return None
+    levels = np.linspace(0, 1, 4096)
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    linear = linear if exponent is None else levels**exponent
+    curve = np.rint(linear * 65535).astype(np.uint16)
+    corners = [value for at in (0, 2, 4) for value in (*primaries[at : at + 2], 1.0)]
+    try:
+        return bytes(imagecodecs.cms_profile("rgb", whitepoint=[*white, 1.0], primaries=corners, transferfunction=curve))
+    except imagecodecs.CmsError:  # values that are no colours, which viewers pass over
+        return None
+
+
+def to_srgb(colours: Array, profile: bytes) -> Array:
+    """Colours (H, W, 1 or 3) from a profile to sRGB, (H, W, 3), by littlecms with its perceptual intent.
+
+    uint8 stays uint8; what is deeper becomes float32.
+
+    Raises:
+        ValueError: the profile is damaged, or is for other colours.
+    """
+    if profile.startswith(_FOREIGN):
+        raise ValueError(f"its colours have the {profile.decode()}, which cannot be converted to sRGB: convert the file")
+    grey = colours.shape[2] == 1
+    space = profile[16:20].strip()
+    if space not in (b"RGB", b"GRAY"):
+        raise ValueError(f"its colour profile is for {space.decode('latin-1')}, its pixels are {'grey' if grey else 'RGB'}")
+    if space == b"RGB" and grey:
+        colours, grey = np.repeat(colours, 3, axis=2), False
+    if space == b"GRAY" and not grey:
+        raise ValueError("its colour profile is for grey, its pixels are RGB")
+    try:
+        if colours.dtype == np.uint8:
+            image = Image.fromarray(colours[..., 0] if grey else colours)
+            return np.array(ImageCms.applyTransform(image, _transform(profile, image.mode)))
+        converted = imagecodecs.cms_transform(  # in floating point: tables of 16 bits are wrong by up to 5/255
+            np.ascontiguousarray(unit(colours)[..., 0] if grey else unit(colours)),
+            profile,
+            imagecodecs.cms_profile("srgb"),
+            colorspace="minisblack" if grey else "rgb",
+            outcolorspace="rgb",
+        )
+    except Exception as error:  # littlecms' own, by either library
+        raise ValueError(f"its colour profile cannot be used: {error}") from error
+    return np.asarray(converted).clip(0, 1)
+
+
+@lru_cache(16)
+def _transform(profile: bytes, mode: str) -> Any:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+def cmyk_to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image of inks as RGB, by its profile."""
+    return ImageCms.applyTransform(image, _transform(profile, image.mode)) or image

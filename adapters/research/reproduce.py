@@ -1,0 +1,262 @@
+"""The published tables, measured again on the data sets that are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from msds_plugin.adapters.benchmark import statistics
+from msds_plugin.adapters.benchmark.datasets import Dataset, load_pyiqa
+from msds_plugin.adapters.benchmark.report.document import Document
+from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
+from msds_plugin.adapters.benchmark.runner import run as score
+from msds_plugin.adapters.benchmark.summary import Summary, summarise
+from msds_plugin.adapters.research.tables import Shown, shown
+from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.checks import MissingDependencyError
+
+
+class Published(NamedTuple):
+    """A metric as it was published: name with options, configuration and source in words, SRCC and PLCC by data set.
+
+    There are several figures of a set where listings differ.
+    """
+
+    metric: str
+    about: str
+    srcc: Mapping[str, tuple[float, ...]]
+    plcc: Mapping[str, tuple[float, ...]]
+
+
+class Set(NamedTuple):
+    """A data set of the published tables: title, distorted images of the whole set, who gives it away, what to know."""
+
+    title: str
+    images: int
+    where: str
+    note: str = ""
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "msds": Published(
+        "msds,backbone=vgg16,layers=relu5_1,levels=3",
+        "VGG16, relu5_1, 3 levels with equal weights (the published weights are learned). D. Kang, X.-H. Chen, B. Liu, "
+        "K. Zhang, W. Chen, T. Zhao, MSDS: Deep Structural Similarity with Multiscale Representation, 2026, arXiv 2604.19159.",
+        {"tid2013": (0.864,), "csiq": (0.955, 0.964), "kadid10k": (0.921,), "live": (0.967,), "pipal": (0.701,)},
+        {"tid2013": (0.911,), "live": (0.966,)},
+    ),
+    "deepssim": Published(
+        "deepssim,backbone=vgg16,layers=relu5_1",
+        "VGG16, relu5_1, the image itself. K. Zhang, W. Chen, T. Zhao, Z. Wang, Structural Similarity in Deep Features, IEEE "
+        "TPAMI 2025, arXiv 2412.19553: no table of it is recorded here, so its figures stand alone.",
+        {},
+        {},
+    ),
+}
+
+#: By pyiqa's names, whose layout and meta-info files are expected.
+SETS: Mapping[str, Set] = {
+    "tid2013": Set("TID2013", 3000, "https://www.ponomarenko.info/tid2013.htm"),
+    "csiq": Set("CSIQ", 866, "https://s2.smu.edu/~eclarson/csiq.html"),
+    "kadid10k": Set("KADID-10k", 10125, "https://database.mmsp-kn.de/kadid-10k-database.html"),
+    "live": Set("LIVE", 779, "https://live.ece.utexas.edu/research/quality/subjective.htm"),
+    "pipal": Set(
+        "PIPAL",
+        23200,
+        "https://github.com/HaomingCai/PIPAL-dataset",
+        "Opinions are public for the training part only, which is what is scored; the published figure may be of another part.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a data set.
+
+    Attributes:
+        name: pyiqa's.
+        state: ``whole``, ``partial`` or ``missing``.
+        data: the pairs whose two images are there; None where there are none.
+        reason: what is missing, and where to get it; empty for a whole set.
+    """
+
+    name: str
+    state: Literal["whole", "partial", "missing"]
+    data: Dataset | None
+    reason: str = ""
+
+    @property
+    def note(self) -> str:
+        """What a reader of its figures has to know."""
+        known = SETS[self.name]
+        if self.state == "missing":
+            return f"{known.title} is missing: {self.reason}."
+        if self.state == "partial":
+            return f"{known.title} is there in part, so its figures are not those of the whole set: {self.reason}."
+        here = 0 if self.data is None else len(self.data.table)
+        counted = "" if here == known.images else f"{known.title} has {here} images here, {known.images} in the whole set. "
+        return counted + (f"{known.title}: {known.note}" if known.note else "")
+
+
+def look(name: str, root: Path) -> Found:
+    """Look for a data set of :data:`SETS` under the folder of pyiqa's data sets, without downloading anything.
+
+    Raises:
+        MissingDependencyError: pyiqa, whose layout and loader are used, is not installed.
+    """
+    try:
+        import pyiqa
+    except ImportError as error:
+        raise MissingDependencyError(f"the data sets are read by pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    info: dict[str, Any] = pyiqa.get_dataset_info()[name]
+    # pyiqa's paths begin with its default folder for data sets.
+    named = {key: root.joinpath(*Path(info[key]).parts[1:]) for key in info if key.startswith(("dataroot", "meta_info"))}
+    where = f"{SETS[name].title} is to be had from {SETS[name].where}, or through pyiqa's load_dataset({name!r})"
+    absent = [str(path) for path in named.values() if not path.exists()]
+    if absent:
+        return Found(name, "missing", None, f"no {', '.join(absent)}; {where}, which also brings the meta-info file")
+    try:
+        data = load_pyiqa(name, str(root))
+    except Exception as error:  # pyiqa and pandas fail in many ways on a file that is not what its name says
+        reason = f"{named['meta_info_file']} cannot be used ({type(error).__name__}: {error}); {where}"
+        return Found(name, "missing", None, reason)
+    table = data.table
+    exists = {path: Path(path).is_file() for path in {*table["reference"], *table["distorted"]}}
+    there = table["reference"].map(exists) & table["distorted"].map(exists)
+    if there.all():
+        return Found(name, "whole", data)
+    lost = next(path for path in (*table["reference"], *table["distorted"]) if not exists[path])
+    reason = f"{int((~there).sum())} of {len(table)} pairs cannot be used, the first for want of {lost}; {where}"
+    if not there.any():
+        return Found(name, "missing", None, reason)
+    return Found(name, "partial", Dataset(data.name, table[there].reset_index(drop=True), data.lower_is_better), reason)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Published figures with those measured here.
+
+    Attributes:
+        table: one row per metric, data set, statistic (``srcc``, ``plcc``): ``state`` of the set (``whole``, ``partial``,
+            ``missing``), ``images``, ``measured`` with ``low`` and ``high`` (95 % over references),
+            ``published`` (NaN where there is none), ``difference`` (measured - published, of the nearest listing), ``inside``
+            (whether the interval holds the published figure; None where that is not known).
+        found: what there is of each data set.
+        benchmark, summary: of the sets that are there; None where there is none.
+        notes: what a reader has to know.
+    """
+
+    table: pd.DataFrame
+    found: tuple[Found, ...]
+    benchmark: Benchmark | None
+    summary: Summary | None
+    notes: tuple[str, ...]
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Pairs without a score: ``distorted``, ``metric``, ``error``."""
+        return pd.DataFrame() if self.benchmark is None else self.benchmark.scores.failures
+
+
+def reproduce(
+    which: str,
+    data_root: str | os.PathLike[str],
+    sets: Sequence[str] = tuple(SETS),
+    results: str | Path | None = None,
+    run: Run = Run(),  # noqa: B008 (frozen)
+    progress: Progress = no_progress,
+    resamples: int = statistics.RESAMPLES,
+    seed: int = statistics.SEED,
+) -> Reproduction:
+    """Measure the published configuration on the data sets that lie under a folder. Nothing is downloaded but weights.
+
+    Args:
+        which: ``msds``, ``deepssim`` or ``all``.
+        data_root: the folder that holds data sets in pyiqa's layout, ``meta_info`` among them.
+        sets: pyiqa's names, of :data:`SETS`.
+        results, run, progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
+        resamples, seed: of the bootstrap over references.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: another name of a metric or set.
+        MissingDependencyError: pyiqa is not installed.
+        WeightsNotFoundError: VGG16's weights are not here and cannot be downloaded.
+    """
+    if which != "all" and which not in PUBLISHED:
+        raise ValueError(f"nothing published is known of {which!r}: choose {', '.join(PUBLISHED)} or all")
+    unknown = [name for name in sets if name not in SETS]
+    if unknown or not sets:
+        raise ValueError(f"no data set {', '.join(unknown) or 'given'}: choose from {', '.join(SETS)}")
+    if not Path(data_root).is_dir():
+        raise FileNotFoundError(f"no folder {data_root}: give the folder that holds the data sets")
+    chosen = list(PUBLISHED) if which == "all" else [which]
+    found = tuple(look(name, Path(data_root)) for name in sets)
+    here = [each.data for each in found if each.data is not None]
+    benchmark = summary = None
+    measured = pd.DataFrame()
+    if here:
+        benchmark = score([PUBLISHED[name].metric for name in chosen], here, results, run, progress)
+        summary = summarise(benchmark.scores, resamples=resamples, seed=seed)
+        names = dict(zip(benchmark.scores.metrics, chosen, strict=True))
+        measured = summary.table.assign(metric=summary.table["metric"].map(names))
+    rows = [row for name in chosen for each in found for row in _rows(name, each, measured)]
+    notes = [f"{name}: {PUBLISHED[name].about}" for name in chosen] + [each.note for each in found if each.note]
+    return Reproduction(pd.DataFrame(rows), found, benchmark, summary, tuple(notes))
+
+
+def _rows(name: str, found: Found, measured: pd.DataFrame) -> list[dict[str, Any]]:
+    own: dict[Any, Any] = {}
+    if found.data is not None:
+        own = measured[(measured["metric"] == name) & (measured["dataset"] == found.name)].iloc[0].to_dict()
+    rows = []
+    for statistic in ("srcc", "plcc"):
+        value, low, high = (own.get(f"{statistic}{end}", float("nan")) for end in ("", "_low", "_high"))
+        listed = getattr(PUBLISHED[name], statistic).get(found.name, ())
+        nearest = min(listed, key=lambda one: abs(one - value) if value == value else 0, default=float("nan"))
+        known = found.state == "whole" and bool(listed) and low == low
+        rows.append(
+            {
+                "metric": name,
+                "dataset": found.name,
+                "statistic": statistic,
+                "state": found.state,
+                "images": int(own.get("count", 0)),
+                "measured": value,
+                "low": low,
+                "high": high,
+                "published": nearest,
+                "difference": value - nearest,
+                "inside": bool(low <= nearest <= high) if known else None,
+            }
+        )
+    return rows
+
+
+def table(made: Reproduction) -> Shown:
+    """Measured beside published, as text."""
+    titles = [SETS[name].title for name in made.table["dataset"]]
+    named = made.table.assign(dataset=titles, statistic=made.table["statistic"].str.upper())
+    named = named.rename(columns={"low": "measured_low", "high": "measured_high"})
+    texts = {"metric": "metric", "dataset": "data set", "statistic": "statistic", "state": "state"}
+    figures = {"images": "images", "measured": "measured", "published": "published", "difference": "difference"}
+    return shown(named, texts | figures | {"inside": "interval holds it"}, signed="difference")
+
+
+def write_report(made: Reproduction, directory: str | os.PathLike[str], progress: Progress = no_progress) -> Path:
+    """Write ``reproduction.csv`` and the report, that of the benchmark where a data set is there; the path of the page.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    page = Document("The published tables, measured again", ", ".join(each.name for each in made.found))
+    page.tables["reproduction"] = made.table
+    page.heading("Published and measured")
+    page.notes(made.notes)
+    page.table(*table(made), 5)
+    return page.write(directory)

@@ -1,0 +1,506 @@
+"""``msds_plugin.score``: from anything that holds images to scores."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from msds_plugin import registry
+from msds_plugin.adapters.images.colours import cmyk_to_srgb, to_bytes
+from msds_plugin.adapters.images.large import LargeImage
+from msds_plugin.adapters.images.listing import list_images
+from msds_plugin.adapters.images.pairs import Pair, match
+from msds_plugin.adapters.images.read import ImageFileError, Opened, Picture, Reading, open_image, reconcile
+from msds_plugin.adapters.names import parse_metric
+from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.scoring.files import content
+from msds_plugin.adapters.scoring.loop import score_pairs
+from msds_plugin.adapters.scoring.maps import figure, map_of
+from msds_plugin.adapters.scoring.options import Run, default_metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Scores", "score"]
+
+_LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_ORIENTATION = 0x0112  # of EXIF
+_ALPHA = "is laid over white, as it has an alpha channel"
+_TURNED = "is turned as its EXIF orientation {} says"
+_DEEP = "has 16 bits, which are kept"
+#: Pairs that are shown as pictures, scores in one line, and pixels of a picture's side.
+_PICTURED, _IN_A_ROW, _SIDE = 6, 8, 96
+
+
+class Scores(Sequence[float]):
+    """Scores of pairs of images by one metric: a sequence of floats that shows itself, in a notebook with small pictures.
+
+    A single score acts as a number: ``float(scores)``, ``scores > 0.9``, ``f"{scores:.3f}"``. Several compare one by one.
+
+    Attributes:
+        values: (N,) float64.
+        metric: its name.
+        lower_is_better: direction.
+        names: of the distorted images.
+        notes: what was done to images beyond reading 8-bit RGB, each kind once.
+
+    Example:
+        >>> scores = Scores([0.5, 1.0], "msds", False)
+        >>> scores
+        msds, higher is better: 0.5000, 1.0000 (mean 0.7500)
+        >>> scores[1], scores.mean()
+        (1.0, 0.75)
+        >>> f"{Scores([0.25], 'msds', False):.1f}", Scores([0.25], "msds", False) < 0.3
+        ('0.2', True)
+    """
+
+    def __init__(
+        self,
+        values: Sequence[float],
+        metric: str,
+        lower_is_better: bool,
+        notes: Sequence[str] = (),
+        pairs: Sequence[tuple[_Given, _Given]] = (),
+        pictures: Sequence[tuple[str, str]] = (),
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.values: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+        self.metric = metric
+        self.lower_is_better = lower_is_better
+        self.notes = tuple(notes)
+        self._pairs, self._pictures, self._scorer = tuple(pairs), tuple(pictures), scorer
+
+    @property
+    def names(self) -> list[str]:
+        """The distorted images: paths, or ``x[0]``, ``x[1]``, ..."""
+        return [str(x) for x, _ in self._pairs] if self._pairs else [f"x[{index}]" for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self.values[index]
+        return chosen.tolist() if isinstance(chosen, np.ndarray) else float(chosen)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.values.tolist())
+
+    def __float__(self) -> float:
+        if len(self) != 1:
+            raise TypeError(f"{len(self)} scores are not one number: take one by its index, or mean()")
+        return float(self.values[0])
+
+    def __format__(self, spec: str) -> str:
+        return ", ".join(format(value, spec) for value in self) if spec else str(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self.values, dtype=dtype)
+
+    def _compared(self, result: Any) -> Any:
+        return bool(result[0]) if len(self) == 1 and np.shape(result) == (1,) else result
+
+    def __eq__(self, other: object) -> Any:
+        return self._compared(self.values == np.asarray(other))
+
+    def __lt__(self, other: Any) -> Any:
+        return self._compared(self.values < np.asarray(other))
+
+    def __le__(self, other: Any) -> Any:
+        return self._compared(self.values <= np.asarray(other))
+
+    def __gt__(self, other: Any) -> Any:
+        return self._compared(self.values > np.asarray(other))
+
+    def __ge__(self, other: Any) -> Any:
+        return self._compared(self.values >= np.asarray(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def mean(self) -> float:
+        """The arithmetic mean."""
+        return float(self.values.mean())
+
+    def to_frame(self) -> pd.DataFrame:
+        """A table with one row per pair: ``distorted``, ``reference`` where known, and the metric's column."""
+        table = pd.DataFrame({"distorted": self.names, self.metric: self.values})
+        if self._pairs:
+            table.insert(0, "reference", [str(y) for _, y in self._pairs])
+        return table
+
+    def map(self, index: int = 0) -> Figure:
+        """Where the images of a pair differ: a figure of the distorted image with the map over it and a colour bar.
+
+        The colours go up to the 99th percentile of the map's absolute values, which the bar states.
+
+        Raises:
+            ValueError: the metric has no map, or the images differ in size.
+        """
+        if self._scorer is None:
+            raise ValueError("these scores were not made by msds_plugin.score, so that there are no images to draw")
+        opened = reconcile(*(_open(given.image) for given in self._pairs[index]))
+        return figure(*map_of(self._scorer, *opened), f"{self.metric} = {self[index]:.4f}")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{value:.4f}" for value in self.values[:_IN_A_ROW])
+        more = f", … {len(self)} in all" if len(self) > _IN_A_ROW else ""
+        mean = f" (mean {self.mean():.4f})" if len(self) > 1 else ""
+        return "\n".join([f"{self._heading}: {shown}{more}{mean}", *(f"  {note}" for note in self.notes)])
+
+    @property
+    def _heading(self) -> str:
+        return f"{self.metric}, {'lower' if self.lower_is_better else 'higher'} is better"
+
+    def _repr_html_(self) -> str:
+        return _html([self])
+
+
+class ScoreTable(Mapping[str, Scores]):
+    """Scores by several metrics: a mapping from their names to :class:`Scores`, in the order they were asked for."""
+
+    def __init__(self, scores: Sequence[Scores]) -> None:
+        self._scores = {each.metric: each for each in scores}
+
+    def __getitem__(self, metric: str) -> Scores:
+        return self._scores[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A table with one row per pair and one column per metric."""
+        first, *others = self._scores.values()
+        return first.to_frame().assign(**{each.metric: each.values for each in others})
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self._scores.values()))
+
+    def _repr_html_(self) -> str:
+        return _html(list(self._scores.values()))
+
+
+def _html(scores: Sequence[Scores]) -> str:
+    """A table with one row per pair that has pictures, one column per metric, and the means."""
+    first = scores[0]
+    headings = "".join(f"<th>{escape(each._heading)}</th>" for each in scores)
+    rows = [
+        f"<tr><td>{escape(first.names[index])}</td>"
+        + "".join(f'<td><img src="{source}" alt=""></td>' for source in pictures)
+        + "".join(f"<td>{each.values[index]:.4f}</td>" for each in scores)
+        + "</tr>"
+        for index, pictures in enumerate(first._pictures)
+    ]
+    left = len(first) - len(rows)
+    means = ", ".join(f"{escape(each.metric)} {each.mean():.4f}" for each in scores)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in first.notes)
+    return (
+        f"<table><tr><th></th><th>distorted</th><th>reference</th>{headings}</tr>{''.join(rows)}</table>"
+        + (f"<p>and {left} more; mean {means}</p>" if left else "")
+        + (f"<ul>{notes}</ul>" if notes else "")
+    )
+
+
+def score(
+    x: Any,
+    y: Any,
+    metric: str | Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    runtime: str | None = None,
+    **options: Any,
+) -> Any:
+    """Score distorted images beside their references, whatever holds them.
+
+    Args:
+        x: distorted image or images: paths, folders, patterns of paths (``"results/*.png"``), PIL images, numpy arrays (uint8,
+            uint16 or float in [0, 1]; grey (H, W), RGB (H, W, 3) or RGBA), tensors ((3, H, W) or (1, H, W)), batches of either
+            (N, ...), or lists of any of these. An EXIF orientation is applied, 16 bits are kept, transparent images are laid
+            over white, pairs whose colour profiles differ are compared in sRGB; ``notes`` of the result says where.
+        y: references; a single one serves every image of ``x``. Two folders are matched by name, as ``msds score`` does. The
+            sizes of a pair may differ if the metric allows.
+        metric: any name of ``msds list --all``, options after commas if need be: ``"msds,backbone=alexnet"``; or several. None
+            for the one that README recommends.
+        device: None for the GPU if there is one.
+        runtime: ``"torch"`` or ``"openvino"``; None for OpenVINO on a CPU where it is installed, else torch.
+        options: those of the metric.
+
+    Returns:
+        :class:`Scores`, one per image of ``x``, a sequence of floats; of several metrics a mapping from names to these.
+
+    Raises:
+        ValueError: no metric of this name (names the nearest), other numbers of x and y, a file that cannot be read,
+            values outside [0, 1], sizes that the metric does not take.
+        TypeError: what holds no image, or values whose range is not known.
+
+    Example:
+        >>> y = np.zeros((64, 64, 3), np.uint8)
+        >>> x = y.copy()
+        >>> x[16:48, 16:48] = 255
+        >>> scores = score([x, y], y, "msds", backbone="alexnet", weights=None, levels=1)
+        >>> len(scores), scores[1]
+        (2, 1.0)
+    """
+    names = [metric or default_metric()] if metric is None or isinstance(metric, str) else list(dict.fromkeys(metric))
+    pairs = _paired(x, y)
+    scorers = [_scorer(name, str(device) if device else None, runtime, options) for name in names]
+    reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair})
+    values: dict[tuple[_Given, str], float] = {}
+    asked = [cast(Any, Pair)(reference, distorted) for distorted, reference in pairs]
+    with closing(score_pairs(asked, scorers, Run(note=reader.note), opener=reader.open)) as results:
+        for result in results:
+            if result.error is not None:
+                raise reader.error or ValueError(result.error)
+            values[cast(Any, result.pair.distorted), result.metric] = result.score
+    pictures = [(reader.thumbnails[distorted], reader.thumbnails[reference]) for distorted, reference in pairs[:_PICTURED]]
+    found = [
+        Scores([values[x, each.name] for x, _ in pairs], each.name, each.lower_is_better, reader.notes, pairs, pictures, each)
+        for each in scorers
+    ]
+    return found[0] if metric is None or isinstance(metric, str) else ScoreTable(found)
+
+
+def save_image(given: Any, path: Path) -> None:
+    """Write an image of any kind that :func:`score` takes as a PNG of 8 bits in sRGB.
+
+    Raises:
+        TypeError, ValueError: no image, or one so large that it is read in windows.
+    """
+    opened = _open(given)
+    if isinstance(opened, LargeImage):
+        raise ValueError(f"{given} is too large to be copied as a PNG")
+    colours = to_bytes(opened.in_srgb().colours)
+    Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours).save(path, "PNG")
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """An image as the caller holds it, and what it is called in notes."""
+
+    name: str
+    image: Any
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
+    """Distorted images and their references.
+
+    Raises:
+        ValueError: an empty list, other numbers, or names that do not agree.
+    """
+    if _is_path(x) and _is_path(y) and os.path.isdir(x) and os.path.isdir(y):
+        pairs = match(Path(y), Path(x)).pairs
+        return [(_Given(str(each.distorted), each.distorted), _Given(str(each.reference), each.reference)) for each in pairs]
+    distorted, references = _split(x, "x"), _split(y, "y")
+    if len(references) == 1:
+        return [(each, references[0]) for each in distorted]
+    if len(references) != len(distorted):
+        raise ValueError(f"{len(distorted)} distorted images and {len(references)} references: give one each, or a single one")
+    pairs_of = list(zip(distorted, references, strict=True))
+    if _is_path(x) and _is_path(y):  # patterns, each sorted
+        for one, other in pairs_of:
+            if Path(one.image).stem != Path(other.image).stem:
+                raise ValueError(f"{one} beside {other}: their names differ, so give lists of paths in the order of the pairs")
+    return pairs_of
+
+
+def _is_path(given: object) -> bool:
+    return isinstance(given, (str, os.PathLike))
+
+
+def _split(given: Any, side: str) -> list[_Given]:
+    """The images in what was given for one side."""
+    if _is_path(given):
+        path = os.fspath(given)
+        if os.path.isdir(path):
+            return [_Given(str(each), each) for each in list_images(path)]
+        if glob.has_magic(path) and not os.path.exists(path):
+            found = sorted(glob.glob(path, recursive=True))
+            if not found:
+                raise ValueError(f"no file matches {path}")
+            return [_Given(each, each) for each in found]
+        return [_Given(side if isinstance(given, Image.Image) else str(given), given)]
+    many = isinstance(given, (list, tuple)) or (isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4)
+    images = list(given) if many else [given]
+    if not images:
+        raise ValueError("no image in an empty list")
+    return [_Given(side if len(images) == 1 else f"{side}[{index}]", image) for index, image in enumerate(images)]
+
+
+class _Reader:
+    """Opens what was given, and keeps what is to be said and shown of it."""
+
+    def __init__(self, pictured: Collection[_Given]) -> None:
+        self.notes: list[str] = []
+        self.thumbnails: dict[_Given, str] = {}
+        self.error: Exception | None = None
+        self._pictured = pictured
+
+    def note(self, text: str) -> None:
+        self.notes.append(text.partition("; said once")[0])
+
+    def open(self, pair: Pair, reading: Reading, reference: Opened | None) -> Opened:
+        given = cast(_Given, pair.reference if reference is None else pair.distorted)
+        try:
+            opened = _open(given.image)
+        except Exception as error:
+            self.error = self.error or error
+            raise
+        if given in self._pictured:
+            self.thumbnails[given] = _thumbnail(opened)
+        return opened
+
+
+def _thumbnail(image: Opened) -> str:
+    """A small picture of an image, as a data address for HTML."""
+    colours = to_bytes(image.thin(_SIDE) if isinstance(image, LargeImage) else image.colours)
+    picture = Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours)
+    picture.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _open(given: Any) -> Opened:
+    """One image of any kind.
+
+    Raises:
+        TypeError: no image, or values of a type without a known range.
+        ValueError: another shape, or a file that cannot be read.
+    """
+    if _is_path(given):
+        return _open_file(given)
+    if isinstance(given, Image.Image):
+        return _from_pil(given)
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise TypeError(
+            "a masked array is not an image: fill what is masked (array.filled(0)), in both images alike, or weight places "
+            "with a metric's saliency="
+        )
+    if isinstance(given, np.ndarray):
+        return _from_array(np.asarray(given))
+    if isinstance(given, Tensor):
+        return _from_tensor(given)
+    raise TypeError(f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(given).__name__}")
+
+
+def _open_file(path: str | os.PathLike[str]) -> Opened:
+    opened = open_image(path, Reading())
+    if isinstance(opened, LargeImage):
+        return opened
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):
+        orientation = 1  # of a format that Pillow does not know
+    notes = (_TURNED.format(orientation),) if orientation != 1 else ()
+    return replace(opened, notes=(*opened.notes, *notes, *_depth(opened.colours)))
+
+
+def _depth(colours: npt.NDArray[Any]) -> tuple[str, ...]:
+    return (_DEEP,) if colours.dtype == np.uint16 else ()
+
+
+def _from_pil(image: Image.Image) -> Picture:
+    notes: tuple[str, ...] = ()
+    profile: bytes | None = image.info.get("icc_profile") or None
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if orientation != 1:
+            image = ImageOps.exif_transpose(image)
+            notes = (_TURNED.format(orientation),)
+        if image.mode.startswith("I;16"):
+            pixels = np.asarray(image).astype(np.uint16)
+        elif image.mode in ("F", "I"):
+            raise TypeError(f"a PIL image of mode {image.mode} has no known range: give an array with values in [0, 1]")
+        else:
+            if image.mode == "CMYK" and profile is not None:
+                image, profile = cmyk_to_srgb(image, profile), None
+            clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+            pixels = np.asarray(image.convert("RGBA" if clear else "L" if image.mode in ("1", "L") else "RGB"))
+    except OSError as error:  # Pillow decodes late
+        raise ImageFileError(f"cannot read {getattr(image, 'filename', 'the image')}: {error}") from error
+    picture = _from_array(pixels)
+    return replace(picture, profile=profile, notes=(*notes, *picture.notes))
+
+
+def _from_array(array: npt.NDArray[Any]) -> Picture:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
+        raise ValueError(
+            f"an array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}; "
+            "for channels first give a tensor, torch.from_numpy(array)"
+        )
+    if array.dtype not in _LARGEST and not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"values of type {array.dtype} have no known range: give uint8, uint16, or floats in [0, 1]")
+    values = np.require(array, array.dtype if array.dtype in _LARGEST else np.float32, ["C", "W"])
+    if values.shape[2] != 4:
+        return Picture(values, notes=_depth(values))
+    largest = _LARGEST.get(values.dtype, 1.0)
+    colours, alpha = values[..., :3], values[..., 3:].astype(np.float32) / np.float32(largest)
+    if (alpha == 1).all():
+        return Picture(np.ascontiguousarray(colours), notes=_depth(values))
+    over = colours.astype(np.float32) / np.float32(largest) * alpha + (1 - alpha)
+    return Picture(over, notes=(*_depth(values), _ALPHA))
+
+
+def _from_tensor(tensor: Tensor) -> Picture:
+    image = tensor.detach().cpu()
+    image = image[None] if image.dim() == 2 else image[0] if image.dim() == 4 and len(image) == 1 else image
+    if image.dim() != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(
+            f"a tensor is (3, H, W), (1, H, W), (H, W) or a batch (N, 3, H, W), got {tuple(tensor.shape)}; "
+            "for channels last give an array, tensor.numpy()"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"values of type {image.dtype} have no known range: give uint8, or floats in [0, 1]")
+    values = image if image.dtype == torch.uint8 else image.float()
+    return Picture(np.ascontiguousarray(values.permute(1, 2, 0).numpy()))
+
+
+# Metrics that are kept, as a cell is run again and again
+
+
+_kept: OrderedDict[Any, tuple[registry.Metric | None, Scorer]] = OrderedDict()
+_MOST_KEPT = 4
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def _scorer(metric: str, device: str | None, runtime: str | None, options: dict[str, Any]) -> Scorer:
+    """A scorer of these options, kept only where nothing that it is made of can change unnoticed.
+
+    Options that are tensors or modules may change in place; files among them count by their content; random weights are new
+    each time.
+    """
+    name, stated = parse_metric(metric)
+    every = {**options, **stated}
+    if not all(isinstance(value, _PLAIN) for value in every.values()) or every.get("weights", "") is None:
+        return create_scorer(metric, device, runtime, **options)
+    files = tuple((key, content(value)) for key, value in every.items() if isinstance(value, str) and os.path.isfile(value))
+    row = registry.get(name) if name in registry.names() else None
+    key = (metric, device, runtime, tuple(sorted(options.items())), files)
+    if key not in _kept or _kept[key][0] is not row:  # a name may be registered anew
+        _kept[key] = row, create_scorer(metric, device, runtime, **options)
+        while len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    _kept.move_to_end(key)
+    return _kept[key][1]

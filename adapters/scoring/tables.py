@@ -1,0 +1,130 @@
+"""Tables in files: CSV, JSON and Parquet, by the file's suffix."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from msds_plugin.adapters.scoring.files import check_file, replace_file
+
+_Handler = TypeVar("_Handler")
+
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_PATHS = ("reference", "distorted")
+
+
+def check_output(path: Path) -> None:
+    """Raise an error unless a table can be written to ``path``.
+
+    Raises:
+        ValueError: a suffix other than .csv, .json and .parquet, or a name that the file system refuses.
+        FileNotFoundError: the folder does not exist.
+        PermissionError: nothing may be written there.
+    """
+    _by_suffix(_WRITERS, path)
+    check_file(path)
+
+
+def write_table(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> None:
+    """Replace ``path`` by a table in one step. Scores that are not numbers are empty cells in CSV and null in JSON.
+
+    Args:
+        table: CSV and Parquet have its rows, JSON is a list of them.
+        path: the suffix says what is written.
+        summary: of the table; JSON is then an object with ``scores`` and ``summary``, the other forms leave it out.
+
+    Raises:
+        ValueError: a suffix other than .csv, .json and .parquet.
+        OSError: it cannot be written; names ``path``, which is left as it was.
+    """
+    write = _by_suffix(_WRITERS, path)
+    replace_file(path, lambda part: write(table, part, summary))
+
+
+def write_unfinished(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> str | None:
+    """Write the table of a run that did not finish, unless ``path`` holds more rows; a sentence that says so, or None.
+
+    Raises:
+        ValueError, OSError: as :func:`write_table`.
+    """
+    try:
+        before = len(read_table(path))
+    except (OSError, ValueError):
+        before = 0
+    if before > len(table):
+        return f"{path} holds {before} rows of an earlier run and stays as it is"
+    write_table(table, path, summary)
+    return None
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read what :func:`write_table` wrote; missing numbers are NaN.
+
+    Raises:
+        ValueError: a suffix other than .csv, .json and .parquet.
+    """
+    table = _by_suffix(_READERS, path)(path)
+    return table.astype({column: float for column in table.columns if table[column].isna().all()})
+
+
+def to_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV in which no text becomes a formula when a spreadsheet opens it.
+
+    A path gets ``./`` before it and still names the same file; other text gets an apostrophe.
+    """
+    safe = table.copy()
+    for column in table:
+        if not is_numeric_dtype(table[column]):
+            sign = "./" if column in _PATHS else "'"
+            safe[column] = [_safe(cell, sign) for cell in table[column]]
+    safe.columns = [_safe(str(column), "'") for column in table]
+    safe.to_csv(path, index=False)
+
+
+def _safe(cell: Any, sign: str) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    # A lone carriage return would end the row for most readers, as the csv writer does not quote it.
+    return (sign + cell if cell.startswith(_FORMULA) else cell).replace("\r", "\\r")
+
+
+def _to_json(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> None:
+    content: Any = _records(table) if summary is None else {"scores": _records(table), "summary": _records(summary)}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return pd.DataFrame(content["scores"] if isinstance(content, dict) else content)
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path, pd.DataFrame | None], None]] = {
+    ".csv": lambda table, path, _: to_csv(table, path),
+    ".json": _to_json,
+    ".parquet": lambda table, path, _: table.to_parquet(path, index=False),
+}
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": pd.read_csv,
+    ".json": _read_json,
+    ".parquet": pd.read_parquet,
+}
+
+
+def _by_suffix(table: dict[str, _Handler], path: Path) -> _Handler:
+    if path.suffix.lower() not in table:
+        raise ValueError(f"a table cannot be written as {path.name!r}: its name must end in {', '.join(table)}")
+    return table[path.suffix.lower()]

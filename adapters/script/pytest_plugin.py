@@ -1,0 +1,71 @@
+"""The pytest fixture ``perceptual``: images beside their goldens.
+
+It is in this package so that tests which don't use it load nothing: only pytest is imported until an image is checked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--perceptual-update``."""
+    group = parser.getgroup("perceptual")
+    group.addoption("--perceptual-update", action="store_true", help="write the images that tests check as their goldens")
+
+
+class Perceptual:
+    """Checks images of one test file beside the goldens in its folder ``goldens/<name of the test file>``.
+
+    Args:
+        goldens: that folder.
+        folder: for the new images and the pictures of those that fail.
+        update: write goldens in place of checking.
+    """
+
+    def __init__(self, goldens: Path, folder: Path, update: bool) -> None:
+        self.goldens, self.folder, self.update = goldens, folder, update
+
+    def check(self, image: Any, name: str, max_difference: float | None = None, metric: str | None = None) -> None:
+        """Fail the test unless ``image`` looks like the golden of this name.
+
+        Args:
+            image: a path, PIL image, numpy array or tensor, as ``msds_plugin.score`` takes; goldens are PNG of 8 bits.
+            name: of the golden, without suffix.
+            max_difference: what passes, 1 minus the score; None for ``<name>.json`` beside the golden, as ``msds calibrate``
+                writes it, or the default of msds-auto.
+            metric: any name of ``msds list --all``; None for msds-auto, or the one of that file.
+
+        Raises:
+            AssertionError: it does not, or there is no golden yet.
+        """
+        __tracebackhide__ = True
+        from msds_plugin.adapters import gate
+        from msds_plugin.adapters.scoring.arrays import save_image
+
+        golden, new = self.goldens / f"{name}.png", self.folder / f"{name}.png"
+        target = golden if self.update else new
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_image(image, target)
+        if self.update:
+            return
+        if not golden.is_file():
+            pytest.fail(f"no golden {golden}: look at {new}, then run pytest --perceptual-update", pytrace=False)
+        learned = golden.with_suffix(".json")
+        calibrated = learned if max_difference is None and learned.is_file() else None
+        scorer, allowed = gate.make(metric, max_difference, calibrated)
+        (verdict,) = gate.judge(gate.pairs_of(golden, new), scorer, allowed)
+        if verdict.reason:
+            picture = self.folder / f"{name}.failed.png"
+            gate.draw(verdict.pair, scorer, picture)
+            pytest.fail(f"{name}: {verdict.reason} ({scorer.name}); golden, new and map: {picture}", pytrace=False)
+
+
+@pytest.fixture
+def perceptual(request: pytest.FixtureRequest, tmp_path: Path) -> Perceptual:
+    """Check images beside goldens: ``perceptual.check(image, "name")``."""
+    update = request.config.getoption("--perceptual-update")
+    return Perceptual(request.path.parent / "goldens" / request.path.stem, tmp_path, update)

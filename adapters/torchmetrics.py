@@ -1,0 +1,232 @@
+"""The registered metrics as ``torchmetrics.Metric``, and any full-reference metric of pyiqa and piq by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite, nan
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from msds_plugin import registry
+from msds_plugin.adapters.names import class_name, function_name, parse_metric
+from msds_plugin.adapters.scorers import Scorer, create_scorer, is_registered
+from msds_plugin.adapters.wrap import Held
+
+Reduction = Literal["mean", "none"]
+
+_OPTIONS_OF_TORCHMETRICS = {
+    "compute_on_cpu",
+    "compute_with_cache",
+    "dist_sync_fn",
+    "dist_sync_on_step",
+    "distributed_available_fn",
+    "process_group",
+    "sync_on_compute",
+}
+
+
+class _OfToolkit:
+    """A metric of pyiqa or piq. It is made again where its input is, and in each process: not all of them can be pickled."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.name, self.options = name, options
+        self.scorer: Scorer | None = create_scorer(name, "cpu", **options)
+        self.lower_is_better = self.scorer.lower_is_better
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.scorer is None or self.scorer.device != x.device:
+            self.scorer = create_scorer(self.name, x.device, **self.options)
+        scores: Tensor = self.scorer.metric(x, y)
+        return scores
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "scorer": None}
+
+
+class FullReference(Metric):
+    """Any full-reference metric by name, accumulated over batches and processes.
+
+    Args:
+        name: as for ``msds score``: one of ours, of ``pyiqa.list_models()``, or ``piq:`` and piq's name.
+        reduction: ``"mean"`` over all images, or ``"none"`` for all scores (N,).
+        options: those of the metric, and of :class:`torchmetrics.Metric` (``sync_on_compute``, ``dist_sync_on_step``, ...).
+
+    Shape:
+        preds, target: distorted images and references, (N, 3 or 1, H, W) in [0, 1], of any floating-point type; they are
+        compared in float32. ``preds`` that require gradients may leave that range by 0.5. The gradient of what ``forward``
+        returns flows to ``preds`` if the metric is one of ours; what is accumulated keeps no graph.
+
+    Raises:
+        TypeError: images that are not of a floating-point type.
+        ValueError: no such metric (names the nearest), or another reduction; and what the metric itself refuses.
+
+    Example:
+        >>> metric = FullReference("msds", backbone="alexnet", weights=None, levels=1)
+        >>> x = torch.rand(2, 3, 64, 64)
+        >>> metric.update(x, x)
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    scores: list[Tensor]
+
+    def __init__(self, name: str, reduction: Reduction = "mean", **options: Any) -> None:
+        super().__init__(**{key: options.pop(key) for key in _OPTIONS_OF_TORCHMETRICS & options.keys()})
+        self.name = name
+        self.reduction = _check_reduction(reduction)
+        self._metric, self._lower_is_better = _make(name, options)
+        # MetricCollection takes metrics whose states agree after the first batch for one and the same. NaN agrees with nothing.
+        self.add_state("distinct", default=torch.tensor(nan), dist_reduce_fx="sum")
+        if reduction == "none":
+            self.add_state("scores", default=[], dist_reduce_fx="cat")
+            return
+        # In float64, so that the order of batches and processes does not show in the mean.
+        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def higher_is_better(self) -> bool:  # type: ignore[override]
+        """Direction of the score."""
+        return not self._lower_is_better
+
+    @property
+    def is_differentiable(self) -> bool:  # type: ignore[override]
+        """Whether ``forward`` gives a gradient: ours do, those of the toolkits are made for measuring."""
+        return isinstance(self._metric, Held)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add the scores of a batch."""
+        scores = _scores(self._metric, preds, target)
+        if self.reduction == "none":
+            self.scores.append(scores)
+            return
+        self.total = self.total.double() + scores.double().sum()
+        self.count = self.count + len(scores)
+
+    def compute(self) -> Tensor:
+        """The mean of all scores so far, a scalar; or all of them, (N,)."""
+        if self.reduction == "none":
+            return dim_zero_cat(self.scores)
+        return (self.total / self.count).float()
+
+    def forward(self, preds: Tensor, target: Tensor) -> Tensor:
+        """The value of this batch alone, with its gradient; the batch is added as by ``update``."""
+        value: Tensor = super().forward(preds, target)
+        if self.reduction == "none":
+            self.scores = [scores.detach() for scores in self.scores]
+        else:
+            self.total = self.total.detach()  # or every step's graph would be kept
+        return value
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value, or several as a line, with torchmetrics' own picture; see :meth:`torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
+
+def _check_reduction(reduction: Reduction) -> Reduction:
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+    return reduction
+
+
+def _make(text: str, options: dict[str, Any]) -> tuple[Held | _OfToolkit, bool]:
+    """The metric, and whether lower is better."""
+    name, stated = parse_metric(text)
+    if is_registered(name):
+        return Held(name, {**options, **stated}), registry.get(name).lower_is_better
+    theirs = _OfToolkit(text, options)
+    return theirs, theirs.lower_is_better
+
+
+def _scores(metric: Held | _OfToolkit, preds: Tensor, target: Tensor) -> Tensor:
+    for name, image in (("preds", preds), ("target", target)):
+        if not image.is_floating_point():
+            raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
+    return metric(preds.float(), target.float()).float()
+
+
+def full_reference(preds: Tensor, target: Tensor, name: str, reduction: Reduction = "mean", **options: Any) -> Tensor:
+    """What :class:`FullReference` of this name gives for one batch: a scalar, or (N,) without reduction.
+
+    The metric is built anew at each call; in a loop use the class.
+
+    Example:
+        >>> x = torch.rand(2, 3, 64, 64)
+        >>> full_reference(x, x, "deepssim", "none", backbone="alexnet", weights=None)
+        tensor([1., 1.])
+    """
+    _check_reduction(reduction)
+    scores = _scores(_make(name, options)[0], preds, target)
+    return scores.double().mean().float() if reduction == "mean" else scores
+
+
+class Registered(FullReference):
+    """A registered metric; its subclasses say which. Arguments, shapes and errors are those of :class:`FullReference`."""
+
+    metric_name: ClassVar[str]
+
+    def __init__(self, reduction: Reduction = "mean", **options: Any) -> None:
+        super().__init__(self.metric_name, reduction, **options)
+
+
+class Function(Protocol):
+    """A metric as a function of one batch: see :func:`full_reference`."""
+
+    def __call__(self, preds: Tensor, target: Tensor, reduction: Reduction = "mean", **options: Any) -> Tensor:
+        """A scalar, or (N,) without reduction."""
+
+
+# Made from the registry below; stated here for type checkers and editors.
+if TYPE_CHECKING:
+    deepssim: Function
+    DeepSSIM = Registered
+    deepssim_lite: Function
+    DeepSSIMLite = Registered
+    deepssim_fast: Function
+    DeepSSIMFast = Registered
+    deepssim_lite_fast: Function
+    DeepSSIMLiteFast = Registered
+    msds: Function
+    MSDS = Registered
+    msds_lite: Function
+    MSDSLite = Registered
+    msds_fast: Function
+    MSDSFast = Registered
+    msds_lite_fast: Function
+    MSDSLiteFast = Registered
+    msds_auto: Function
+    MSDSAuto = Registered
+    msds_hybrid: Function
+    MSDSHybrid = Registered
+    msds_align: Function
+    MSDSAlign = Registered
+    msds_retarget: Function
+    MSDSRetarget = Registered
+    spips: Function
+    SPIPS = Registered
+
+
+def _add(row: registry.Metric) -> None:
+    better = "lower" if row.lower_is_better else "higher"
+    bounds = {"plot_lower_bound" if row.lower_is_better else "plot_upper_bound": row.best} if isfinite(row.best) else {}
+    documentation = f"{row.title}, {better} is better: {row.summary}; see FullReference."
+    attributes = {"metric_name": row.name, "__doc__": documentation, "__module__": __name__, **bounds}
+
+    def function(preds: Tensor, target: Tensor, reduction: Reduction = "mean", **options: Any) -> Tensor:
+        return full_reference(preds, target, row.name, reduction, **options)
+
+    function.__name__ = function.__qualname__ = function_name(row)
+    function.__doc__ = f"{row.title} of one batch, {better} is better."
+    values: list[Callable[..., Any]] = [function, type(class_name(row), (Registered,), attributes)]
+    for value in values:
+        globals().setdefault(value.__name__, value)
+
+
+registry.subscribe(_add)

@@ -1,0 +1,351 @@
+"""The one class of metric, and the representations that its images are compared by."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import operator
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, check_source
+from msds_plugin.windows import Image, Windows
+
+__all__ = ["Images", "Metric", "Representation", "digest"]
+
+R = TypeVar("R", bound="Representation")
+
+#: Pixels that go through a network at once, by kind of device: beyond this a larger batch costs memory and saves no time.
+ONE_PASS_PIXELS = {"cpu": 2**20, "cuda": 2**23}
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels of one batch at most on this device."""
+    return ONE_PASS_PIXELS.get(device.type, ONE_PASS_PIXELS["cpu"])
+
+
+def fit_together(x: Image, y: Image) -> bool:
+    """Whether two batches can share a pass through a network: tensors of one image size, and not too large together."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)) or x.shape[1:] != y.shape[1:]:
+        return False
+    if torch.is_grad_enabled() and x.requires_grad != y.requires_grad:
+        return False  # the gradient of the one would take a way through the other as well
+    return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """What a metric computes of a batch of images, all that a comparison needs. Every metric has a subclass of its own.
+
+    Made by a metric's ``represent``, read by its ``compare``. The first dimension of every tensor is the image.
+
+    Attributes:
+        source: metric, networks and layers; only representations of one source can be compared. It does not tell networks
+            of other weights apart: :meth:`Metric.save` and :meth:`Metric.load` do.
+    """
+
+    source: str
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(_tensors(self)[0])
+
+    def __getitem__(self: R, index: int | slice) -> R:
+        """The representation of some of the images, still with a batch dimension."""
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of a representation of {len(self)}")
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return self.map_tensors(operator.itemgetter(chosen))
+
+    @staticmethod
+    def cat(parts: Sequence[R]) -> R:
+        """The images of several representations one after the other, as ``torch.cat`` does for tensors.
+
+        Raises:
+            ValueError: none given, or made by different metrics, networks or layers.
+        """
+        sources = {part.source for part in parts}
+        if len(sources) != 1:
+            made_by = f"they were made by {', '.join(sorted(sources))}" if sources else "none was given"
+            raise ValueError(f"only representations of one source can be put together: {made_by}")
+        columns = iter([torch.cat(tensors) for tensors in zip(*map(_tensors, parts), strict=True)])
+        return parts[0].map_tensors(lambda _: next(columns))
+
+    def to(self: R, *args: Any, **kwargs: Any) -> R:
+        """Move or convert, with the arguments of ``torch.Tensor.to``."""
+        return self.map_tensors(lambda tensor: tensor.to(*args, **kwargs))
+
+    def detach(self: R) -> R:
+        """The same values without a gradient."""
+        return self.map_tensors(Tensor.detach)
+
+    def map_tensors(self: R, function: Callable[[Tensor], Tensor]) -> R:
+        """The same with every tensor replaced by what ``function`` returns for it, in a fixed order."""
+        named = {field.name: _mapped(getattr(self, field.name), function) for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **named)
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Representation):
+        return value.map_tensors(function)
+    if isinstance(value, tuple):
+        return tuple([_mapped(part, function) for part in value])
+    return value
+
+
+def _tensors(representation: Representation) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def take(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    representation.map_tensors(take)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Representation):
+    """The images themselves (N, C, H, W), for metrics that need both at once."""
+
+    image: Image
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.image.shape[0]
+
+    def of_number(self, number: int) -> Image:
+        """The images, a single one so many times."""
+        if len(self) == number or not isinstance(self.image, Tensor):
+            return self.image
+        return self.image.expand(number, -1, -1, -1)
+
+
+class Metric(nn.Module):
+    """A full-reference metric: an image is represented once and compared with any number of others.
+
+    Subclasses compute ``_represent`` and ``_compare``, or the score of a pair at once in ``_score``; what is given to these
+    has been checked.
+
+    Attributes:
+        kind: name of what is computed, in descriptions and files.
+        lower_is_better: direction of the score.
+        has_map: ``map(x, y)`` exists.
+        reads_windows: images that are read in windows are accepted.
+        takes_saliency: ``represent`` and ``forward`` accept saliency maps.
+    """
+
+    kind: ClassVar[str] = ""
+    lower_is_better: bool = False
+    has_map: bool = False
+    reads_windows: bool = False
+    takes_saliency: bool = False
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return 1
+
+    @property
+    def description(self) -> str:
+        """Metric, networks and layers, without weights: what two representations must agree in."""
+        return self.kind or type(self).__name__
+
+    def source(self) -> str:
+        """All that scores depend on but the images: :attr:`description` and a hash of all weights.
+
+        It takes milliseconds: meant for what is saved, loaded or kept. Hooks and replaced code do not show in it.
+        """
+        return f"{self.description} weights {digest(*self.weighted_modules())}"
+
+    def weighted_modules(self) -> list[nn.Module]:
+        """The modules whose weights scores depend on."""
+        return [self]
+
+    def represent(self, image: Image) -> Representation:
+        """The representation that :meth:`compare` needs of images (N, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: values outside [0, 1], or images too small.
+            TypeError: not floating point, or read in windows where the metric cannot.
+        """
+        return self._represent(self._checked(image))
+
+    def compare(self, a: Representation, b: Representation) -> Tensor:
+        """Scores (N,) of distorted images ``a`` beside references ``b``; one of a single image is compared with all others.
+
+        Raises:
+            TypeError: something else than representations.
+            ValueError: representations of another metric, network or layers, or of other numbers of images.
+        """
+        self._check_comparable(a, b)
+        return self._compare(a, b)
+
+    def forward(self, x: Image, y: Image) -> Tensor:
+        """Scores (N,) of distorted images ``x`` beside references ``y``, (N, 3, H, W) in [0, 1]."""
+        check_pair(x, y)
+        return self._score(self._ready(x, "x"), self._ready(y, "y"))
+
+    def save(self, representation: Representation, path: str | os.PathLike[str]) -> None:
+        """Write a representation to a safetensors file; :meth:`load` reads it.
+
+        Raises:
+            TypeError: no representation, or one that holds images read in windows.
+            ValueError: one by another metric, network or layers.
+        """
+        from safetensors.torch import save_file
+
+        self._check_made_here(representation, "given")
+        tensors = {str(index): tensor.detach().contiguous() for index, tensor in enumerate(_tensors(representation))}
+        count = iter(range(len(tensors)))
+        skeleton = json.dumps(_encoded(representation, count))
+        save_file(tensors, path, {"format": _FORMAT, "source": self._representations_source(), "content": skeleton})
+
+    def load(self, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Representation:
+        """Read what :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: no such file.
+            WeightsFileError: damaged, or another kind of file.
+            ValueError: a representation by another metric, or by a network of other weights.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no saved representation at {path}")
+        try:
+            with safe_open(path, "pt", str(device)) as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if metadata.get("format") != _FORMAT:
+                raise WeightsFileError(f"{path} is a safetensors file but not a saved representation")
+            found = _decoded(json.loads(metadata["content"]), tensors)
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise WeightsFileError(f"{path} is damaged or not a saved representation: {error}") from error
+        if metadata["source"] != self._representations_source():
+            raise ValueError(f"{path} was made by {metadata['source']}, but this metric is {self._representations_source()}")
+        if not isinstance(found, Representation):
+            raise WeightsFileError(f"{path} is damaged: it holds no representation")
+        return found
+
+    def _representations_source(self) -> str:
+        """All that representations depend on but the images; scores may depend on more."""
+        return self.source()
+
+    @abstractmethod
+    def _represent(self, image: Image) -> Representation:
+        """The representation of images that have been checked."""
+
+    @abstractmethod
+    def _compare(self, a: Any, b: Any) -> Tensor:
+        """Scores (N,) of representations that have been checked."""
+
+    def _score(self, x: Image, y: Image) -> Tensor:
+        """Scores (N,) of images that have been checked."""
+        if fit_together(x, y):
+            both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
+            return self._compare(both[: x.shape[0]], both[x.shape[0] :])
+        return self._compare(self._represent(x), self._represent(y))
+
+    def _checked(self, image: Image) -> Image:
+        check_source(image)
+        return self._ready(image, "image")
+
+    def _ready(self, image: Image, name: str) -> Image:
+        """The image in the type of the metric; half precision, as autocast makes it, is computed in float32."""
+        self._check_size(image, name)
+        if not isinstance(image, Tensor):
+            if not self.reads_windows:
+                raise TypeError(f"{type(self).__name__} needs whole images as tensors, it cannot read them in windows")
+            return image
+        if image.dtype not in HALF:
+            return image
+        parameter = next(self.parameters(), None)
+        return image.to(torch.float32 if parameter is None else parameter.dtype)
+
+    def _check_size(self, image: Image, name: str) -> None:
+        check_size(image, self.smallest, name=name)
+
+    def _check_comparable(self, a: Representation, b: Representation) -> None:
+        self._check_made_here(a, "first")
+        self._check_made_here(b, "second")
+        if len(a) != len(b) and 1 not in (len(a), len(b)):
+            raise ValueError(f"{len(a)} images cannot be compared with {len(b)}: the numbers must agree, or one of them be 1")
+        devices = list(dict.fromkeys(tensor.device for part in (a, b) for tensor in _tensors(part)))
+        if len(devices) > 1:
+            raise ValueError(f"the representations are on {devices[0]} and {devices[1]}: move one with .to(device)")
+
+    def _check_made_here(self, representation: Representation, which: str) -> None:
+        if not isinstance(representation, Representation):
+            raise TypeError(
+                f"the {which} argument must be a Representation, got {type(representation).__name__}: call represent"
+            )
+        if representation.source != self.description:
+            raise ValueError(
+                f"the {which} representation was made by {representation.source}, but this metric is {self.description}: "
+                "only representations by the same metric, backbone, layers and levels can be compared"
+            )
+
+
+_FORMAT = "msds_plugin.Representation/2"
+
+
+def _encoded(value: Any, count: Any) -> Any:
+    """A value of a representation as JSON, its tensors as their numbers."""
+    if isinstance(value, Tensor):
+        return {"tensor": next(count)}
+    if isinstance(value, Representation):
+        named = {field.name: _encoded(getattr(value, field.name), count) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, "fields": named}
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(part, count) for part in value]}
+    if isinstance(value, Windows):
+        raise TypeError("a representation of images that are read in windows holds no values to save")
+    return {"value": value}
+
+
+def _decoded(content: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    if "tensor" in content:
+        return tensors[str(content["tensor"])]
+    if "tuple" in content:
+        return tuple(_decoded(part, tensors) for part in content["tuple"])
+    if "type" in content:
+        return _types()[content["type"]](**{name: _decoded(part, tensors) for name, part in content["fields"].items()})
+    return content["value"]
+
+
+def _types() -> dict[str, type[Representation]]:
+    found, waiting = {}, [Representation]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.__name__] = kind
+        waiting += kind.__subclasses__()
+    return found
+
+
+def digest(*modules: nn.Module) -> str:
+    """Tells the values of parameters and buffers apart; the same for the same values in another type, place or layout."""
+    found = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
+            found.update(f"{name} {tuple(tensor.shape)}".encode())
+            found.update(b"meta" if tensor.is_meta else _bytes(tensor))
+    return found.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    values = tensor.detach().cpu()
+    if values.is_floating_point():
+        single = values.float()
+        values = single if torch.equal(single.to(values.dtype), values) else values
+    return values.contiguous().numpy().tobytes()

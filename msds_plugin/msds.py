@@ -1,0 +1,480 @@
+"""A pyramid around a metric, and MSDS, which is that around DeepSSIM."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msds_plugin.backbones import Backbone, Weights, build_backbone
+from msds_plugin.checks import check_batches, check_has_values, check_size, too_small
+from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
+from msds_plugin.encoder import GRAM, LITE_GRAM, Matrices, MatrixMetric, View
+from msds_plugin.functional import block_dissimilarities, check_levels, fuse, global_dissimilarity, pyramid, split_fusion
+from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
+from msds_plugin.local import LocalMetric
+from msds_plugin.maps import dissimilarity_map
+from msds_plugin.metric import Images, Metric, Representation
+from msds_plugin.runtimes import Runtime
+from msds_plugin.saliency import Saliency
+from msds_plugin.tiles import Tile
+from msds_plugin.windows import Image, Windows, halvings
+
+__all__ = ["MSDS", "CallableMetric", "Fusion", "MSDSLite", "MultiScale", "PyramidMetric", "target_of"]
+
+#: Weights, the path of a file of them, or None for equal ones.
+Fusion: TypeAlias = Sequence[float] | Tensor | str | os.PathLike[str] | None
+
+#: A side in pixels that no metric known to us finds too small (the largest demand is 161, of the five-scale SSIMs).
+_LARGE = 512
+
+
+def target_of(metric: object) -> FusionTarget:
+    """What fusion weights learned on a pyramid around ``metric`` are for: its kind, or the name of its class or function."""
+    if isinstance(metric, CallableMetric):
+        return FusionTarget(metric.description)
+    if isinstance(metric, MatrixMetric):
+        backbone = metric.network.views[0].backbone
+        return FusionTarget(metric.kind, backbone.name, backbone.layers)
+    if isinstance(metric, LocalMetric):
+        return FusionTarget(_name(metric))
+    if isinstance(metric, Metric):
+        return FusionTarget(metric.description)
+    return FusionTarget(_name(metric))
+
+
+def _name(metric: object) -> str:
+    named = type(metric) if isinstance(metric, nn.Module) else metric
+    return str(getattr(named, "__qualname__", type(metric).__qualname__))
+
+
+class CallableMetric(Metric):
+    """Any module or function of (distorted, reference) as a :class:`Metric`: it is represented by the images themselves.
+
+    What images it takes (channels, range of values, smallest size) is its own affair.
+
+    Args:
+        metric: returns (N,), (N, 1) or a scalar.
+        name: for descriptions; None for the name of its class or function.
+    """
+
+    def __init__(self, metric: Callable[[Tensor, Tensor], Tensor], name: str | None = None) -> None:
+        super().__init__()
+        self.metric = metric
+        self.name = name or _name(metric)
+
+    @property
+    def description(self) -> str:
+        """The name."""
+        return self.name
+
+    def represent(self, image: Image) -> Representation:
+        """The image (N, C, H, W) itself."""
+        check_any_image(image, "the image", self.description)
+        return self._represent(image)
+
+    def forward(self, x: Image, y: Image) -> Tensor:
+        """Scores (N,) of distorted images ``x`` beside references ``y``; a scalar where the metric returns one."""
+        check_any_images(x, y, self.description)
+        return self._score(x, y)
+
+    def _represent(self, image: Image) -> Images:
+        return Images(self.description, image)
+
+    def _compare(self, a: Images, b: Images) -> Tensor:
+        number = max(len(a), len(b))
+        return self._score(a.of_number(number), b.of_number(number))
+
+    def _score(self, x: Image, y: Image) -> Tensor:
+        score = self.metric(x, y)  # type: ignore[arg-type]
+        if score.dim() and score.numel() != x.shape[0]:
+            raise ValueError(
+                f"the metric returned shape {tuple(score.shape)} for {x.shape[0]} images: one score each is needed"
+            )
+        return score.reshape(-1) if score.dim() else score
+
+
+def check_any_image(image: Image, name: str, metric: str) -> None:
+    """Raise a clear error unless ``image`` is a floating-point batch (N, C, H, W) in memory."""
+    if isinstance(image, Windows) and not isinstance(image, Tensor):
+        raise TypeError(f"{metric} needs whole images as tensors, it cannot read them in windows")
+    if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
+        shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+    check_has_values(image, name)
+
+
+def check_any_images(x: Image, y: Image, metric: str) -> None:
+    """Raise a clear error unless ``x`` and ``y`` are equally long floating-point batches (N, C, H, W) in memory."""
+    check_any_image(x, "x", metric)
+    check_any_image(y, "y", metric)
+    check_batches(x, y)
+
+
+class PyramidMetric(Metric):
+    """What the metrics on an image pyramid have in common: one weight per level, by which the levels' scores are fused."""
+
+    levels: int
+    fusion_logits: nn.Parameter | None
+    fusion_weights: Tensor | None
+    layer_weights: Tensor | None
+
+    def _set_fusion(
+        self, levels: int, fusion: Fusion, learn_fusion: bool, target: FusionTarget, layers: Sequence[str] = ()
+    ) -> None:
+        self.levels = check_levels(levels)
+        if isinstance(fusion, str | os.PathLike):
+            fusion = FusionFile.load(fusion).weights_for(target, levels, layers, fusion)
+        dtype = torch.get_default_dtype()
+        with torch.inference_mode(False):  # what is made in inference mode would give no gradients later
+            weights, by_layer = split_fusion(fusion, levels, layers)
+            if learn_fusion and not weights.all():
+                raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
+            self.register_buffer("layer_weights", None if by_layer is None else by_layer.to(dtype))
+            self.register_parameter("fusion_logits", nn.Parameter(weights.log().to(dtype)) if learn_fusion else None)
+            self.register_buffer("fusion_weights", None if learn_fusion else weights.to(dtype))
+
+    @property
+    def fusion(self) -> Tensor:
+        """The weights of the levels, (levels,), summing to one."""
+        if self.fusion_logits is not None:
+            return self.fusion_logits.softmax(0)
+        assert self.fusion_weights is not None  # one of the two always is
+        return self.fusion_weights
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that can have weights of their own; none for metrics that are not ours."""
+        return ()
+
+    @property
+    @abstractmethod
+    def target(self) -> FusionTarget:
+        """What files of weights for it are for."""
+
+    @abstractmethod
+    def weighted(self, fusion: Fusion) -> PyramidMetric:
+        """The same metric with other weights; they share the network."""
+
+    @abstractmethod
+    def compare_levels(self, a: Any, b: Any) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused."""
+
+    def level_scores(self, x: Image, y: Image) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
+        return self.compare_levels(self.represent(x), self.represent(y))
+
+    def _compare(self, a: Any, b: Any) -> Tensor:
+        return fuse(self.compare_levels(a, b), self.fusion)
+
+
+@dataclass(frozen=True, eq=False)
+class Levels(Representation):
+    """The representations of an image on each level, by the metric on the pyramid."""
+
+    parts: tuple[Representation, ...]
+
+
+class MultiScale(PyramidMetric):
+    r"""Any full-reference metric on an image pyramid, its per-level scores fused with one weight per level.
+
+    .. math:: \sum_l w_l\, m(x_l, y_l), \qquad w_l \ge 0, \quad \sum_l w_l = 1,
+
+    where level 0 is the image and each next level its 2 x 2 averages. Direction and range are those of the metric.
+
+    What images a metric that is not ours takes (channels, range of values, smallest size) is its own affair. Where it fails on
+    a level but not on the one before, the level is too small for it, which the error says; where it fails on the image itself,
+    it is tried on a larger image to see whether the size was why.
+
+    Args:
+        metric: one of ours, or anything that called with (x, y) returns (N,), (N, 1) or a scalar (then the fused score is a
+            scalar too).
+        levels: number of levels, at least 1.
+        fusion: weights of the levels, non-negative, scaled to sum to one; the path of a file that ``msds fit`` wrote; or None
+            for equal weights.
+        learn_fusion: make the weights of the levels trainable, as the softmax of the parameter ``fusion_logits``.
+
+    Shape:
+        x, y: (N, C, H, W), as the metric takes them. Returns (N,).
+
+    Raises:
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
+        ValueError: a number of weights other than levels, negative weights, an image too small for the levels or, on a
+            level, for the metric (with the metric's own error as the cause), a metric that returns several scores per image.
+
+    Source: D. Kang et al., "MSDS: Deep Structural Similarity with Multiscale Representation", 2026 (arXiv 2604.19159).
+
+    Example:
+        >>> metric = MultiScale(lambda x, y: (x - y).abs().mean((1, 2, 3)), levels=2)
+        >>> metric(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5))
+        tensor([0.5000])
+    """
+
+    def __init__(
+        self,
+        metric: Callable[[Tensor, Tensor], Tensor],
+        levels: int = 3,
+        fusion: Fusion = None,
+        learn_fusion: bool = False,
+    ) -> None:
+        super().__init__()
+        self.metric = metric if isinstance(metric, Metric) else CallableMetric(metric)
+        self._set_fusion(levels, fusion, learn_fusion, target_of(self.metric))
+        self.lower_is_better = self.metric.lower_is_better
+        self.reads_windows = self.metric.reads_windows
+
+    @property
+    def target(self) -> FusionTarget:
+        """What files of weights for it are for."""
+        return target_of(self.metric)
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return self.metric.smallest << (self.levels - 1)
+
+    @property
+    def description(self) -> str:
+        """The metric's, and the number of levels."""
+        return f"{self.levels} levels of {self.metric.description}"
+
+    def weighted(self, fusion: Fusion) -> MultiScale:
+        """The same metric with other weights; they share the network."""
+        return MultiScale(self.metric, self.levels, fusion)
+
+    def weighted_modules(self) -> list[nn.Module]:
+        """Itself, and what the metric on the pyramid hides from torch."""
+        return [self, *self.metric.weighted_modules()]
+
+    def _representations_source(self) -> str:
+        return f"{self.levels} levels of {self.metric._representations_source()}"
+
+    def represent(self, image: Image) -> Representation:
+        """The representation that :meth:`compare` needs of images, on every level."""
+        if not isinstance(self.metric, CallableMetric):
+            return super().represent(image)
+        check_any_image(image, "the image", self.metric.description)
+        self._check_size(image, "image")
+        return self._represent(image)
+
+    def forward(self, x: Image, y: Image) -> Tensor:
+        """Scores (N,) of distorted images ``x`` beside references ``y``."""
+        if not isinstance(self.metric, CallableMetric):
+            return super().forward(x, y)
+        check_any_images(x, y, self.metric.description)
+        return self._score(x, y)
+
+    def compare_levels(self, a: Levels, b: Levels) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
+        if not isinstance(self.metric, CallableMetric):
+            pairs = zip(a.parts, b.parts, strict=True)
+            return torch.stack([self.metric.compare(*pair) for pair in pairs], 1)
+        return torch.stack([self._of_level(level, a, b) for level in range(self.levels)], -1)
+
+    def _represent(self, image: Image) -> Levels:
+        self._check_size(image, "image")
+        levels: Sequence[Image]
+        levels = pyramid(image, self.levels) if isinstance(image, Tensor) else halvings(image, self.levels)
+        return Levels(self.description, tuple(self.metric._represent(level) for level in levels))
+
+    def _score(self, x: Image, y: Image) -> Tensor:
+        return self._compare(self._represent(x), self._represent(y))
+
+    def _check_size(self, image: Image, name: str) -> None:
+        check_size(image, self.metric.smallest, self.levels, name)
+
+    def _of_level(self, level: int, a: Levels, b: Levels) -> Tensor:
+        try:
+            return self.metric._compare(a.parts[level], b.parts[level])
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # every metric has an exception of its own for an image that is too small
+            pairs = [(p.image, q.image) for p, q in zip(a.parts, b.parts, strict=True)]  # type: ignore[attr-defined]
+            if level == 0 and not self._works_on_larger(*pairs[0]):
+                raise
+            smaller = min(pairs[0], key=lambda image: min(image.shape[-2:]))
+            reason = f"where the metric fails ({type(error).__name__}: {error})"
+            raise ValueError(too_small(smaller, level, self.levels, reason)) from error
+
+    def _works_on_larger(self, x: Tensor, y: Tensor) -> bool:
+        """Whether the first pair fails as it is but not in another size; two sizes at once tell nothing.
+
+        Necessary because foreign metrics fail on small images with errors that do not say so; asked only after a failure.
+        """
+        if x.shape[-2:] != y.shape[-2:] or min(x.shape[-2:]) >= _LARGE:
+            return False
+        first = [image[:1].detach() for image in (x, y)]
+        larger = [F.interpolate(image, (_LARGE, _LARGE)) for image in first]
+        return not self._works_on(first) and self._works_on(larger)
+
+    def _works_on(self, pair: Sequence[Tensor]) -> bool:
+        try:
+            self.metric(*pair)
+        except Exception:
+            return False
+        return True
+
+
+class MSDS(PyramidMetric, MatrixMetric):
+    r"""MSDS, the multiscale form of DeepSSIM. Full-reference, higher is better.
+
+    .. math:: \sum_l w_l\, \mathrm{DeepSSIM}(x_l, y_l)
+
+    over an image pyramid. 1 for identical images, at most 1, can be negative (at least -1). The weights of the paper are
+    not public; equal weights are the default.
+
+    Args:
+        levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
+        fusion: weights of the levels, or of each layer on each level (level 0 first), non-negative, scaled to sum to one; the
+            path of a file that ``msds fit`` wrote; or None for equal weights.
+        learn_fusion: make the weights of the levels trainable, as the softmax of the parameter ``fusion_logits``.
+        backbone, weights, layers, saliency_threshold, tile, saliency, runtime: see :class:`DeepSSIM`; a map is made of the
+            image itself and averaged from level to level.
+
+    Shape:
+        x, y: (N, 3, H, W), RGB in [0, 1]; the sizes of x and y may differ. Returns (N,).
+
+    Raises:
+        FusionFileError: a file of weights that is damaged, or for another metric or number of levels.
+        ValueError: a number of weights other than levels, an image too small for the levels, and as in :class:`DeepSSIM`.
+
+    Source: D. Kang, X.-H. Chen, B. Liu, K. Zhang, W. Chen, T. Zhao, "MSDS: Deep Structural Similarity with Multiscale
+    Representation", 2026 (arXiv 2604.19159).
+
+    Example:
+        >>> metric = MSDS(levels=2, fusion=(0.7, 0.3), backbone="alexnet", weights=None)
+        >>> x = torch.rand(1, 3, 96, 64)
+        >>> metric(x, x)
+        tensor([1.])
+    """
+
+    kind = DeepSSIM.kind
+    has_map = True
+    matrix_kind = GRAM
+
+    def __init__(
+        self,
+        levels: int = 3,
+        fusion: Fusion = None,
+        learn_fusion: bool = False,
+        backbone: str | nn.Module = "vgg16",
+        weights: Weights = "imagenet",
+        layers: str | Sequence[str] | None = None,
+        saliency_threshold: float = 0.0,
+        tile: Tile = None,
+        saliency: Saliency = None,
+        runtime: Runtime = "torch",
+    ) -> None:
+        levels = check_levels(levels)
+        network = build_backbone(backbone, layers, weights)
+        views = [View(network, level, self.matrix_kind) for level in range(levels)]
+        MatrixMetric.__init__(self, views, saliency, saliency_threshold, tile, runtime)
+        self._set_fusion(levels, fusion, learn_fusion, self.target, self.layers)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> MSDS:
+        """MSDS with the fusion weights, levels, backbone and layers of a file that ``msds fit`` wrote.
+
+        Args:
+            path: the file.
+            options: further ones, ``weights`` for example if those of the backbone are not its default; a ``backbone`` of your
+                own must be given again.
+
+        Raises:
+            FileNotFoundError: no such file.
+            FusionFileError: it is damaged, or for another metric.
+        """
+        file = FusionFile.load(path)
+        if file.target.base != cls.kind:
+            raise FusionFileError(f"{path} holds fusion weights for {file.metric} ({file.target}), not for {cls.__name__}")
+        network = {} if "backbone" in options else {"backbone": file.target.backbone, "layers": file.target.layers}
+        return cls(file.levels, path, **{**network, **options})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, which can have weights of their own."""
+        return self._network_of_level.layers
+
+    @property
+    def target(self) -> FusionTarget:
+        """What files of weights for it are for."""
+        return FusionTarget(self.kind, self._network_of_level.name, self.layers)
+
+    @property
+    def _network_of_level(self) -> Backbone:
+        return self.network.views[0].backbone
+
+    def weighted(self, fusion: Fusion) -> MSDS:
+        """The same metric with other weights; they share the network."""
+        saliency: Any = None if self.attention is None else self.attention.method
+        shared = self._network_of_level
+        return type(self)(
+            self.levels,
+            fusion,
+            backbone=shared,
+            saliency_threshold=self.saliency_threshold,
+            tile=self.tile,
+            saliency=saliency,
+            runtime=self.runtime,
+        )
+
+    def layer_scores(self, x: Image, y: Image) -> Tensor:
+        """Scores of each layer on each level alone, (N, levels, layers)."""
+        return self._by_layer(self.represent(x), self.represent(y)).permute(2, 0, 1)
+
+    def compare_levels(self, a: Matrices, b: Matrices) -> Tensor:
+        """Scores of each level alone, (N, levels), before they are fused."""
+        by_layer = self._by_layer(a, b)
+        if self.layer_weights is None:
+            return by_layer.mean(1).mT
+        return (self.layer_weights.to(by_layer).unsqueeze(2) * by_layer).sum(1).mT
+
+    def map_weights(self) -> list[list[float]]:
+        """See :class:`MatrixMetric`."""
+        by_layer = torch.full((self.levels, len(self.layers)), 1 / len(self.layers), dtype=torch.float64)
+        if self.layer_weights is not None:
+            by_layer = self.layer_weights.double().cpu()
+        found: list[list[float]] = (self.fusion.detach().double().cpu().unsqueeze(1) * by_layer).tolist()
+        return found
+
+    def map(self, x: Image, y: Image) -> Tensor:
+        """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
+        return dissimilarity_map(self, x, y)
+
+    def _by_layer(self, a: Any, b: Any) -> Tensor:
+        """Scores (levels, layers, N)."""
+        first, second = [[matrix for view in each.views for matrix in view] for each in (a, b)]
+        return self._of_layers(first, second).unflatten(0, (self.levels, -1))
+
+    def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """Scores (matrices, N)."""
+        return 1 - block_dissimilarities(a, b)
+
+    def _check_size(self, image: Image, name: str) -> None:
+        check_size(image, self._network_of_level.smallest, self.levels, name)
+
+
+class MSDSLite(MSDS):
+    """DeepSSIM-Lite on a pyramid, a training loss. **Lower is better**, 0 for identical images, at most 2.
+
+    Arguments, shapes, errors and source are those of :class:`MSDS`.
+
+    Example:
+        >>> loss = MSDSLite(levels=2, backbone="alexnet", weights=None)
+        >>> x = torch.rand(1, 3, 96, 64)
+        >>> loss(x, x)
+        tensor([0.])
+    """
+
+    kind = DeepSSIMLite.kind
+    lower_is_better = True
+    matrix_kind = LITE_GRAM
+
+    def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        return torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])

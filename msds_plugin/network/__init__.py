@@ -1,1 +1,0 @@
-"""How a frozen feature network runs: its table, its convolutions, its weights, large maps in pieces."""

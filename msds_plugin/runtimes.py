@@ -1,0 +1,169 @@
+"""What runs a network: torch, with gradients and everything else that torch has, or OpenVINO, faster on a CPU and without."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msds_plugin.checks import MissingDependencyError
+
+__all__ = ["Compiled", "Runtime", "check_runtime", "has_openvino"]
+
+Runtime: TypeAlias = Literal["torch", "openvino"]
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; it is not imported."""
+    return find_spec("openvino") is not None
+
+
+def check_runtime(runtime: str) -> None:
+    """Raise a clear error unless there is such a runtime here.
+
+    Raises:
+        ValueError: an unknown name.
+        MissingDependencyError: OpenVINO is not installed.
+    """
+    if runtime not in ("torch", "openvino"):
+        raise ValueError(f"unknown runtime {runtime!r}: choose torch or openvino")
+    if runtime == "openvino" and not has_openvino():
+        raise MissingDependencyError("runtime='openvino' needs OpenVINO: pip install 'msds-plugin[fast]'")
+
+
+class Compiled:
+    """A module that OpenVINO runs on a CPU: images (N, C, H, W) of any size to a tuple of tensors.
+
+    The module is copied, so that what happens to it later changes nothing, and compiled at the first call, once for all
+    sizes. Under autocast it computes in bfloat16 where the processor can. Safe to call from several threads.
+
+    Args:
+        module: tensors to a tuple or list of tensors.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+        self._lock = threading.RLock()
+        self._models: dict[tuple[int, bool, int], _Model] = {}
+        self._parts: dict[tuple[int, ...], Compiled] = {}
+
+    def __call__(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """What the module returns for these tensors.
+
+        Raises:
+            ValueError: tensors that want gradients, or that are not on the CPU.
+        """
+        given = [tensor for tensor in tensors if tensor is not None]
+        for tensor in given:
+            if tensor.requires_grad and torch.is_grad_enabled():
+                raise ValueError("runtime='openvino' computes no gradients: make the metric with runtime='torch', or detach")
+            if tensor.device.type != "cpu":
+                raise ValueError(f"runtime='openvino' runs on the CPU, the image is on {tensor.device}: use runtime='torch'")
+        given = [tensor.detach().float().contiguous() for tensor in given]
+        return self._model(given)(given)
+
+    def parts(self, view: int) -> Callable[[Sequence[int], Sequence[int]], tuple[Compiled, Compiled]]:
+        """The two halves of the backbone of one of an encoder's views, compiled: see ``Backbone.parts``."""
+
+        def halves(first: Sequence[int], second: Sequence[int]) -> tuple[Compiled, Compiled]:
+            names = [(view, 0, *first), (view, 1, *second)]
+            with self._lock:
+                if names[0] not in self._parts:
+                    made = self.module.views[view].backbone.parts(first, second)  # type: ignore[index,union-attr]
+                    self._parts |= {name: Compiled(module) for name, module in zip(names, made, strict=True)}
+                return self._parts[names[0]], self._parts[names[1]]
+
+        return halves
+
+    def _model(self, example: Sequence[Tensor]) -> _Model:
+        key = (len(example), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
+        with self._lock:
+            if key not in self._models:
+                self._models[key] = _Model(_compile(self.module, example, half=key[1]))
+            return self._models[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["module"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return self  # nothing in it can be changed
+
+
+class _Model:
+    """A compiled model. Requests to it wait to be used again: a new one costs as much as a small image."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.waiting: SimpleQueue[Any] = SimpleQueue()
+
+    def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        try:
+            request = self.waiting.get_nowait()
+        except Empty:
+            request = self.compiled.create_infer_request()
+        request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
+        found = tuple([torch.from_numpy(output.data.copy()) for output in request.output_tensors])
+        self.waiting.put(request)
+        return found
+
+
+def _compile(module: nn.Module, example: Sequence[Tensor], half: bool) -> Any:
+    # Not openvino.convert_model: it sends usage data, and takes several times as long.
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, of checks that hold for every size
+        traced = torch.jit.trace(_with_padded_pools(module), tuple(example), check_trace=False, strict=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))  # must live as long as it is read
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape({index: openvino.PartialShape([-1, each.shape[1], -1, -1]) for index, each in enumerate(example)})
+    threads = torch.get_num_threads()
+    streams = max(1, cores() // threads)  # requests that run side by side
+    properties = {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": threads * streams,
+        "NUM_STREAMS": streams,
+    }
+    return openvino.Core().compile_model(model, "CPU", properties)
+
+
+def _with_padded_pools(module: nn.Module) -> nn.Module:
+    """A copy in which padding does what ``ceil_mode`` does: OpenVINO refuses maps that are smaller than a pool's window."""
+    module = copy.deepcopy(module)
+    for pool in module.modules():
+        if isinstance(pool, nn.MaxPool2d) and pool.ceil_mode:
+            sides = [_both(each) for each in (pool.kernel_size, pool.stride, pool.padding)]
+            # Otherwise torch leaves out a last window that begins in the padding.
+            if all(padding <= kernel - stride for kernel, stride, padding in zip(*sides, strict=True)):
+                pool.ceil_mode = False
+                pool.register_forward_pre_hook(_pad_below(*sides[1]))  # after the hooks that it has
+    return module
+
+
+def _both(sides: int | tuple[int, int]) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _pad_below(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
+    return lambda _, given: F.pad(given[0], (0, columns - 1, 0, rows - 1), value=-math.inf)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

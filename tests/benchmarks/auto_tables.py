@@ -1,0 +1,180 @@
+"""The tables of docs/auto.md: msds-auto beside its specialists, on the material beside the checkout.
+
+python tests/benchmarks/auto_tables.py opinions     rank correlations with 95 % intervals over references (minutes)
+python tests/benchmarks/auto_tables.py ratio        how far rho tells aligned from displaced content, by image size
+python tests/benchmarks/auto_tables.py damage       retargeted images that are also damaged
+python tests/benchmarks/auto_tables.py mislead      images made to drive rho up: auto beside hybrid and align
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from scipy.stats import kendalltau, spearmanr
+from scores import SHARED, pairs, read
+
+from msds_plugin import registry
+from msds_plugin.runtimes import has_openvino
+
+RUNTIME = "openvino" if has_openvino() else "torch"
+NAMES = ("msds-auto", "msds-hybrid", "msds-align", "msds-fast", "msds-retarget")
+OPINIONS = {"live_gblur": ("dmos", -1), "view_synthesis": ("mos", 1), "sr4k_quarter": ("mos", 1)}
+Change = Callable[[Image.Image], Image.Image]
+rng = np.random.default_rng(0)
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+
+
+def coded(image: Image.Image, kind: str, **options: object) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return Image.open(file).convert("RGB")
+
+
+def noisy(image: Image.Image, sigma: float) -> Image.Image:
+    values = np.asarray(image, np.float32)
+    return Image.fromarray(np.clip(values + rng.normal(0, sigma, values.shape), 0, 255).astype(np.uint8))
+
+
+def moved(image: Image.Image, angle: float = 0.0, scale: float = 1.0, shift: float = 0.0) -> Image.Image:
+    cos, sin = (f(math.radians(angle)) / scale for f in (math.cos, math.sin))
+    x, y = image.width / 2, image.height / 2
+    matrix = (cos, sin, x - cos * x - sin * y + shift, -sin, cos, y + sin * x - cos * y + 0.6 * shift)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+
+
+ALIGNED: dict[str, Change] = {
+    **{f"JPEG {q}": lambda image, q=q: coded(image, "JPEG", quality=q) for q in (8, 20, 40, 75)},
+    **{f"WebP {q}": lambda image, q=q: coded(image, "WEBP", quality=q) for q in (10, 50)},
+    **{f"JPEG 2000 {r}": lambda image, r=r: coded(image, "JPEG2000", quality_layers=[r]) for r in (20, 80)},
+    **{f"blur {s}": lambda image, s=s: image.filter(ImageFilter.GaussianBlur(s)) for s in (0.6, 1.2, 2.5)},
+    **{f"noise {s}": lambda image, s=s: noisy(image, s) for s in (4, 12, 30)},
+}
+DISPLACED: dict[str, Change] = {
+    **{f"shift {p}": lambda image, p=p: moved(image, shift=p) for p in (1, 2, 4, 8)},
+    **{f"rotation {a}": lambda image, a=a: moved(image, angle=a) for a in (0.5, 1, 3)},
+    **{f"zoom {z}": lambda image, z=z: moved(image, scale=z) for z in (1.01, 1.03)},
+}
+
+
+def pixel(image: Image.Image) -> Image.Image:
+    found = image.copy()
+    found.putpixel((image.width // 2, image.height // 2), (255, 255, 255))
+    return found
+
+
+def frame(image: Image.Image) -> Image.Image:
+    return ImageOps.expand(ImageOps.crop(image, 4), 4, "black")
+
+
+def text(image: Image.Image) -> Image.Image:
+    found = image.copy()
+    ImageDraw.Draw(found).text((20, 20), "the quick brown fox " * 4, fill="white")
+    return found
+
+
+def interval(values: np.ndarray, groups: list[str], figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    names = sorted(set(groups))
+    rows = {name: [index for index, group in enumerate(groups) if group == name] for name in names}
+    drawn = [figure(values[[row for name in rng.choice(names, len(names)) for row in rows[name]]]) for _ in range(1000)]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@torch.no_grad()
+def opinions() -> None:
+    metrics = {name: registry.create(name, runtime=RUNTIME) for name in NAMES}
+    for name, (column, sign) in OPINIONS.items():
+        with (SHARED / "data" / name / "labels.csv").open() as file:
+            labels = [sign * float(row[column]) for row in csv.DictReader(file)]
+        table = defaultdict(list)
+        references = []
+        for reference, distorted in pairs(name):
+            x, y = read(distorted), read(reference)
+            references.append(reference.name)
+            for label, metric in metrics.items():
+                table[label].append(metric(x, y).item())
+        for label, found in table.items():
+            both = np.array([labels, found]).T
+            low, high = interval(both, references, lambda rows: spearmanr(rows[:, 0], rows[:, 1])[0])
+            print(f"{name} {label} {spearmanr(both[:, 0], both[:, 1])[0]:.3f} [{low:.3f}, {high:.3f}]")
+    folder = SHARED / "data" / "retargetme"
+    with (folder / "labels.csv").open() as file:
+        votes = [float(row["votes"]) for row in csv.DictReader(file)]
+    both = defaultdict(list)
+    for vote, (reference, distorted) in zip(votes, pairs("retargetme"), strict=True):
+        x, y = read(distorted), read(reference)
+        both[reference.name].append((vote, *(metrics[name](x, y).item() for name in ("msds-auto", "msds-retarget"))))
+    for index, name in enumerate(("msds-auto", "msds-retarget"), 1):
+        taus = np.array([kendalltau([r[0] for r in rows], [r[index] for r in rows])[0] for rows in both.values()])
+        low, high = np.quantile([rng.choice(taus, len(taus)).mean() for _ in range(1000)], [0.025, 0.975])
+        print(f"retargetme {name} tau {taus.mean():.3f} [{low:.3f}, {high:.3f}]")
+
+
+@torch.no_grad()
+def ratio() -> None:
+    metric = registry.create("msds-auto", runtime=RUNTIME)
+    for side in (64, 96, 128, 192, 256, 384):
+        found: dict[str, list[float]] = {"aligned": [], "displaced": []}
+        for path in sorted((SHARED / "data" / "kodak").glob("*.png")):
+            whole = Image.open(path).convert("RGB")
+            for _ in range(2):
+                left, top = (int(rng.integers(0, length - side - 40)) for length in whole.size)
+                larger = whole.crop((left, top, left + side + 40, top + side + 40))
+                box = (20, 20, 20 + side, 20 + side)
+                y = larger.crop(box)
+                for change in ALIGNED.values():
+                    found["aligned"].append(metric.details(tensor(change(y)), tensor(y)).displaced.item())
+                for change in DISPLACED.values():
+                    found["displaced"].append(metric.details(tensor(change(larger).crop(box)), tensor(y)).displaced.item())
+        shares = {
+            name: f"{np.mean(values):.3f} (wrong way for {np.mean(np.array(values) != (name == 'displaced')):.3f})"
+            for name, values in found.items()
+        }
+        print(f"{side} x {side}: mean weight of msds-align {shares}")
+
+
+@torch.no_grad()
+def damage() -> None:
+    metric = registry.create("msds-auto", runtime=RUNTIME)
+    changes = {name: ALIGNED[name] for name in ("JPEG 8", "JPEG 40", "blur 1.2", "blur 2.5", "noise 12", "noise 30")}
+    table = defaultdict(list)
+    for reference, distorted in list(pairs("retargetme"))[::8]:
+        y, image = read(reference), Image.open(distorted).convert("RGB")
+        clean = metric.details(tensor(image), y)
+        for name, change in changes.items():
+            found = metric.details(tensor(change(image)), y)
+            table[name].append((found.score.item() - clean.score.item(), found.retarget.item() - clean.retarget.item()))
+    for name, rows in table.items():
+        print(name, "change of msds-auto, of msds-retarget (medians):", np.median(rows, 0).round(3))
+
+
+@torch.no_grad()
+def mislead() -> None:
+    metric = registry.create("msds-auto", runtime=RUNTIME)
+    photographs = [Image.open(path).convert("RGB") for path in sorted((SHARED / "data" / "kodak").glob("*.png"))]
+    for index, image in enumerate(photographs):
+        others = [other for other in photographs if other is not image and other.size == image.size]
+        changed = {"pixel": pixel(image), "frame": frame(image), "text": text(image), "mirrored": ImageOps.mirror(image)}
+        if others:
+            changed["another"] = others[0]
+        for name, x in changed.items():
+            found = metric.details(tensor(x), tensor(image))
+            print(
+                f"{index} {name}: auto {found.score.item():.4f} hybrid {found.hybrid.item():.4f} align {found.align.item():.4f}"
+            )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"opinions": opinions, "ratio": ratio, "damage": damage, "mislead": mislead}[sys.argv[1]]()

@@ -1,0 +1,140 @@
+"""What commands show: tables of any width, progress, help, signs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from msds_plugin import __version__, registry
+from msds_plugin.adapters.cli.shared import terminal
+
+
+def drawn(capsys, monkeypatch, width, columns, rows, numbers=0):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    terminal.show_table(columns, rows, numbers)
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("pairs", [1, 3, 20])
+@pytest.mark.parametrize("metrics", [1, 3, 9])
+def test_names_and_numbers_are_whole_at_any_width(capsys, monkeypatch, width, pairs, metrics):
+    names = [f"a_rather_long_name_of_a_result_{index:04}.png" for index in range(pairs)]
+    columns = ["reference", "distorted", *(f"msds-fast(levels={index}) ↑" for index in range(metrics))]
+    rows = [[f"{index}.png", name, *["0.1234"] * metrics] for index, name in enumerate(names)]
+    lines = drawn(capsys, monkeypatch, width, columns, rows, metrics)
+    text = "\n".join(lines)
+    assert all(name in text for name in names)
+    assert text.count("0.1234") == pairs * metrics
+    assert max(map(len, lines)) <= width
+
+
+def test_sentences_are_broken_between_words(capsys, monkeypatch):
+    lines = drawn(capsys, monkeypatch, 60, ["name", "summary"], [["msds", "one two three four five six seven " * 3]])
+    assert max(map(len, lines)) <= 60
+    assert "summary" in lines[1]
+
+
+def test_a_closed_pipe_and_odd_signs(capsys, monkeypatch):
+    terminal.show_table(["a"], [["x\ty\nz\u2028"]])
+    assert capsys.readouterr().out == "a\nx\\ty\\nz\\u2028\n"
+
+    class Ascii:
+        encoding = "ascii"
+
+    monkeypatch.setattr(sys, "stdout", Ascii())
+    assert terminal.arrow(True) == "(lower is better)"
+
+
+def test_progress_in_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    now = iter(range(0, 1000, 20))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    with terminal.progress("scoring", 5) as advance:
+        for _ in range(5):
+            advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "scoring: 2 of 5, about 1 min left",
+        "scoring: 4 of 5, about 20 s left",
+    ]
+
+
+def test_list(msds):
+    result = msds("list")
+    rows = {line.split("\t")[0]: line.split("\t") for line in result.stdout.splitlines()}
+    assert set(registry.names()) <= set(rows)
+    assert rows["msds"][:4] == ["msds", "MSDS", "higher", "-1, 1"]
+    assert rows["deepssim-lite"][2] == "lower"
+    assert "lpips" not in rows
+    assert len(msds("list", "--mine").stdout.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_list_all_shows_the_toolkits_metrics_too(msds):
+    pyiqa = pytest.importorskip("pyiqa")
+    pytest.importorskip("piq")
+    every, full = ({line.split("\t")[0] for line in msds("list", *more).stdout.splitlines()} for more in (["--all"], ["--fr"]))
+    assert set(pyiqa.list_models()) | set(registry.names()) | {"piq:fsim"} <= every
+    assert "niqe" in every - full
+    assert "lpips" in full
+
+
+def test_help_and_version(msds):
+    for flag in ("-h", "--help"):
+        shown = msds(flag).stdout
+        assert all(command in shown for command in ("score", "compare", "list", "benchmark", "fit", "video", "ray"))
+        assert "..." not in shown.partition("Commands:")[2]
+        assert "install-completion" in shown
+    assert "TEXT" in msds("score", "-h").stdout
+    assert "<" not in msds("score", "-h").stdout
+    assert __version__ in msds("--version").stdout
+
+
+def test_a_module_with_a_metric_of_ones_own(msds, tmp_path, toolkits_as_before):
+    (tmp_path / "my_metrics.py").write_text(
+        "from msds_plugin import registry\n"
+        "from torch import nn\n"
+        "class Difference(nn.Module):\n"
+        "    def forward(self, x, y):\n"
+        "        return (x - y).abs().mean((1, 2, 3))\n"
+        "registry.register(registry.Metric('my-l1', 'L1', Difference, True, (0, 1), 'mean difference'), override=True)\n"
+    )
+    assert "my-l1\tL1\tlower" in msds("--import", "my_metrics", "list", "--mine").stdout
+    assert "absent_module" in msds("--import", "absent_module", "list").stderr
+
+
+@pytest.mark.slow
+def test_progress_is_shown_on_stderr_only(folders, tmp_path):
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "msds_plugin", "score", "-m", "piq:psnr", "ref", "dist"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    seen = []
+
+    def listen():
+        while True:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # what Linux says when the other end is closed
+                return
+            if not chunk:
+                return
+            seen.append(chunk.decode(errors="replace"))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    stdout, _ = process.communicate(timeout=200)
+    listener.join(10)
+    assert process.returncode == 0, "".join(seen)
+    assert "3/3" in "".join(seen)
+    assert "scoring" not in stdout.decode()
+    assert len(stdout.decode().splitlines()) == 4

@@ -1,0 +1,324 @@
+"""Files of known values, made by hand or by other libraries: the values come back, or the file is refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+
+from msds_plugin.adapters.images.large import FRAMES, TRANSPARENT
+from msds_plugin.adapters.images.listing import is_meant_as_image
+from msds_plugin.adapters.images.read import ImageFileError, Reading, decode, preview, read_image, size_of
+
+HEIGHT, WIDTH = 9, 13
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SEEDS = st.integers(0, 99)
+
+
+def values(bits: int, channels: int, seed: int = 0) -> np.ndarray:
+    """Values over the whole range, (H, W, channels)."""
+    found = np.random.default_rng(seed).integers(0, 2**bits, (HEIGHT, WIDTH, channels))
+    found[0, 0], found[0, 1] = 0, 2**bits - 1
+    return found.astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def shown(array: np.ndarray, orientation: int) -> np.ndarray:
+    """As Pillow turns it, band by band."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    bands = [Image.fromarray(band.astype(np.float32)) for band in np.moveaxis(array, 2, 0)]
+    for band in bands:
+        band.info["exif"] = exif.tobytes()
+    return np.stack([np.asarray(ImageOps.exif_transpose(band)) for band in bands], 2)
+
+
+def over_white(array: np.ndarray, white: float) -> np.ndarray:
+    """What is to be read of grey, grey and alpha, RGB or RGBA: (H, W, 3), in float64."""
+    unit, channels = array.astype(np.float64) / white, array.shape[2]
+    colours = unit[..., :1].repeat(3, 2) if channels <= 2 else unit[..., :3]
+    return colours * unit[..., -1:] + 1 - unit[..., -1:] if channels in (2, 4) else colours
+
+
+def check(path: Path, expected: np.ndarray, within: float = 2e-7) -> None:
+    np.testing.assert_allclose(read_image(path)[0].permute(1, 2, 0).numpy(), expected, atol=within)
+    assert size_of(path) == expected.shape[:2]
+
+
+def png(
+    array: np.ndarray, bits: int, kind: int, *chunks: tuple[bytes, bytes], behind: tuple[bytes, bytes] | None = None
+) -> bytes:
+    places = np.arange(bits - 1, -1, -1)
+    rows = (np.packbits(((row.reshape(-1, 1) >> places) & 1).astype(np.uint8).ravel()).tobytes() for row in array)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", array.shape[1], array.shape[0], bits, kind, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+        *([behind] if behind else []),
+        (b"IEND", b""),
+    ]
+    made = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+@MANY
+@given(
+    bits=st.sampled_from([8, 16]), channels=st.integers(1, 4), orientation=st.integers(1, 8), before=st.booleans(), seed=SEEDS
+)
+def test_png(tmp_path, bits, channels, orientation, before, seed) -> None:
+    array, kind = values(bits, channels, seed), {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    exif = (b"eXIf", b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, orientation, 0))
+    content = png(array, bits, kind, exif) if before else png(array, bits, kind, behind=exif)
+    (tmp_path / "x.png").write_bytes(content)
+    check(tmp_path / "x.png", shown(over_white(array, 2**bits - 1), orientation))
+
+
+@MANY
+@given(bits=st.sampled_from([1, 2, 4, 8, 16]), transparent=st.booleans(), rgb=st.booleans(), seed=SEEDS)
+def test_png_with_a_transparent_colour(tmp_path, bits, transparent, rgb, seed) -> None:
+    rgb = rgb and bits >= 8
+    array = values(bits, 3 if rgb else 1, seed)
+    clear = array[3, 4]
+    chunk = (b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    (tmp_path / "x.png").write_bytes(png(array, bits, 2 if rgb else 0, *([chunk] if transparent else [])))
+    expected = over_white(array, 2**bits - 1)
+    if transparent:
+        expected[(array == clear).all(2)] = 1
+    check(tmp_path / "x.png", expected)
+    assert (TRANSPARENT in decode(tmp_path / "x.png").notes) == transparent
+
+
+@MANY
+@given(bits=st.sampled_from([1, 2, 4, 8]), transparent=st.booleans(), seed=SEEDS)
+def test_png_with_a_palette(tmp_path, bits, transparent, seed) -> None:
+    rng = np.random.default_rng(seed)
+    indices, palette = values(bits, 1, seed), rng.integers(0, 256, (2**bits, 3), dtype=np.uint8)
+    alpha = np.full((2**bits, 1), 255, np.uint8)
+    chunks = [(b"PLTE", palette.tobytes())]
+    if transparent:
+        alpha[: 2**bits // 2] = rng.integers(0, 256, (2**bits // 2, 1))
+        chunks.append((b"tRNS", alpha[: 2**bits // 2].tobytes()))
+    (tmp_path / "x.png").write_bytes(png(indices, bits, 3, *chunks))
+    check(tmp_path / "x.png", over_white(np.hstack([palette, alpha])[indices[..., 0]], 255))
+
+
+@MANY
+@given(bits=st.sampled_from([8, 10, 12, 16]), channels=st.sampled_from([1, 3]), seed=SEEDS)
+def test_jpeg2000(tmp_path, bits, channels, seed) -> None:
+    array = values(bits, channels, seed)
+    content = imagecodecs.jpeg2k_encode(array.squeeze(), level=0, bitspersample=bits, reversible=True)
+    (tmp_path / "x.jp2").write_bytes(content)
+    check(tmp_path / "x.jp2", over_white(array, 2**bits - 1))
+
+
+@MANY
+@given(bits=st.integers(1, 16), channels=st.integers(1, 4), boxes=st.booleans(), seed=SEEDS)
+def test_jpeg_xl(tmp_path, bits, channels, boxes, seed) -> None:
+    pytest.importorskip("pillow_jxl")
+    array = values(bits, channels, seed)
+    content = imagecodecs.jpegxl_encode(array.squeeze(), lossless=True, bitspersample=bits, usecontainer=boxes)
+    (tmp_path / "x.jxl").write_bytes(content)
+    check(tmp_path / "x.jxl", over_white(array, 2**bits - 1))
+
+
+def test_frames_and_numbers_of_jpeg_xl(tmp_path) -> None:
+    pytest.importorskip("pillow_jxl")
+    path, frames = tmp_path / "x.jxl", np.stack([values(16, 3, seed) for seed in range(3)])
+    path.write_bytes(imagecodecs.jpegxl_encode(frames, lossless=True))
+    assert decode(path).notes == (FRAMES,)
+    check(path, over_white(frames[0], 65535))
+    path.write_bytes(imagecodecs.jpegxl_encode(frames[0].astype(np.float32) / 65535, lossless=True))
+    with pytest.raises(ImageFileError, match="floating-point values of 32 bits"):
+        read_image(path)
+    path.write_bytes(imagecodecs.jpegxl_encode(frames[0] >> 14, lossless=True, bitspersample=12))
+    with pytest.raises(ImageFileError, match="too dark"):
+        read_image(path)
+
+
+@MANY
+@given(bits=st.sampled_from([8, 10, 12]), channels=st.sampled_from([1, 3, 4]), seed=SEEDS)
+def test_avif(tmp_path, bits, channels, seed) -> None:
+    array = values(bits, channels, seed)
+    options = {"level": 100, "bitspersample": bits, "pixelformat": "400" if channels == 1 else "444"}
+    (tmp_path / "x.avif").write_bytes(imagecodecs.avif_encode(array.squeeze(), **options))
+    check(tmp_path / "x.avif", over_white(array, 2**bits - 1))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_heic(tmp_path, bits, channels, monkeypatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
+    ramp = np.add.outer(np.arange(24), np.arange(32))[..., None] / 54
+    array = np.rint(np.tile(ramp, channels) ** np.arange(1, channels + 1) * (2**bits - 1)).astype(np.uint16)
+    deep = bits > 8
+    content = ((array << (16 - bits)) if deep else array.astype(np.uint8)).tobytes()
+    image = heif.from_bytes("RGBA"[:channels] + ";16" * deep, (32, 24), content)
+    image.save(tmp_path / "x.heic", quality=-1, chroma=444)
+    check(tmp_path / "x.heic", over_white(array, 2**bits - 1), 2.1 / (2**bits - 1))  # of YCbCr and back
+
+
+@MANY
+@given(peak=st.integers(1, 65535), channels=st.sampled_from([1, 3]), text=st.booleans(), comment=st.booleans(), seed=SEEDS)
+def test_netpbm(tmp_path, peak, channels, text, comment, seed) -> None:
+    array = np.random.default_rng(seed).integers(0, peak + 1, (HEIGHT, WIDTH, channels))
+    kind = {(1, True): 2, (3, True): 3, (1, False): 5, (3, False): 6}[channels, text]
+    note = "# made by hand\n" if comment else ""
+    header = f"P{kind}\n{note}{WIDTH} {HEIGHT}\n{peak}\n".encode()
+    body = " ".join(map(str, array.ravel())).encode() if text else array.astype(">u2" if peak > 255 else "u1").tobytes()
+    (tmp_path / "x.pnm").write_bytes(header + body)
+    check(tmp_path / "x.pnm", over_white(array, peak))
+
+
+def test_bmp_with_opacity(tmp_path) -> None:
+    array = values(8, 4)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 124, WIDTH, HEIGHT, 1, 32, 3, 0, 0, 0, 0, 0) + masks + b"BGRs" + bytes(64)
+    pixels = array[::-1][..., [2, 1, 0, 3]].tobytes()
+    start = 14 + len(header)
+    (tmp_path / "x.bmp").write_bytes(b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + pixels)
+    check(tmp_path / "x.bmp", over_white(array, 255))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "modes"),
+    [(".jpg", ["L", "RGB", "CMYK"]), (".webp", ["L", "RGB"]), (".png", ["L", "RGB", "P"]), (".tif", ["L", "RGB", "P", "CMYK"])],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pillows_numbers_turned_as_they_are_to_be_shown(tmp_path, suffix, modes, orientation) -> None:
+    path, exif = tmp_path / f"x{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    for mode in modes:
+        image = Image.fromarray(values(8, 3, orientation)).convert(mode)
+        image.save(path)
+        with Image.open(path) as upright:
+            expected = shown(np.asarray(upright.convert("RGB")) / 255, orientation)
+        image.save(path, **({"tiffinfo": {0x0112: orientation}} if suffix == ".tif" else {"exif": exif}))
+        check(path, expected)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_shows_the_background(tmp_path, mode) -> None:
+    image = Image.fromarray(np.array([[0, 200]], np.uint8)).convert(mode)
+    transparent = {"P": image.convert("P").getpixel((0, 0)), "L": 0, "RGB": (0, 0, 0)}[mode]
+    image.save(tmp_path / "x.png", transparency=transparent)
+    assert decode(tmp_path / "x.png").notes == (TRANSPARENT,)
+    assert read_image(tmp_path / "x.png")[0, :, 0, 0].tolist() == [1, 1, 1]
+    assert read_image(tmp_path / "x.png", background="#ff0000")[0, :, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_opaque_alpha_changes_nothing(tmp_path) -> None:
+    array = np.dstack([values(8, 3, 1), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    Image.fromarray(array).save(tmp_path / "x.png")
+    assert decode(tmp_path / "x.png").notes == ()
+    assert np.array_equal(decode(tmp_path / "x.png").colours, array[..., :3])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
+def test_the_first_of_several_frames_is_taken(tmp_path, suffix) -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (0, 255)]
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(tmp_path / f"x{suffix}", save_all=True, append_images=frames[1:], **lossless)
+    assert decode(tmp_path / f"x{suffix}").notes == (FRAMES,)
+    assert read_image(tmp_path / f"x{suffix}").max() == 0
+
+
+def test_damage_that_libjpeg_only_warns_of_is_an_error(tmp_path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    middle = len(content) * 2 // 3
+    content[middle : middle + 2] = b"\xff\xd9"  # the end, in the middle
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(ImageFileError, match="cannot read"):
+        read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("kind", [0, 2, 3])
+@pytest.mark.parametrize("at", [10, -6])
+def test_damage_in_a_png(tmp_path, kind, at) -> None:
+    content = bytearray(png(values(8, 3 if kind == 2 else 1), 8, kind, (b"PLTE", bytes(range(256)) * 3)))
+    start = content.index(b"IDAT")
+    content[start + 4 + at if at > 0 else at - 12] ^= 1  # in the pixels, and in the sum of the last of them
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ImageFileError, match="IDAT"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp", ".tga", ".ppm", ".jpg", ".webp", ".tif", ".jp2"])
+def test_a_truncated_file_is_an_error_in_threads_too(tmp_path, suffix, monkeypatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    gate = threading.Barrier(4)
+
+    def accepted(index: int) -> bool:
+        gate.wait()
+        try:
+            read_image(cut if index % 2 else whole)
+        except ImageFileError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(accepted, range(40))) == [True, False] * 20
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_a_limit_on_pixels_that_can_be_raised(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own does not count
+    Image.new("L", (100, 50)).save(tmp_path / "x.png")
+    with pytest.raises(ImageFileError, match=r"100 x 50 pixels are more than the limit of 4999.*--max-pixels 5000"):
+        read_image(tmp_path / "x.png", max_pixels=4999)
+    assert read_image(tmp_path / "x.png", max_pixels=5000).shape == (1, 3, 50, 100)
+
+
+def test_a_stated_peak_leaves_other_files_alone(tmp_path) -> None:
+    Image.fromarray(values(8, 3)).save(tmp_path / "x.png")
+    assert np.array_equal(read_image(tmp_path / "x.png"), read_image(tmp_path / "x.png", peak=1.0))
+
+
+def _fits() -> bytes:
+    cards = ("SIMPLE  =                    T", "BITPIX  =                   16", "NAXIS   =                    2")
+    sizes = (f"NAXIS1  = {WIDTH:20}", f"NAXIS2  = {HEIGHT:20}", "END")
+    return "".join(card.ljust(80) for card in (*cards, *sizes)).ljust(2880).encode() + values(16, 1).astype(">i2").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.sgi", lambda: struct.pack(">HBBHHHH498x", 474, 0, 2, 3, WIDTH, HEIGHT, 3) + bytes(9999), "SGI files of 16 bits"),
+        ("x.fits", _fits, "FITS files of 16 bits"),
+        ("x.jpg", lambda: imagecodecs.jpeg_encode(values(8, 3).astype(np.uint16) * 16, bitspersample=12), "handle 12-bit"),
+        ("x.pam", lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "convert it to PNG or TIFF"),
+        ("x.exr", lambda: b"v/1\x01" + bytes(99), "convert it to PNG or TIFF"),
+        ("x.dng", lambda: b"II*\0" + bytes(99), "it holds no image"),
+        ("x.png", lambda: b"", "the file is empty"),
+        ("x.png", lambda: b"text", "not an image of a known format"),
+        ("x.png", lambda: png(values(8, 3), 8, 2)[:-12], "the file is truncated"),
+    ],
+)
+def test_what_cannot_be_read_without_loss_is_refused_and_counts_as_an_image(tmp_path, capfd, name, content, reason) -> None:
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(ImageFileError, match=reason):
+        read_image(tmp_path / name)
+    assert is_meant_as_image(name)
+    assert capfd.readouterr().err == ""
+
+
+def test_folders_and_other_things_are_no_images(tmp_path) -> None:
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(ImageFileError, match="it is a folder"):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(ImageFileError, match="No such file"):
+        preview(tmp_path / "absent.png", 9, Reading())

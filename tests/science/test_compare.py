@@ -1,0 +1,211 @@
+"""Methods side by side."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy import stats
+from typer.testing import CliRunner
+
+from msds_plugin.adapters.benchmark import compare
+from msds_plugin.adapters.benchmark.compare import to_document, to_latex, to_text, verdicts
+from msds_plugin.adapters.cli.app import app
+from msds_plugin.adapters.scoring import store
+from msds_plugin.adapters.scoring.options import Run
+
+METRICS = ["piq:psnr", "piq:gmsd"]
+RUN = Run("cpu", workers=0)
+NOISE = {"EDSR": 8, "Swin_IR": 4, "Bicubic": 24}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two data sets, and the results of three methods; one lacks an image."""
+    rng = np.random.default_rng(0)
+    for group, count in (("Set5", 5), ("Set8", 8)):
+        for i in range(count):
+            image = rng.integers(30, 220, (48, 64, 3))
+            save(image, tmp_path / "GT" / group / f"im{i}.png")
+            for method, noise in NOISE.items():
+                noisy = image + rng.normal(0, noise * rng.uniform(0.9, 1.1), image.shape)
+                save(noisy.clip(0, 255), tmp_path / "results" / method / group / f"im{i}.png")
+    (tmp_path / "results/Bicubic/Set5/im4.png").unlink()
+    return tmp_path
+
+
+def save(pixels, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def folders(root, group):
+    return {method: root / "results" / method / group for method in NOISE}
+
+
+def test_means_ranks_and_differences(root):
+    made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS, run=RUN)
+    assert made.methods == list(NOISE)
+    assert (made.notes, made.lacking, len(made.failures)) == ((), 0, 0)
+    wide = made.scores.pivot(index=["metric", "image"], columns="method", values="score")
+    table = made.table.set_index(["metric", "method"])
+    for metric, lower in made.lower_is_better.items():
+        own = wide.loc[metric]
+        order = own.mean().sort_values(ascending=lower).index
+        assert table.loc[metric, "rank"][order].tolist() == ["best", "second", ""]
+        assert order[0] == "Swin_IR"
+        row = table.loc[(metric, "EDSR")]
+        assert (row["mean"], row["std"], row["n"]) == pytest.approx((own["EDSR"].mean(), own["EDSR"].std(ddof=1), 8))
+    theirs = stats.ttest_rel(wide.loc["piq:psnr", "EDSR"], wide.loc["piq:psnr", "Bicubic"])
+    tested = made.differences.set_index(["metric", "a", "b"]).loc[("piq:psnr", "EDSR", "Bicubic")]
+    assert tested["p"] == pytest.approx(theirs.pvalue)
+    assert [tested["low"], tested["high"]] == pytest.approx(list(theirs.confidence_interval()))
+    assert verdicts(made)[0] == "piq:psnr: Swin_IR is better than EDSR and Bicubic; EDSR is better than Bicubic."
+
+
+def test_images_that_a_method_lacks(root):
+    common = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN)
+    assert common.notes[0] == "Bicubic lacks 1 of 5 images: im4.png."
+    assert "the 4 images that all methods have" in common.notes[1]
+    assert common.lacking == 1
+    assert common.table["n"].tolist() == [4, 4, 4]
+    own = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN, own=True)
+    assert own.table["n"].tolist() == [5, 5, 4]
+    assert own.table["mean"][0] != common.table["mean"][0]
+    save(np.zeros((48, 64, 3)), root / "other/im4.png")
+    methods = {"Bicubic": root / "results/Bicubic/Set5", "other": root / "other"}
+    with pytest.raises(ValueError, match="no image is there by all methods: Bicubic, other"):
+        compare(methods, root / "GT/Set5", METRICS[:1], run=RUN)
+
+
+def test_groups_and_their_overall(root):
+    groups = {group: root / "GT" / group for group in ("Set5", "Set8")}
+    methods = {method: root / "results" / method for method in NOISE}
+    made = compare(methods, groups, METRICS[:1], run=RUN)
+    assert made.groups == ["Set5", "Set8", "overall"]
+    assert made.table.groupby("group", sort=False)["n"].first().tolist() == [4, 8, 12]
+    of = made.table[made.table["method"] == "EDSR"].set_index("group")["mean"]
+    assert of["overall"] == pytest.approx((4 * of["Set5"] + 8 * of["Set8"]) / 12)
+    placed = compare({"EDSR": root / "results/EDSR/{group}"}, groups, METRICS[:1], run=RUN)
+    assert placed.table["n"].tolist() == [5, 8, 13]
+    with pytest.raises(ValueError, match=r"EDSR has no folder .*Set9.*\{group\}"):
+        compare({"EDSR": root / "results/EDSR"}, {"Set9": root / "GT/Set5"}, METRICS[:1], run=RUN)
+
+
+def test_several_results_of_each_reference_count_as_one_reference(root):
+    for method in ("jpeg", "webp"):
+        for i in range(3):
+            for quality in (10, 30):
+                image = np.asarray(Image.open(root / f"GT/Set5/im{i}.png")).astype(int) + i + quality * (method == "jpeg")
+                save(image.clip(0, 255), root / method / f"im{i}_q{quality}.png")
+    made = compare({name: root / name for name in ("jpeg", "webp")}, root / "GT/Set5", METRICS[:1], run=RUN)
+    assert made.table["n"].tolist() == [6, 6]
+    assert made.differences["count"].tolist() == [3]
+
+
+def test_equal_results_are_equally_good(root):
+    methods = {"one": root / "results/EDSR/Set8", "two": root / "results/EDSR/Set8", "worse": root / "results/Bicubic/Set8"}
+    made = compare(methods, root / "GT/Set8", METRICS[:1], run=RUN)
+    assert made.table["rank"].tolist() == ["best", "best", "second"]
+    assert "not shown to differ: one and two" in verdicts(made)[0]
+    single = compare({"one": methods["one"]}, root / "GT/Set8", METRICS[:1], run=RUN)
+    assert single.table["rank"].tolist() == [""]
+    assert single.differences.empty
+
+
+def test_a_broken_result_costs_its_image_for_all_methods(root):
+    (root / "results/EDSR/Set8/im3.png").write_bytes(b"broken")
+    made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS[:1], run=RUN)
+    assert made.table["n"].tolist() == [7, 7, 7]
+    assert made.failures["distorted"].tolist() == [str(root / "results/EDSR/Set8/im3.png")]
+
+
+def test_as_text_latex_and_a_page(root):
+    made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS, run=RUN)
+    best = made.table[made.table["rank"] == "best"].iloc[0]
+    shown = f"{best['mean']:.2f} ± {best['std']:.2f}"
+    assert f"{shown} *" in to_text(made)
+    latex = to_latex(made)
+    in_latex = shown.replace("±", "$\\pm$")
+    assert f"\\textbf{{{in_latex}}}" in latex
+    assert "\\underline{" in latex
+    for text in ("\\toprule", "Swin\\_IR &", "piq:psnr $\\uparrow$ & piq:gmsd $\\downarrow$ & images", "\\bottomrule"):
+        assert text in latex
+    assert f"**{shown}**" in to_document(made).to_markdown()
+    page = to_document(made, RUN).to_html()
+    assert f'class="best" data-value="{best["mean"]}"' in page
+    assert page.count("<img") == 6 * 5  # reference, its cut, and three methods
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["compare", "--workers", "0", "--device", "cpu", *map(str, arguments)])
+
+
+def test_command(root, monkeypatch):
+    monkeypatch.chdir(root)
+    done = invoke(
+        "-r", "Set5=GT/Set5", "-r", "Set8=GT/Set8", "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS),
+        "-o", "t.tex", "-o", "t.html", "-o", "t.md", "-o", "t.txt", "-o", "t.csv",
+    )  # fmt: skip
+    assert done.exit_code == 1, done.output  # Bicubic lacks an image
+    assert "Bicubic lacks 1 of 5 images of Set5: im4.png" in done.stderr
+    assert "piq:psnr overall: swin is better than Bicubic and EDSR; EDSR is better than Bicubic." in done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert lines[0] == ["group", "method", "piq:psnr ↑", "piq:gmsd ↓", "images"]
+    assert [line[:2] for line in lines[1:4]] == [["Set5", "Bicubic"], ["Set5", "EDSR"], ["Set5", "swin"]]
+    assert all((root / f"t.{suffix}").stat().st_size for suffix in ("tex", "html", "md", "txt"))
+    table = pd.read_csv("t.csv")
+    assert table.columns.tolist() == ["group", "method", "metric", "mean", "std", "n", "rank"]
+    assert len(pd.read_csv("t.scores.csv")) == 2 * (3 * 13 - 1)
+    assert len(pd.read_csv("t.differences.csv")) == 2 * 3 * 3
+    scored = []
+    original = store.score_pairs
+    monkeypatch.setattr(store, "score_pairs", lambda pairs, *rest: original(scored.append(list(pairs)) or scored[-1], *rest))
+    again = invoke(
+        "-r", "GT/Set8", "EDSR=results/EDSR/Set8", "bare=GT/Set8", "new=results/Swin_IR/Set5", "-m", METRICS[0], "-o", "t.csv"
+    )
+    assert again.exit_code == 1, again.output
+    assert "GT/Set8 is the reference itself, and no method: left out" in again.stderr
+    assert all(pair.distorted.parts[-3] == "Swin_IR" for pairs in scored for pair in pairs)  # what was kept is not scored again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-r", "GT/Set5", "results/EDSR/Set5", "results/Bicubic/Set5"], "two methods of the name Set5"),
+        (["-r", "GT/Set5", "-r", "GT/Set8", "results/EDSR"], "give each of several references a name"),
+        (["-r", "GT/Set5", "EDSR=results/EDSR/Set5", "-o", "t.pdf"], "its name must end in"),
+        (["-r", "GT/Set5", "EDSR=results/EDSR/Set5", "-o", "no/t.tex"], "no folder no"),
+        (["-r", "GT/Set5", "EDSR=results/none"], "no file or folder at results/none"),
+        (["-r", "GT/Set5", "results/x*"], "no folder at results/x"),
+        (["-r", "GT/Set5", "EDSR=results/EDSR/Set5", "-m", "psnrr"], "did you mean"),
+    ],
+)
+def test_command_refuses_what_cannot_work(root, monkeypatch, arguments, message):
+    monkeypatch.chdir(root)
+    done = invoke("-m", METRICS[0], *arguments)
+    assert (done.exit_code, message in done.stderr) == (2, True), done.output
+
+
+def test_command_interrupted(root, monkeypatch):
+    monkeypatch.chdir(root)
+    original = store.score_pairs
+
+    def interrupted(*arguments):
+        for place, result in enumerate(original(*arguments)):
+            if place == 5:
+                raise KeyboardInterrupt
+            yield result
+
+    command = ["-r", "GT/Set8", "EDSR=results/EDSR/Set8", "-m", METRICS[0], "-o", "t.tex"]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "score_pairs", interrupted)
+        done = invoke(*command)
+        assert done.exit_code == 130, done.output
+        assert "start again to go on from here" in done.stderr
+    with store.Results(Path("t.sqlite")) as kept:
+        assert len(kept.scored(1)) == 5
+    assert invoke(*command).exit_code == 0

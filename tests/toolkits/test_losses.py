@@ -1,0 +1,240 @@
+"""The metrics as losses through every way to call them: one number, any type, gradients, and nothing in the user's model."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msds_plugin import registry
+
+piq = pytest.importorskip("piq")
+pyiqa = pytest.importorskip("pyiqa")
+pytest.importorskip("torchmetrics")
+pytest.importorskip("timm")
+
+import msds_plugin.adapters.torchmetrics as in_torchmetrics  # noqa: E402
+from msds_plugin.adapters.names import class_name  # noqa: E402
+
+LOSSES = [
+    "msds-lite-fast",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("deepssim-fast", "deepssim-lite-fast", "msds-fast", "msds-hybrid")
+    ),
+]
+
+
+def of_piq(name: str, **options: object) -> nn.Module:
+    row = registry.get(name)
+    loss = getattr(piq, f"{class_name(row)}Loss")(**options)
+    return loss if row.lower_is_better else Negated(loss)
+
+
+class Negated(nn.Module):
+    """piq's loss of a similarity, turned back into the similarity."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return 1 - self.loss(x, y)
+
+
+class Mean(nn.Module):
+    """The mean over the batch, as the losses of the toolkits return it."""
+
+    def __init__(self, metric: nn.Module) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.metric(x, y).mean()
+
+
+ADAPTERS = {
+    "plain": lambda name, **options: Mean(registry.create(name, **options)),
+    "piq": of_piq,
+    "pyiqa": lambda name, **options: pyiqa.create_metric(name, as_loss=True, device="cpu", **options),
+    "torchmetrics": lambda name, **options: getattr(in_torchmetrics, class_name(registry.get(name)))(**options),
+}
+OUTSIDE = ["piq", "pyiqa", "torchmetrics"]
+
+
+def images(count: int = 2, side: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    y = 0.8 * torch.rand(count, 3, side, side, generator=generator)
+    return y + 0.2 * torch.rand(y.shape, generator=generator), y
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_number_and_one_gradient_through_every_adapter(name):
+    found = {}
+    for adapter, make in ADAPTERS.items():
+        x, y = images()
+        x.requires_grad_()
+        value = make(name)(x, y)
+        value.backward()
+        found[adapter] = value.item(), x.grad
+    for value, gradient in found.values():
+        assert value == pytest.approx(found["plain"][0], abs=1e-6)
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(gradient, found["plain"][1], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_mixed_precision(name, adapter):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid())
+    x, y = images(1)
+    loss = ADAPTERS[adapter](name)
+    wanted = loss(net(x), y).item()
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            prediction = net(x)
+            assert prediction.dtype == dtype
+            inside = loss(prediction, y)
+        outside = loss(net(x).to(dtype), y)
+        for value in (inside, outside):
+            assert value.item() == pytest.approx(wanted, abs=0.03)
+            (gradient,) = torch.autograd.grad(value, net[0].weight, retain_graph=True)
+            assert gradient.isfinite().all()
+            assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("adapter", OUTSIDE)
+def test_the_features_are_no_part_of_the_users_model(adapter):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Conv2d(3, 3, 3, padding=1)
+            self.loss = ADAPTERS[adapter]("msds-lite-fast")
+
+    model = Model().train().requires_grad_(True)
+    ours = [tensor for name, tensor in model.state_dict().items() if not name.startswith("net.")]
+    assert sum(tensor.numel() for tensor in ours) == 0
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in model.net.parameters())
+    x, y = images()
+    before = model.loss(x, y).item()
+    optimiser = torch.optim.SGD(model.parameters(), 0.5)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model.loss((x + 0.1 * model.net(x)).clamp(0, 1), y).backward()
+        optimiser.step()
+    assert model.loss(x, y).item() == before
+
+
+@pytest.mark.parametrize("adapter", ["piq", "pyiqa"])
+def test_learned_fusion_stays_the_parameter_that_its_optimiser_knows(adapter):
+    loss = ADAPTERS[adapter]("msds-lite-fast", learn_fusion=True)
+    (logits,) = [parameter for parameter in loss.parameters() if parameter.numel()]
+    before = logits.detach().clone()
+    optimiser = torch.optim.SGD([logits], 10.0)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        x, y = (image.to(dtype) for image in images(1))
+        optimiser.zero_grad()
+        loss(x, y).backward()
+        optimiser.step()
+        assert [p for p in loss.parameters() if p.numel()] == [logits]
+        assert logits.dtype == torch.float32
+    assert not torch.equal(logits, before)
+    assert [value.numel() for value in loss.state_dict().values() if value.numel()] == [3]
+    other = ADAPTERS[adapter]("msds-lite-fast", learn_fusion=True)
+    other.load_state_dict(loss.state_dict(), assign=True)
+    assert other(*images(1)).item() == loss(*images(1)).item()
+    assert copy.deepcopy(loss)(*images(1)).item() == loss(*images(1)).item()
+
+
+@pytest.mark.parametrize("adapter", ["piq", "pyiqa", "torchmetrics"])
+def test_follows_its_input_and_survives_copies(adapter):
+    x, y = images()
+    loss = ADAPTERS[adapter]("msds-fast")
+    single = loss(x, y).item()
+    assert loss(x.double(), y.double()).item() == pytest.approx(single, abs=1e-5)
+    assert loss(x, y).item() == single
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert twin(x, y).item() == single
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_call_in_inference_mode_leaves_later_gradients_alone(adapter):
+    x, y = images(1)
+    loss = ADAPTERS[adapter]("msds-fast")
+    with torch.inference_mode():
+        loss(x, y)
+        if adapter != "plain":
+            loss(x.double(), y.double())
+    image = x.clone().requires_grad_()
+    loss(image, y).backward()
+    assert image.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("adapter", OUTSIDE)
+def test_values_out_of_range(adapter):
+    x, y = images(1)
+    loss = ADAPTERS[adapter]("deepssim-lite-fast")
+    for wrong in (255 * y, 2 * y - 1):  # of 8 bits, and normalised to [-1, 1]
+        for prediction, target in ((x, wrong), (wrong, y), (wrong.clone().requires_grad_(), y)):
+            with pytest.raises((ValueError, AssertionError), match="divide 8-bit values by 255"):
+                loss(prediction, target)
+    overshooting = (1.4 * x - 0.1).requires_grad_()
+    if adapter == "piq":
+        with pytest.raises(AssertionError, match="clamp"):
+            loss(overshooting, y)
+    else:
+        assert loss(overshooting, y).isfinite()
+
+
+@pytest.mark.parametrize("adapter", OUTSIDE)
+def test_grey_images_and_images_that_are_none(adapter):
+    x, y = (image[:, :1] for image in images())
+    loss = ADAPTERS[adapter]("deepssim-fast")
+    assert loss(x, y).item() == loss(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).item()
+    for wrong in ((255 * x).byte(), x[0], x.expand(-1, 4, -1, -1)):
+        with pytest.raises((TypeError, ValueError, AssertionError)):
+            loss(wrong, wrong)
+
+
+SPAWN = """
+import multiprocessing, sys, torch, msds_plugin, piq, pyiqa
+from msds_plugin.adapters.torchmetrics import FullReference, MSDSFast
+
+
+def child(metric, x, y, scores):
+    scores.put(metric(x, y).item())
+
+
+if __name__ == "__main__":
+    y = torch.rand(1, 3, 96, 96)
+    x = (y + 0.1).clamp(0, 1)
+    make = {
+        "plain": lambda: msds_plugin.registry.create("msds-fast"),
+        "piq": piq.MSDSFastLoss,
+        "pyiqa": lambda: pyiqa.create_metric("msds-fast", device="cpu"),
+        "torchmetrics": MSDSFast,
+        "a toolkit's": lambda: FullReference("piq:gmsd"),
+    }
+    context = multiprocessing.get_context("spawn")
+    for name, build in make.items():
+        metric, scores = build(), context.Queue()
+        wanted = metric(x, y).item()
+        process = context.Process(target=child, args=(metric, x, y, scores))
+        process.start()
+        process.join(120)
+        assert process.exitcode == 0, name
+        assert abs(scores.get(timeout=10) - wanted) < 1e-6, name
+        assert metric(x, y).item() == wanted, name
+"""
+
+
+@pytest.mark.slow
+def test_spawned_processes(tmp_path):
+    script = tmp_path / "spawn.py"
+    script.write_text(SPAWN)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
