@@ -34,8 +34,9 @@ EPS = 1e-3
 ALIGNED_RATIO, DISPLACED_RATIO = 3.0, 6.0
 #: Side in pixels of images so small that the global term, with few positions, finds half as much beside the local one.
 SMALL_SIDE = 48.0
-#: Difference of the sides' scale factors, as a logarithm, up to which a pair counts as resized, from which as retargeted.
-RESIZED, RETARGETED = 0.02, 0.06
+#: Difference of the sides' scale factors, as a logarithm, up to which a pair counts as resized (or a few pixels, if these are
+#: more), and by how much more as retargeted alone.
+RESIZED, RAMP = 0.02, 0.04
 #: What MSDS-Align finds between retargeted images that are not damaged; more than that is subtracted.
 UNDAMAGED = 0.1
 #: What brings the dissimilarities of MSDS-Align to the scale of MSDS-Hybrid.
@@ -138,9 +139,9 @@ class MSDSAuto(Metric):
 
     .. math:: 1 - L^{-1}\big( (1 - w)\, L(1 - \text{hybrid}) + w\, L(\tfrac32 (1 - \text{align})) \big).
 
-    The threshold s is higher for small images, whose Gram matrices are means of few positions. A resized image is brought to the
-    size of the reference (one whose sides differ by up to eight pixels is also cropped, and the better score counts). Where the
-    aspect was changed the score is that of MSDS-Retarget, less what MSDS-Align finds beyond 0.1, which damage causes and
+    The thresholds are higher for small images, whose Gram matrices are sums over few positions. A resized image is brought to
+    the size of the reference (one whose sides differ by up to eight pixels is also cropped, and the better score counts). Where
+    the aspect was changed the score is that of MSDS-Retarget, less what MSDS-Align finds beyond 0.1, which damage causes and
     retargeting does not. 1 for identical images, at most 1, at least -2.
 
     Args:
@@ -214,7 +215,8 @@ class MSDSAuto(Metric):
         if x.shape[-2:] == y.shape[-2:]:
             return self._of_one_size(x, y, a.matrices, b.matrices)
         mismatch = abs(math.log(x.shape[-2] * y.shape[-1] / (x.shape[-1] * y.shape[-2])))
-        share = min(max((mismatch - RESIZED) / (RETARGETED - RESIZED), 0.0), 1.0)
+        resized_until = max(RESIZED, FEW_PIXELS / min(y.shape[-2:]))
+        share = min(max((mismatch - resized_until) / RAMP, 0.0), 1.0)
         few = max(abs(p - q) for p, q in zip(x.shape[-2:], y.shape[-2:], strict=True)) <= FEW_PIXELS
         whole = isinstance(x, Tensor) and isinstance(y, Tensor)
         if few and not whole:

@@ -157,7 +157,6 @@ class Backbone(nn.Module):
             return image  # somebody else's module, which takes it as it is
         return (image - self.mean) / self.std
 
-    @property
     def known_layers(self) -> tuple[Layer, ...]:
         """Every layer of which it is known where its positions lie, in order of depth.
 
@@ -171,14 +170,13 @@ class Backbone(nn.Module):
             )
         return tuple(BACKBONES[self.name].layers.values())
 
-    @property
     def geometry(self) -> tuple[Layer, ...]:
         """Where the positions of each chosen layer lie.
 
         Raises:
             ValueError: nothing is known of the network.
         """
-        _ = self.known_layers
+        _ = self.known_layers()
         return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
 
     def tapped(self, layers: Sequence[str]) -> Backbone:

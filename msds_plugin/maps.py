@@ -159,7 +159,7 @@ def _level(image: Image, level: int, windows: bool) -> Image:
 def _grids(view: View, image: Image) -> list[Callable[[Tensor], tuple[_Grid, _Grid]]]:
     """For each layer, where the positions of a map of it lie."""
     try:
-        geometry = view.backbone.geometry
+        geometry = view.backbone.geometry()
     except ValueError:  # a network of which nothing is known: its positions are taken to divide the image evenly
         return [lambda form: _even(form, image)] * len(view.backbone.layers)
     grids = [_Grid(layer.start + (layer.receptive_field - 1) / 2, layer.stride) for layer in geometry]
@@ -184,7 +184,7 @@ def _form(feature: Tensor, factor: Tensor) -> Tensor:
 
 
 def _forms_in_tiles(backbone: Backbone, image: Windows, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
-    layers = backbone.geometry
+    layers = backbone.geometry()
     core = tile if isinstance(tile, int) else _TILE
     height, width = image.shape[-2:]
     rows: list[list[Tensor]] = [[] for _ in layers]

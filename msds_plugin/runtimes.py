@@ -22,6 +22,12 @@ __all__ = ["Compiled", "Runtime", "check_runtime", "has_openvino"]
 
 Runtime: TypeAlias = Literal["torch", "openvino"]
 
+#: Sizes of images after which a model is compiled anew.
+SIZES = 32
+
+#: Largest side in pixels of the example that a module is traced with.
+SIDE = 256
+
 
 def has_openvino() -> bool:
     """Whether OpenVINO is installed; it is not imported."""
@@ -89,7 +95,7 @@ class Compiled:
         key = (len(example), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
         with self._lock:
             if key not in self._models:
-                self._models[key] = _Model(_compile(self.module, example, half=key[1]))
+                self._models[key] = _Model(_convert(self.module, example), _properties(half=key[1]))
             return self._models[key]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,44 +109,66 @@ class Compiled:
 
 
 class _Model:
-    """A compiled model. Requests to it wait to be used again: a new one costs as much as a small image."""
+    """An OpenVINO model and its compiled form, which is made anew after so many sizes of images: it grows with each of them.
 
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-        self.waiting: SimpleQueue[Any] = SimpleQueue()
+    Requests wait to be used again, since a new one costs as much as a small image.
+    """
+
+    def __init__(self, model: Any, properties: dict[str, Any]) -> None:
+        self.model, self.properties = model, properties
+        self.sizes: set[tuple[torch.Size, ...]] = set()
+        self.lock = threading.Lock()
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        compiled, waiting = self.compiled_for(tuple([tensor.shape for tensor in tensors]))
         try:
-            request = self.waiting.get_nowait()
+            request = waiting.get_nowait()
         except Empty:
-            request = self.compiled.create_infer_request()
+            request = compiled.create_infer_request()
         request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
         found = tuple([torch.from_numpy(output.data.copy()) for output in request.output_tensors])
-        self.waiting.put(request)
+        waiting.put(request)
         return found
 
+    def compiled_for(self, size: tuple[torch.Size, ...]) -> tuple[Any, SimpleQueue[Any]]:
+        """The compiled model, and the requests to it that wait."""
+        import openvino
 
-def _compile(module: nn.Module, example: Sequence[Tensor], half: bool) -> Any:
+        with self.lock:
+            if size not in self.sizes:
+                if len(self.sizes) in (0, SIZES):
+                    self.compiled = openvino.Core().compile_model(self.model, "CPU", self.properties)
+                    self.waiting: SimpleQueue[Any] = SimpleQueue()
+                    self.sizes.clear()
+                self.sizes.add(size)
+            return self.compiled, self.waiting
+
+
+def _convert(module: nn.Module, example: Sequence[Tensor]) -> Any:
     # Not openvino.convert_model: it sends usage data, and takes several times as long.
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+    small = tuple([tensor[..., :SIDE, :SIDE] for tensor in example])
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, of checks that hold for every size
-        traced = torch.jit.trace(_with_padded_pools(module), tuple(example), check_trace=False, strict=False)
-        decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))  # must live as long as it is read
+        traced = torch.jit.trace(_with_padded_pools(module), small, check_trace=False, strict=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=small)  # must live as long as it is read
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape({index: openvino.PartialShape([-1, each.shape[1], -1, -1]) for index, each in enumerate(example)})
+    return model
+
+
+def _properties(half: bool) -> dict[str, Any]:
     threads = torch.get_num_threads()
     streams = max(1, cores() // threads)  # requests that run side by side
-    properties = {
+    return {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "INFERENCE_NUM_THREADS": threads * streams,
         "NUM_STREAMS": streams,
     }
-    return openvino.Core().compile_model(model, "CPU", properties)
 
 
 def _with_padded_pools(module: nn.Module) -> nn.Module:

@@ -119,7 +119,7 @@ def check_tile(tile: Tile, backbone: Backbone) -> None:
         return
     if tile != "auto" and not (isinstance(tile, int) and tile >= 1):
         raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
-    _ = backbone.geometry
+    _ = backbone.geometry()
 
 
 def tile_sums(
@@ -189,8 +189,8 @@ class _Tiles:
         parts: Parts,
     ) -> None:
         self.backbone, self.image, self.mask, self.gradient, self.part = backbone, image, mask, gradient, part
-        self.layers = backbone.geometry
-        self.cut = _cut(self.layers, backbone.known_layers)
+        self.layers = backbone.geometry()
+        self.cut = _cut(self.layers, backbone.known_layers())
         depth = max(layer.index for layer in self.layers) if self.cut is None else self.cut.index
         self.late = [layer for layer in self.layers if layer.index > depth]
         self.early = [layer for layer in self.layers if layer.index <= depth]

@@ -1,4 +1,4 @@
-"""Measure the table of docs/research/multiscale.md: which full-reference metrics of pyiqa and piq work on a pyramid, from which size.
+"""The figures of docs/research/multiscale.md, each metric alone and on a pyramid.
 
     TORCH_HOME=DIR python docs/research/measure_multiscale.py [NAME ...] > table.md
 

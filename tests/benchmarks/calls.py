@@ -13,6 +13,7 @@ import importlib.util
 import io
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -29,30 +30,30 @@ from msds_plugin import registry
 from msds_plugin.adapters.cli.app import app
 
 
-def folder_of(package: str) -> str:
-    """Where a package is, its own files only."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent)
+def folders_of(package: str) -> tuple[str, ...]:
+    """Where the sources of a package are; ours may be mapped from three folders."""
+    names = [package, *(f"{package}.{part}" for part in ("registry", "adapters") if package == "msds_plugin")]
+    return tuple(str(Path(str(importlib.util.find_spec(name).origin)).parent) for name in names)  # type: ignore[union-attr]
 
 
 def count(call: Callable[[], object], package: str) -> str:
     """Calls of the package's functions, how many functions and files these are, and moves from one of the files to another."""
-    folder = folder_of(package)
+    folders = folders_of(package)
     functions: Counter[tuple[str, str]] = Counter()
     files: list[str] = []
 
     def profile(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(folder):
+        if event == "call" and frame.f_code.co_filename.startswith(folders):
             functions[frame.f_code.co_filename, frame.f_code.co_name] += 1
             files.append(frame.f_code.co_filename)
 
+    threading.setprofile(profile)
     sys.setprofile(profile)
     try:
         call()
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)
     moves = sum(a != b for a, b in pairwise(files))
     return f"{sum(functions.values())} | {len(functions)} | {len(set(files))} | {moves}"
 
@@ -64,9 +65,9 @@ def row(name: str, call: Callable[[], object], package: str = "msds_plugin") -> 
 
 
 def score(files: list[str]) -> None:
-    """``msds score`` in this process and thread, without what it prints."""
+    """``msds score`` in this process, its threads included, without what it prints."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
-        app(["score", *files, "-m", "msds-fast"])
+        app(["score", "-r", files[0], "-d", files[1], "-m", "msds-fast"])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Optimises an image from noise under each loss, as docs/research/training.md shows: what is left of the loss after so many steps.
+"""Optimises an image from noise under each loss (docs/research/training.md): what is left of the loss after so many steps.
 
     python tests/benchmarks/from_noise.py [STEPS]
 

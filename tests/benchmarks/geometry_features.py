@@ -1,4 +1,4 @@
-"""Computes once, and keeps on disk, what the tables of docs/research/alignment-tables.md are made of: features of all images of all sets.
+"""Computes once and keeps the features of all images of all sets, for the tables of docs/research/alignment-tables.md.
 
     python tests/benchmarks/geometry_features.py ../shared/data CACHE [SET ...]
 

@@ -1,7 +1,7 @@
 """Scores of all named metrics on the material beside the checkout, to compare two versions of the package.
 
 python tests/benchmarks/scores.py record FILE     writes them
-python tests/benchmarks/scores.py compare FILE    computes those in the file anew and prints the largest difference of each metric
+python tests/benchmarks/scores.py compare FILE    computes those in the file anew, prints the largest differences
 """
 
 from __future__ import annotations

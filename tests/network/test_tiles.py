@@ -102,7 +102,7 @@ def test_equal_to_the_whole_image(name, layers, tile, size):
 def test_margins_suffice_where_no_tile_sees_the_whole_image(name, size, tile):
     metric = build(name)
     image = torch.rand(1, 3, *size, dtype=torch.float64)
-    spans = tiles.spans(max(size), tile, metric.backbone.geometry, metric.smallest)
+    spans = tiles.spans(max(size), tile, metric.backbone.geometry(), metric.smallest)
     assert all(span.begin > 0 or span.end < max(size) for span in spans)
     assert any(span.begin > 0 and span.end < max(size) for span in spans)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_margins_are_not_larger_than_needed(name, size, tile, monkeypatch):
     with torch.no_grad():
         whole = metric.represent(image)
         metric.tile = tile
-        step = max(layer.stride for layer in metric.backbone.geometry)
+        step = max(layer.stride for layer in metric.backbone.geometry())
         monkeypatch.setattr(tiles, "_margins", lambda layers: tuple(max(0, m - 2 * step) for m in margins(layers)))
         assert difference(whole, metric.represent(image)) > 1e-9
 
@@ -297,7 +297,7 @@ def test_auto_follows_free_memory(name, layers, monkeypatch):
 
     assert tile(1 << 40) == 100
     if layers is None:
-        assert tile(1 << 10) == sum(tiles._margins(metric.backbone.geometry))
+        assert tile(1 << 10) == sum(tiles._margins(metric.backbone.geometry()))
         source.shape = (1, 3, 100_000, 100_000)
         assert 700 < tile(1 << 29) < tile(1 << 30) == tile(1 << 40) < 30_000
         assert tile(1 << 30, gradient=True) < tile(1 << 30)
