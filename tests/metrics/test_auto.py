@@ -1,6 +1,7 @@
 """MSDS-Auto: the parts that it is made of, how it chooses between them, and what must not mislead it."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -103,14 +104,14 @@ def test_monotone_in_strength(auto, photo, ladder, sides):
         ],
     }
     scores = [1.0, *(auto(x, image).item() for x in ladders[ladder])]
-    assert all(better > worse for better, worse in zip(scores, scores[1:], strict=False)), scores
+    assert all(better > worse for better, worse in pairwise(scores)), scores
 
 
 def test_continuous_in_the_size(auto, photo):
     widths = range(176, 156, -1)
     squeezed = [F.interpolate(photo, (176, width), mode="bicubic", antialias=True).clamp(0, 1) for width in widths]
     scores = [auto(x, photo).item() for x in squeezed]
-    assert max(abs(a - b) for a, b in zip(scores, scores[1:], strict=False)) < 0.02, scores
+    assert max(abs(a - b) for a, b in pairwise(scores)) < 0.02, scores
     assert scores[0] == 1
     assert scores[-1] < 0.95
 
