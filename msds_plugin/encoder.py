@@ -134,13 +134,12 @@ class Encoder(nn.Module):
         """
         return [keep(each, self.saliency_threshold) for each in self._levels(maps)]
 
-    def in_tiles(self, image: Image, maps: Image | None, tile: Tile, compiled: Compiled | None = None) -> tuple[Tensor, ...]:
-        """What :meth:`forward` returns, summed over tiles; parts of the network run compiled where ``compiled`` is given."""
+    def in_tiles(self, image: Image, maps: Image | None, tile: Tile) -> tuple[Tensor, ...]:
+        """What :meth:`forward` returns, summed over tiles; always by torch, whose memory is known."""
         found: list[Tensor] = []
-        for index, view in enumerate(self.views):
+        for view in self.views:
             mask = None if maps is None else Mask(_windows(maps, view.level), self.saliency_threshold)
-            parts = None if compiled is None else compiled.parts(index)
-            sums = tile_sums(view.backbone, _windows(image, view.level), mask, tile, view.kind.part, parts)
+            sums = tile_sums(view.backbone, _windows(image, view.level), mask, tile, view.kind.part)
             if mask is not None:
                 mask.check()
             found += [view.kind.finish(*each) for each in sums]
@@ -263,8 +262,10 @@ class MatrixMetric(Metric):
         return self.of_matrices(self._matrices(image, maps))
 
     def _matrices(self, image: Image, maps: Image | None) -> tuple[Tensor, ...]:
+        if self.compiled is not None and isinstance(image, Tensor):
+            self.compiled.check(image)
         if self.tile is not None or not isinstance(image, Tensor) or not (maps is None or isinstance(maps, Tensor)):
-            return self.network.in_tiles(image, maps, self.tile, self.compiled)
+            return self.network.in_tiles(image, maps, self.tile)
         if self.compiled is None:
             found: tuple[Tensor, ...] = self.network(image, maps)
             return found

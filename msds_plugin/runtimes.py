@@ -22,8 +22,8 @@ __all__ = ["Compiled", "Runtime", "check_runtime", "has_openvino"]
 
 Runtime: TypeAlias = Literal["torch", "openvino"]
 
-#: Sizes of images after which a model is compiled anew.
-SIZES = 32
+#: Kernels that OpenVINO keeps, each for one size of maps: with ever new sizes its 5000 would take gigabytes.
+KERNELS = 64
 
 #: Largest side in pixels of the example that a module is traced with.
 SIDE = 256
@@ -61,7 +61,6 @@ class Compiled:
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         self._lock = threading.RLock()
         self._models: dict[tuple[int, bool, int], _Model] = {}
-        self._parts: dict[tuple[int, ...], Compiled] = {}
 
     def __call__(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """What the module returns for these tensors.
@@ -71,31 +70,23 @@ class Compiled:
         """
         given = [tensor for tensor in tensors if tensor is not None]
         for tensor in given:
-            if tensor.requires_grad and torch.is_grad_enabled():
-                raise ValueError("runtime='openvino' computes no gradients: make the metric with runtime='torch', or detach")
-            if tensor.device.type != "cpu":
-                raise ValueError(f"runtime='openvino' runs on the CPU, the image is on {tensor.device}: use runtime='torch'")
+            self.check(tensor)
         given = [tensor.detach().float().contiguous() for tensor in given]
         return self._model(given)(given)
 
-    def parts(self, view: int) -> Callable[[Sequence[int], Sequence[int]], tuple[Compiled, Compiled]]:
-        """The two halves of the backbone of one of an encoder's views, compiled: see ``Backbone.parts``."""
-
-        def halves(first: Sequence[int], second: Sequence[int]) -> tuple[Compiled, Compiled]:
-            names = [(view, 0, *first), (view, 1, *second)]
-            with self._lock:
-                if names[0] not in self._parts:
-                    made = self.module.views[view].backbone.parts(first, second)  # type: ignore[index,union-attr]
-                    self._parts |= {name: Compiled(module) for name, module in zip(names, made, strict=True)}
-                return self._parts[names[0]], self._parts[names[1]]
-
-        return halves
+    @staticmethod
+    def check(tensor: Tensor) -> None:
+        """Raise a ValueError for a tensor that wants gradients, or that is not on the CPU."""
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError("runtime='openvino' computes no gradients: make the metric with runtime='torch', or detach")
+        if tensor.device.type != "cpu":
+            raise ValueError(f"runtime='openvino' runs on the CPU, the image is on {tensor.device}: use runtime='torch'")
 
     def _model(self, example: Sequence[Tensor]) -> _Model:
         key = (len(example), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
         with self._lock:
             if key not in self._models:
-                self._models[key] = _Model(_convert(self.module, example), _properties(half=key[1]))
+                self._models[key] = _Model(_compile(self.module, example, half=key[1]))
             return self._models[key]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,42 +100,24 @@ class Compiled:
 
 
 class _Model:
-    """An OpenVINO model and its compiled form, which is made anew after so many sizes of images: it grows with each of them.
+    """A compiled model. Its requests wait to be used again: a new one costs as much as a small image."""
 
-    Requests wait to be used again, since a new one costs as much as a small image.
-    """
-
-    def __init__(self, model: Any, properties: dict[str, Any]) -> None:
-        self.model, self.properties = model, properties
-        self.sizes: set[tuple[torch.Size, ...]] = set()
-        self.lock = threading.Lock()
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.waiting: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        compiled, waiting = self.compiled_for(tuple([tensor.shape for tensor in tensors]))
         try:
-            request = waiting.get_nowait()
+            request = self.waiting.get_nowait()
         except Empty:
-            request = compiled.create_infer_request()
+            request = self.compiled.create_infer_request()
         request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
         found = tuple([torch.from_numpy(output.data.copy()) for output in request.output_tensors])
-        waiting.put(request)
+        self.waiting.put(request)
         return found
 
-    def compiled_for(self, size: tuple[torch.Size, ...]) -> tuple[Any, SimpleQueue[Any]]:
-        """The compiled model, and the requests to it that wait."""
-        import openvino
 
-        with self.lock:
-            if size not in self.sizes:
-                if len(self.sizes) in (0, SIZES):
-                    self.compiled = openvino.Core().compile_model(self.model, "CPU", self.properties)
-                    self.waiting: SimpleQueue[Any] = SimpleQueue()
-                    self.sizes.clear()
-                self.sizes.add(size)
-            return self.compiled, self.waiting
-
-
-def _convert(module: nn.Module, example: Sequence[Tensor]) -> Any:
+def _compile(module: nn.Module, example: Sequence[Tensor], half: bool) -> Any:
     # Not openvino.convert_model: it sends usage data, and takes several times as long.
     import openvino
     from openvino.frontend import FrontEndManager
@@ -158,17 +131,15 @@ def _convert(module: nn.Module, example: Sequence[Tensor]) -> Any:
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape({index: openvino.PartialShape([-1, each.shape[1], -1, -1]) for index, each in enumerate(example)})
-    return model
-
-
-def _properties(half: bool) -> dict[str, Any]:
     threads = torch.get_num_threads()
     streams = max(1, cores() // threads)  # requests that run side by side
-    return {
+    properties = {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "INFERENCE_NUM_THREADS": threads * streams,
         "NUM_STREAMS": streams,
+        "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     }
+    return openvino.Core().compile_model(model, "CPU", properties)
 
 
 def _with_padded_pools(module: nn.Module) -> nn.Module:

@@ -38,10 +38,6 @@ __all__ = ["Span", "Tile", "check_tile", "spans", "tile_sums"]
 Tile: TypeAlias = int | Literal["auto"] | None
 #: A sum over positions, and how many these are.
 Sum: TypeAlias = tuple[Tensor, int]
-#: Maps and a mask to the maps of some layers.
-Part: TypeAlias = Callable[..., Sequence[Tensor]]
-#: The two halves of a network: see ``Backbone.parts``.
-Parts: TypeAlias = Callable[[Sequence[int], Sequence[int]], tuple[Part, Part]]
 T = TypeVar("T")
 
 #: Side in pixels of the small tiles that the first layers run on: their maps then stay in a processor's cache.
@@ -128,7 +124,6 @@ def tile_sums(
     mask: Windows | None,
     tile: Tile = "auto",
     part: Callable[[Tensor], Tensor] = gram_matrix,
-    parts: Parts | None = None,
 ) -> list[Sum]:
     """The sum over positions and their number for each chosen layer, as of the whole image.
 
@@ -140,14 +135,13 @@ def tile_sums(
         mask: (N, 1, H, W) of zeros and ones, or None.
         tile: side in pixels of what a tile owns, rounded up to the stride; otherwise as large as memory allows.
         part: features (N, C, h, w) to a sum over positions, as the Gram matrix is one.
-        parts: the two halves of the network, where something else than the backbone runs them.
 
     Raises:
         ValueError: the image is too small, has values outside [0, 1], or the backbone's geometry is not known.
     """
     check_size(image, backbone.smallest)
     gradient = torch.is_grad_enabled() and image.read(0, 0, 1, 1).requires_grad
-    tiles = _Tiles(backbone, image, mask, gradient, part, parts or backbone.parts)
+    tiles = _Tiles(backbone, image, mask, gradient, part)
     core = tile if isinstance(tile, int) else tiles.affordable()
     height, width = image.shape[-2:]
     totals: dict[Layer, Sum] = {}
@@ -186,7 +180,6 @@ class _Tiles:
         mask: Windows | None,
         gradient: bool,
         part: Callable[[Tensor], Tensor],
-        parts: Parts,
     ) -> None:
         self.backbone, self.image, self.mask, self.gradient, self.part = backbone, image, mask, gradient, part
         self.layers = backbone.geometry()
@@ -196,7 +189,7 @@ class _Tiles:
         self.early = [layer for layer in self.layers if layer.index <= depth]
         self.joined = self.early if self.cut is None else [*self.early, self.cut]
         first, second = [layer.index for layer in self.joined], [layer.index for layer in self.late]
-        self.first_part, self.second_part = parts(first, second)
+        self.first_part, self.second_part = backbone.parts(first, second)
 
     def spans(self, length: int, core: int) -> list[Span]:
         """The tiles along one axis."""

@@ -23,9 +23,7 @@ def assert_alike(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Image to test, or a folder of them with the same names.")],
     max_difference: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="What passes: 1 minus the score, of a loss the score. [default: that of msds-auto in docs: TODOX]"
-        ),
+        typer.Option(min=0, help="What passes: 1 minus the score, of a loss the score. [default: 0.02, of msds-auto]"),
     ] = None,
     calibrated: Annotated[Path | None, typer.Option(help="Threshold and metric that msds calibrate wrote.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", "-m", help="Metric by name. [default: msds-auto]")] = None,

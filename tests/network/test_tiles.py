@@ -293,7 +293,7 @@ def test_auto_follows_free_memory(name, layers, monkeypatch):
 
     def tile(free: int, gradient: bool = False) -> int:
         monkeypatch.setattr(tiles, "_free_bytes", lambda device: free)
-        return tiles._Tiles(metric.backbone, source, None, gradient, gram_matrix, metric.backbone.parts).affordable()
+        return tiles._Tiles(metric.backbone, source, None, gradient, gram_matrix).affordable()
 
     assert tile(1 << 40) == 100
     if layers is None:
