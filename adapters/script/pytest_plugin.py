@@ -58,7 +58,7 @@ class Perceptual:
         calibrated = learned if max_difference is None and learned.is_file() else None
         scorer, allowed = gate.make(metric, max_difference, calibrated)
         (verdict,) = gate.judge(gate.pairs_of(golden, new), scorer, allowed)
-        if verdict.reason:
+        if verdict.reason and verdict.pair is not None:
             picture = self.folder / f"{name}.failed.png"
             gate.draw(verdict.pair, scorer, picture)
             pytest.fail(f"{name}: {verdict.reason} ({scorer.name}); golden, new and map: {picture}", pytrace=False)
