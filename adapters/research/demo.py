@@ -21,7 +21,7 @@ from msds_plugin.adapters.research.distortions import Photo, blur, jpeg, noise, 
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.files import check_file
 from msds_plugin.backbones import BACKBONES
-from msds_plugin.weights import hub_path
+from msds_plugin.weights import cached, hub_path
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
 SIZE = 256
@@ -90,8 +90,9 @@ def _square(photo: Photo, side: int) -> Photo:
 
 def choose_metrics() -> tuple[tuple[str, str], str]:
     """Names of MSDS and DeepSSIM that need no download here, and the reason for that choice of backbone."""
-    path = hub_path(str(BACKBONES["vgg16"].url))
-    if path.is_file():
+    url = str(BACKBONES["vgg16"].url)
+    path = hub_path(url)
+    if cached(url):
         return ("msds", "deepssim"), f"VGG16, whose weights are in {path.parent}"
     return ("msds-fast", "deepssim-fast"), f"EfficientNet-Lite0, as VGG16's weights ({path.name}) are not in {path.parent}"
 

@@ -10,7 +10,7 @@ import torch
 from msds_plugin.architectures import torchvision_names, torchvision_weights
 from msds_plugin.backbones import BACKBONES, Backbone, build_backbone
 from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
-from msds_plugin.weights import hub_path
+from msds_plugin.weights import cached, hub_path
 
 #: After a network's name: the same network with random values, as a control.
 RANDOM = ":random"
@@ -44,7 +44,7 @@ def at_hand() -> tuple[list[str], list[str]]:
     found, left_out = [], []
     for name, table in BACKBONES.items():
         try:
-            path = table.locate() if table.url is None else hub_path(table.url)
+            path = table.locate() if table.url is None else cached(table.url) or hub_path(table.url)
             reason = "" if path.is_file() else f"no {path}; see msds weights"
         except (MissingDependencyError, WeightsNotFoundError) as error:
             reason = " ".join(str(error).split())

@@ -57,10 +57,11 @@ class Perceptual:
         learned = golden.with_suffix(".json")
         calibrated = learned if max_difference is None and learned.is_file() else None
         scorer, allowed = gate.make(metric, max_difference, calibrated)
-        (verdict,) = gate.judge(gate.pairs_of(golden, new), scorer, allowed)
+        matching = gate.pairs_of(golden, new)
+        (verdict,) = gate.judge(matching, scorer, allowed)
         if verdict.reason and verdict.pair is not None:
             picture = self.folder / f"{name}.failed.png"
-            gate.draw(verdict.pair, scorer, picture)
+            gate.draw(matching.pairs[0], scorer, picture)
             pytest.fail(f"{name}: {verdict.reason} ({scorer.name}); golden, new and map: {picture}", pytrace=False)
 
 
