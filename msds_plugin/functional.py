@@ -121,8 +121,9 @@ def block_dissimilarities(a: Sequence[Tensor], b: Sequence[Tensor], block: int =
 
 def _blocks(gram: Tensor, block: int) -> Tensor:
     """(block^2, N, blocks) of (N, C, C): sums over the first axis run through memory in order, up to three times as fast."""
-    parts = gram.unflatten(2, (-1, block)).unflatten(1, (-1, block))
-    return parts.permute(2, 4, 0, 1, 3).reshape(block * block, len(gram), -1)
+    number, channels, _ = gram.shape
+    parts = gram.reshape(number, channels // block, block, channels // block, block)
+    return parts.permute(2, 4, 0, 1, 3).reshape(block * block, number, -1)
 
 
 def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:

@@ -99,7 +99,7 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Representation):
         return value.map_tensors(function)
     if isinstance(value, tuple):
-        return tuple([_mapped(part, function) for part in value])
+        return tuple([function(part) if isinstance(part, Tensor) else _mapped(part, function) for part in value])
     return value
 
 

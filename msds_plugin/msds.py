@@ -449,8 +449,8 @@ class MSDS(PyramidMetric, MatrixMetric):
 
     def _by_layer(self, a: Any, b: Any) -> Tensor:
         """Scores (levels, layers, N)."""
-        first, second = [[matrix for view in each.views for matrix in view] for each in (a, b)]
-        return self._of_layers(first, second).unflatten(0, (self.levels, -1))
+        # Level by level: what is computed on the way then stays in a processor's cache.
+        return torch.stack([self._of_layers(*level) for level in zip(a.views, b.views, strict=True)])
 
     def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Scores (matrices, N)."""

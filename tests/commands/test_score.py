@@ -476,7 +476,7 @@ def test_a_full_disk_costs_nothing_that_was_computed(msds):
     import resource
 
     for index in range(150):
-        Image.open("dist/photo0.png").rotate(index).crop((0, 0, 40, 40)).save(f"dist/{'long-name-' * 8}{index}.png")
+        Image.open("dist/photo0.png").rotate(index).save(f"dist/{'long-name-' * 8}{index}.png")
     command = ("score", *PSNR, "-r", "ref/photo0.png", "-d", "dist", "-o", "scores.csv")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (48 * 1024, hard))  # as on a full disk, writing fails from some moment on
