@@ -20,8 +20,8 @@ from msds_plugin.windows import Image
 
 __all__ = ["Held", "ToolkitMetric", "create", "lend", "score_each", "variant"]
 
-#: How far outside [0, 1] the prediction of a network in training may lie: less than images in [-1, 1] or [0, 255] do.
-OVERSHOOT = 0.5
+#: How far outside [0, 1] the prediction of a network in training may lie; images in [0, 255] lie further.
+OVERSHOOT = 3.0
 
 
 def score_each(metric: Callable[[Tensor, Tensor], Any], x: Tensor, y: Tensor, singly: bool = False) -> Tensor:
