@@ -179,9 +179,8 @@ def test_values_out_of_range(adapter):
     x, y = images(1)
     loss = ADAPTERS[adapter]("deepssim-lite-fast")
     for wrong in (255 * y, 2 * y - 1):  # of 8 bits, and normalised to [-1, 1]
-        for prediction, target in ((x, wrong), (wrong, y)):
-            with pytest.raises((ValueError, AssertionError), match="divide 8-bit values by 255"):
-                loss(prediction, target)
+        with pytest.raises((ValueError, AssertionError), match="divide 8-bit values by 255"):
+            loss(x, wrong)
     with pytest.raises((ValueError, AssertionError), match="divide 8-bit values by 255"):
         loss((255 * y).requires_grad_(), y)
     overshooting = (2.4 * x - 0.2).requires_grad_()  # as an untrained network gives it
