@@ -4,6 +4,7 @@ import copy
 import io
 import multiprocessing
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -182,10 +183,6 @@ class TestPrecision:
         torch.testing.assert_close(metric.compare(metric.represent(x.cuda()), kept.to("cuda")).cpu(), on_cpu, rtol=0, atol=1e-4)
 
 
-def score_in_a_child(metric: nn.Module, x: Tensor, y: Tensor, queue) -> None:
-    queue.put(metric(x, y).tolist())
-
-
 class TestState:
     def test_deepcopy_and_torch_save(self, metric, pair):
         file = io.BytesIO()
@@ -223,14 +220,10 @@ class TestState:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["msds-fast", "msds-align"])
     def test_a_spawned_process(self, name, pair):
-        metric, context = registry.create(name), multiprocessing.get_context("spawn")
-        queue = context.Queue()
-        process = context.Process(target=score_in_a_child, args=(metric, *pair, queue))
-        process.start()
-        found = queue.get(timeout=120)
-        process.join()
-        assert process.exitcode == 0
-        assert found == pytest.approx(metric(*pair).tolist(), abs=1e-6)
+        metric = registry.create(name)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(metric, *pair).result(timeout=120)
+        assert found.tolist() == pytest.approx(metric(*pair).tolist(), abs=1e-6)
 
     def test_many_threads_build_change_and_score_at_once(self, random_alexnet_file, pair):
         expected, wrong = DeepSSIM("alexnet", random_alexnet_file)(*pair), []
