@@ -16,8 +16,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
-from msds_plugin.adapters.cli.app import app
-from msds_plugin.adapters.cli.shared.command import named_types
+from msds_plugin.adapters.cli.app import app, named_types
 
 sys.path.insert(0, str(Path(__file__).parent))
 from layout import ROOT, lay_out

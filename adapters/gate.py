@@ -15,14 +15,17 @@ from msds_plugin import registry
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 from msds_plugin.adapters.images.read import open_pair, preview, size_of
-from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.local_difference import LocalDifference
+from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.maps import map_of, overlay
-from msds_plugin.adapters.scoring.options import Run, default_metric
+from msds_plugin.adapters.scoring.options import Run
 
+#: The name of :func:`~msds_plugin.adapters.local_difference.local_difference`, which is the default.
+LOCAL = "local"
 #: What passes where nothing is stated: of the harmless changes in docs/research/gate.md one in a hundred differs by more.
-DEFAULT = {"msds-auto": 0.02}
+DEFAULT = {LOCAL: 1.0, "msds-auto": 0.02}
 #: Differences of one metric on two machines.
 ROUNDING = 1e-5
 #: With which the bound on the false alarm rate holds.
@@ -86,13 +89,20 @@ class Calibration:
     def load(cls, path: Path) -> Calibration:
         """Read it; a ValueError says that it is another file."""
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             found = cls(content["metric"], content["source"], float(content["max_difference"]), int(content["renders"]))
             if not (0 <= found.max_difference < math.inf and found.renders > 0):
                 raise ValueError(f"a threshold of {found.max_difference}")
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} was not written by msds calibrate ({type(error).__name__}: {error})") from error
         return found
+
+
+def scorer_of(metric: str, run: Run = _RUN) -> Scorer:
+    """The local difference, or any metric that :func:`~msds_plugin.adapters.scorers.create_scorer` knows."""
+    if metric == LOCAL:
+        return Scorer(LOCAL, LocalDifference(), choose_device("cpu"), {}, lower_is_better=True, ours=True)
+    return create_scorer(metric, run.device, run.runtime)
 
 
 def make(
@@ -104,15 +114,15 @@ def make(
         ValueError: two thresholds, none for a metric that has no default, or one that was calibrated with another metric.
     """
     if calibrated is None:
-        metric = metric or default_metric()
+        metric = metric or LOCAL
         allowed = DEFAULT.get(metric) if max_difference is None else max_difference
         if allowed is None or not 0 <= allowed < math.inf:
             raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
-        return create_scorer(metric, run.device, run.runtime), allowed
+        return scorer_of(metric, run), allowed
     found = Calibration.load(calibrated)
     if max_difference is not None or metric not in (None, found.metric):
         raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
-    scorer = create_scorer(found.metric, run.device, run.runtime)
+    scorer = scorer_of(found.metric, run)
     if scorer.metric.source() != found.source:
         raise ValueError(f"{calibrated} is of another {found.metric} (version or weights): msds calibrate again")
     return scorer, found.max_difference
@@ -133,7 +143,7 @@ def judge(matching: Matching, scorer: Scorer, max_difference: float, run: Run = 
     return verdicts
 
 
-def calibrate(golden: Path, renders: Sequence[Path], metric: str, run: Run = _RUN) -> Calibration:
+def calibrate(golden: Path, renders: Sequence[Path], metric: str = LOCAL, run: Run = _RUN) -> Calibration:
     """Learn a threshold from renders that are right: files, or folders of them; of a folder of goldens, one folder each.
 
     Raises:
@@ -149,7 +159,7 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str, run: Run = _RU
         runs = [(Pair(golden, path),) for path in dict.fromkeys(files) if not path.samefile(golden)]
     if len(runs) < 2:
         raise ValueError(f"a threshold needs two renders or more beside the golden, got {len(runs)}")
-    scorer = create_scorer(metric, run.device, run.runtime)
+    scorer = scorer_of(metric, run)
     found = list(_differences([pair for pairs in runs for pair in pairs], scorer, run))
     if failed := [each for each in found if each.reason]:
         raise ValueError(f"{failed[0].name}: {failed[0].reason}")
@@ -159,7 +169,7 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str, run: Run = _RU
 def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> Iterator[Verdict]:
     """For each pair the difference, or why there is none."""
     name = scorer.name.partition("(")[0]
-    best = registry.get(name).best if name in registry.names() else math.inf
+    best = registry.get(name).best if name in registry.names() else 0.0 if name == LOCAL else math.inf
     itself = [] if math.isfinite(best) else [Pair(path, path) for path in {pair.reference for pair in pairs}]
     sizes = {pair: _sizes(pair) for pair in pairs}
     with closing(score_pairs([*itself, *(pair for pair in pairs if not sizes[pair])], [scorer], run)) as results:

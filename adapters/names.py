@@ -16,21 +16,6 @@ def on_a_pyramid(name: str) -> bool:
     return name.startswith(MULTISCALE_PREFIX) or (name in registry.names() and registry.get(name).multiscale)
 
 
-def is_built_in(name: str) -> bool:
-    """Whether this is the name of a metric of this package."""
-    return name in registry.names() and registry.get(name).factory.__module__.startswith("msds_plugin.")
-
-
-def class_name(metric: registry.Metric) -> str:
-    """The stem of class names: ``MSDSLiteFast`` of the title ``MSDS-Lite-Fast``."""
-    return "".join(filter(str.isalnum, metric.title))
-
-
-def function_name(metric: registry.Metric) -> str:
-    """The name of functions: ``msds_lite_fast`` of ``msds-lite-fast``."""
-    return "".join(character if character.isalnum() else "_" for character in metric.name)
-
-
 def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
     """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
 

@@ -1,6 +1,7 @@
 """The registered metrics in piq, ``piq.msds(x, y)`` and ``piq.MSDSLoss()``, and ``piq.MultiScale`` for piq's own.
 
-All are also to be imported from here.
+All are also to be imported from here. A function keeps its network between calls, unless an option is a file, a list, a
+tensor or a module.
 """
 
 from __future__ import annotations
@@ -8,20 +9,18 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from copy import copy
 from functools import lru_cache, partial
-from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import piq
 from piq.utils import _reduce, _validate_input
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import class_name, function_name
 from msds_plugin.adapters.wrap import Held, ToolkitMetric, variant
 from msds_plugin.checks import check_has_values
 from msds_plugin.metric import Metric
@@ -49,7 +48,8 @@ class MetricLoss(_Loss):
 
     Raises:
         AssertionError: input that piq's own checks refuse (shapes, range).
-        ValueError: an unknown reduction, an image too small, unknown options.
+        TypeError: no tensors, unknown options, or integers without ``data_range=255``.
+        ValueError: an unknown reduction, an empty batch, an image too small.
     """
 
     metric_name: ClassVar[str]
@@ -57,7 +57,7 @@ class MetricLoss(_Loss):
     def __init__(self, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> None:
         super().__init__()
         self.reduction = _check_reduction(reduction)
-        if data_range <= 0:
+        if not 0 < data_range < inf:
             raise ValueError(f"data_range must be the largest value an image can have, got {data_range}")
         self.data_range = data_range
         self._held = Held(self.metric_name, options)
@@ -78,7 +78,7 @@ class MetricLoss(_Loss):
     def score(self, x: Tensor, y: Tensor) -> Tensor:
         """The metric's own scores (N,)."""
         for name, image in (("x", x), ("y", y)):
-            check_has_values(image, name)
+            self._check(image, name)
         if x.device != y.device:
             raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
         try:
@@ -86,51 +86,24 @@ class MetricLoss(_Loss):
         except AssertionError as error:
             advice = "; divide 8-bit values by 255 or pass data_range=255, and clamp what a network or a resize overshoots"
             raise AssertionError(f"{error}{advice if 'values' in str(error) else ''}") from error
-        for image in (x, y):
-            if image.shape[1] not in (1, 3):
-                raise AssertionError(f"Expected RGB or grey images (N, 3 or 1, H, W), got {tuple(image.shape)}")
         self._held.take_trained(self)
         return self._held(x / self.data_range, y / self.data_range)
 
+    def _check(self, image: Tensor, name: str) -> None:
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor (N, 3 or 1, H, W), got {type(image).__name__}")
+        check_has_values(image, name)
+        if image.dim() == 4 and image.shape[1] not in (1, 3):
+            raise AssertionError(f"Expected RGB or grey images (N, 3 or 1, H, W), got {tuple(image.shape)}")
+        if image.numel() == 0:
+            raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
+        if self.data_range == 1 and not image.is_floating_point():
+            raise TypeError(f"{name} holds {image.dtype}: pass data_range=255, or convert and divide by 255")
 
-class Function(Protocol):
-    """A metric as a function of one batch."""
 
-    def __call__(self, x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> Tensor:
-        """The reduced score of distorted images ``x`` beside references ``y``; arguments and errors of :class:`MetricLoss`.
+if TYPE_CHECKING:  # functions and losses are made from the registry below
 
-        The network is built at the first call and kept, unless an option is a file, a tensor or a module.
-        """
-
-
-# Made from the registry below; stated here for type checkers and editors.
-if TYPE_CHECKING:
-    deepssim: Function
-    DeepSSIMLoss = MetricLoss
-    deepssim_lite: Function
-    DeepSSIMLiteLoss = MetricLoss
-    deepssim_fast: Function
-    DeepSSIMFastLoss = MetricLoss
-    deepssim_lite_fast: Function
-    DeepSSIMLiteFastLoss = MetricLoss
-    msds: Function
-    MSDSLoss = MetricLoss
-    msds_lite: Function
-    MSDSLiteLoss = MetricLoss
-    msds_fast: Function
-    MSDSFastLoss = MetricLoss
-    msds_lite_fast: Function
-    MSDSLiteFastLoss = MetricLoss
-    msds_auto: Function
-    MSDSAutoLoss = MetricLoss
-    msds_hybrid: Function
-    MSDSHybridLoss = MetricLoss
-    msds_align: Function
-    MSDSAlignLoss = MetricLoss
-    msds_retarget: Function
-    MSDSRetargetLoss = MetricLoss
-    spips: Function
-    SPIPSLoss = MetricLoss
+    def __getattr__(name: str) -> Any: ...
 
 
 def _check_reduction(reduction: str) -> str:
@@ -139,33 +112,21 @@ def _check_reduction(reduction: str) -> str:
     return reduction
 
 
-def _score(metric_name: str, x: Tensor, y: Tensor, data_range: float, reduction: str, options: dict[str, Any]) -> Tensor:
-    _check_reduction(reduction)
-    options = {"data_range": data_range, **{key: _hashable(value) for key, value in options.items()}}
-    # Kept between calls is only what its options tell apart: no random weights, and no file, whose content may change.
-    known = all(isinstance(value, str | float | int | tuple | None) and not _is_file(value) for value in options.values())
-    if not known or options.get("weights", "imagenet") is None:
-        return _reduce(_losses[metric_name](**options).score(x, y), reduction)
-    place = (x.device, x.dtype) if isinstance(x, Tensor) else ()  # a network is never moved under another thread
-    return _reduce(_kept(metric_name, tuple(sorted(options.items())), place).score(x, y), reduction)
+_losses: dict[str, type[MetricLoss]] = {}
+
+
+def _loss(metric_name: str, options: dict[str, Any]) -> MetricLoss:
+    """The loss behind a function; one that its options fully tell is kept: no random weights, no file, which may change."""
+    plain = all(isinstance(value, str | float | int | tuple | None) for value in options.values())
+    files = any(isinstance(value, str) and os.path.isfile(value) for value in options.values())
+    if not plain or files or options.get("weights", "imagenet") is None:
+        return _losses[metric_name](**options)
+    return _kept(metric_name, tuple(sorted(options.items())))
 
 
 @lru_cache(maxsize=8)
-def _kept(metric_name: str, options: tuple[tuple[str, Any], ...], place: Hashable) -> MetricLoss:
+def _kept(metric_name: str, options: tuple[tuple[str, Any], ...]) -> MetricLoss:
     return _losses[metric_name](**dict(options))
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, list | Tensor | np.ndarray) and np.ndim(value) == 1:
-        return tuple(value if isinstance(value, list) else value.tolist())
-    return value
-
-
-def _is_file(value: object) -> bool:
-    return isinstance(value, str) and os.path.isfile(value)
-
-
-_losses: dict[str, type[MetricLoss]] = {}
 
 
 class MultiScale(_Loss):
@@ -212,9 +173,7 @@ class MultiScale(_Loss):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.reduction = getattr(metric, "reduction", "mean") if reduction is None else reduction
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"unknown reduction {self.reduction!r}: choose from {', '.join(REDUCTIONS)}")
+        self.reduction = _check_reduction(getattr(metric, "reduction", "mean") if reduction is None else reduction)
         self.multiscale = _MultiScale(_per_image(metric, options), levels, fusion)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -224,27 +183,31 @@ class MultiScale(_Loss):
 
 def _per_image(metric: Callable[..., Tensor], options: dict[str, Any]) -> ToolkitMetric:
     """The metric without its own reduction, named with its options."""
-    function = _without_reduction(metric, options)
-    named: Any = type(metric) if isinstance(metric, nn.Module) else metric
-    if isinstance(metric, partial):
-        named, options = metric.func, {**metric.keywords, **options}
-    return ToolkitMetric(function, variant(f"{named.__module__.partition('.')[0]}.{named.__qualname__}", options))
-
-
-def _without_reduction(metric: Callable[..., Tensor], options: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
     if isinstance(metric, type):
         raise TypeError(f"{metric.__name__} is a class: wrap a loss made from it, {metric.__name__}()")
-    if not isinstance(metric, nn.Module):
-        inspect.signature(metric).bind(None, None, **options)
-        takes_reduction = "reduction" in inspect.signature(metric).parameters
-        return partial(metric, **options, reduction="none") if takes_reduction else partial(metric, **options)
-    if options:
-        raise TypeError(f"{', '.join(options)}: give the options of a loss to the loss itself, {type(metric).__name__}(...)")
-    if not hasattr(metric, "reduction"):
-        return metric
-    per_image = copy(metric)
+    if isinstance(metric, nn.Module):
+        if options:
+            kind = type(metric).__name__
+            raise TypeError(f"{', '.join(options)}: give the options of a loss to the loss itself, {kind}(...)")
+        return ToolkitMetric(_loss_per_image(metric), _named(type(metric), {}))
+    signature = inspect.signature(metric)
+    signature.bind(None, None, **options)
+    reduction = {"reduction": "none"} if "reduction" in signature.parameters else {}
+    stated = metric.keywords if isinstance(metric, partial) else {}
+    own = metric.func if isinstance(metric, partial) else metric
+    return ToolkitMetric(partial(metric, **options, **reduction), _named(own, {**stated, **options}))
+
+
+def _named(metric: Any, options: dict[str, Any]) -> str:
+    return variant(f"{metric.__module__.partition('.')[0]}.{metric.__qualname__}", options)
+
+
+def _loss_per_image(loss: nn.Module) -> nn.Module:
+    if not hasattr(loss, "reduction"):
+        return loss
+    per_image = copy(loss)
     per_image.reduction = "none"  # type: ignore[assignment]
-    for name, function in vars(metric).items():  # some losses keep their function with the reduction in it
+    for name, function in vars(loss).items():  # some losses keep their function with the reduction in it
         if isinstance(function, partial) and "reduction" in function.keywords:
             setattr(per_image, name, partial(function, reduction="none"))
     return per_image
@@ -266,16 +229,15 @@ def _add(row: registry.Metric) -> None:
         return  # registered again: both look the name up
     better = "lower" if row.lower_is_better else "higher"
     documentation = f"{row.title}, {better} is better: {row.summary}; see MetricLoss.\n\nSource: {row.citation or 'not given'}"
-    loss = type(
-        f"{class_name(row)}Loss", (MetricLoss,), {"metric_name": row.name, "__doc__": documentation, "__module__": __name__}
-    )
+    attributes = {"metric_name": row.name, "__doc__": documentation, "__module__": __name__}
+    loss = _losses[row.name] = type(f"{row.class_name}Loss", (MetricLoss,), attributes)
 
     def function(x: Tensor, y: Tensor, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> Tensor:
-        return _score(row.name, x, y, data_range, reduction, options)
+        _check_reduction(reduction)
+        return _reduce(_loss(row.name, {"data_range": data_range, **options}).score(x, y), reduction)
 
-    function.__name__ = function.__qualname__ = function_name(row)
+    function.__name__ = function.__qualname__ = row.function_name
     function.__doc__ = documentation
-    _losses[row.name] = loss
     for value in (function, loss):
         globals().setdefault(value.__name__, value)
         _export(value.__name__, value)

@@ -48,7 +48,7 @@ class PyiqaMetric(nn.Module):
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
         """Scores (N, 1) of distorted images ``x`` beside references ``y``, (N, 3 or 1, H, W) in [0, 1].
 
-        As a loss, which is the only case in which pyiqa lets gradients be, ``x`` may leave that range by 0.5.
+        As a loss, which is the only case in which pyiqa lets gradients be, ``x`` may leave that range by 3.
         """
         self._held.take_trained(self)
         return self._held(x, y, training=torch.is_grad_enabled(), **options).reshape(-1, 1)
@@ -134,9 +134,5 @@ def _register(name: str, build: Any) -> None:
     ARCH_REGISTRY.register(build)
 
 
-def _build_multiscale(**options: Any) -> PyiqaMultiScale:
-    return PyiqaMultiScale(**options)
-
-
-_register(MULTISCALE, _build_multiscale)
+_register(MULTISCALE, lambda **options: PyiqaMultiScale(**options))
 attach()

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import is_built_in, parse_metric
+from msds_plugin.adapters.names import parse_metric
 from msds_plugin.checks import MissingDependencyError
 
 if TYPE_CHECKING:  # the list of metrics needs no torch
@@ -129,21 +129,21 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
     options |= stated
     runtime = options.pop("runtime", runtime)
     place = choose_device(device)
-    shown = stated
-    if is_registered(name):
-        if options.get("backbone", "vgg16") != "vgg16":
-            shown = {"backbone": options["backbone"], **stated}
-        make = partial(_create_ours, name, place, runtime)
-    else:
-        make = partial(_create_piq if name.startswith(PIQ) else _create_pyiqa, name, place)
+    row = registry.get(name) if is_registered(name) else None
     try:
-        made, options = make(options)
+        if row is not None:
+            made, options = _create_ours(row, place, runtime, options)
+        else:
+            made = (_create_piq if name.startswith(PIQ) else _create_pyiqa)(name, place, options)
     except TypeError as error:
         raise ValueError(f"{metric!r} cannot be made: {error}") from error
+    shown = stated
+    if row is not None and options.get("backbone", "vgg16") != "vgg16":
+        shown = {"backbone": options["backbone"], **stated}
     parts = [_text(value) if key == "backbone" else f"{key}={value}" for key, value in shown.items()]
     label = f"{name}({', '.join(parts)})" if parts else name
-    lower_is_better = registry.get(name).lower_is_better if name in registry.names() else made.lower_is_better
-    return Scorer(label, made, place, options, lower_is_better, is_built_in(name))
+    lower_is_better = made.lower_is_better if row is None else row.lower_is_better
+    return Scorer(label, made, place, options, lower_is_better, row is not None and row.built_in)
 
 
 def _text(value: object) -> str:
@@ -189,19 +189,19 @@ def create_scorers(
     return [create_scorer(metric, device, runtime, **chosen[name]) for metric, name in wanted.items()]
 
 
-Made = tuple["Metric", dict[str, Any]]
-
-
-def _create_ours(name: str, device: torch.device, runtime: str | None, options: dict[str, Any]) -> Made:
+def _create_ours(
+    row: registry.Metric, device: torch.device, runtime: str | None, options: dict[str, Any]
+) -> tuple[Metric, dict[str, Any]]:
+    """The metric, and its options with the runtime among them."""
     from msds_plugin.adapters.wrap import create
 
-    if is_built_in(name):
+    if row.built_in:
         fast = device.type == "cpu" and isinstance(options.get("backbone", ""), str) and find_spec("openvino")
         options = {**options, "runtime": runtime or ("openvino" if fast else "torch")}
-    return create(name, **options).to(device).eval(), options
+    return create(row.name, **options).to(device).eval(), options
 
 
-def _create_pyiqa(name: str, device: torch.device, options: dict[str, Any]) -> Made:
+def _create_pyiqa(name: str, device: torch.device, options: dict[str, Any]) -> Metric:
     try:
         import pyiqa
 
@@ -219,10 +219,10 @@ def _create_pyiqa(name: str, device: torch.device, options: dict[str, Any]) -> M
         model = pyiqa.create_metric(name, device=device, **options)
     except Exception as error:  # each of its metrics fails in its own way
         raise MetricUnavailableError(f"pyiqa cannot make {name!r} ({type(error).__name__}: {error})") from error
-    return ToolkitMetric(model, variant(name, options), bool(model.lower_better), model.metric_mode == "FR"), options
+    return ToolkitMetric(model, variant(name, options), bool(model.lower_better), model.metric_mode == "FR")
 
 
-def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Made:
+def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Metric:
     own = name.removeprefix(PIQ)
     if own not in PIQ_METRICS:
         raise ValueError(_unknown(name, []))
@@ -242,7 +242,7 @@ def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Mad
             module = made(reduction="none", **options).to(device).eval()
     except Exception as error:  # each of its metrics fails in its own way
         raise MetricUnavailableError(f"piq cannot make {own!r} ({type(error).__name__}: {error})") from error
-    return ToolkitMetric(module, variant(name, options), PIQ_METRICS[own], singly=own in _DEPENDS_ON_BATCH), options
+    return ToolkitMetric(module, variant(name, options), PIQ_METRICS[own], singly=own in _DEPENDS_ON_BATCH)
 
 
 def _unknown(name: str, pyiqa_names: Iterable[str]) -> str:
@@ -302,33 +302,28 @@ def describe_metrics(with_toolkits: bool = False) -> list[Row]:
     installed = [toolkit for toolkit in ("pyiqa", "piq") if find_spec(toolkit)]
     if not installed:
         raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    if "pyiqa" in installed:
-        rows += _describe_pyiqa()
-    if "piq" in installed:
-        rows += [
-            Row(PIQ + name, name, _better(lower), "", "piq, full-reference", True, "piq") for name, lower in PIQ_METRICS.items()
-        ]
+    for name, config in _pyiqa_table().items() if "pyiqa" in installed else ():
+        full = config.get("metric_mode") == "FR"
+        summary = f"pyiqa, {'full' if full else 'no'}-reference"
+        better, bounds = _better(config.get("lower_better")), config.get("score_range", "")
+        rows.append(Row(name, name, better, bounds, summary, full, "pyiqa"))
+    for name, lower in PIQ_METRICS.items() if "piq" in installed else ():
+        rows.append(Row(PIQ + name, name, _better(lower), "", "piq, full-reference", True, "piq"))
     return rows
 
 
-def _describe_pyiqa() -> list[Row]:
+def _pyiqa_table() -> Mapping[str, Mapping[str, Any]]:
     try:
         from msds_plugin.adapters.pyiqa import their_metrics
 
-        configs = their_metrics()
+        return their_metrics()
     except Exception as error:  # a broken installation raises whatever its parts run into
         warnings.warn(
             f"pyiqa is installed but cannot be used, its metrics are left out ({type(error).__name__}: {error})",
             RuntimeWarning,
             stacklevel=3,
         )
-        return []
-    rows = []
-    for name, config in configs.items():
-        full = config.get("metric_mode") == "FR"
-        summary = f"pyiqa, {'full' if full else 'no'}-reference"
-        rows.append(Row(name, name, _better(config.get("lower_better")), config.get("score_range", ""), summary, full, "pyiqa"))
-    return rows
+        return {}
 
 
 def _better(lower: object) -> str:

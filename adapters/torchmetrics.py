@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite, nan
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import class_name, function_name, parse_metric
+from msds_plugin.adapters.names import parse_metric
 from msds_plugin.adapters.scorers import Scorer, create_scorer, is_registered
 from msds_plugin.adapters.wrap import Held
+from msds_plugin.checks import value_range
 
 Reduction = Literal["mean", "none"]
 
@@ -57,7 +58,7 @@ class FullReference(Metric):
 
     Shape:
         preds, target: distorted images and references, (N, 3 or 1, H, W) in [0, 1], of any floating-point type; they are
-        compared in float32. ``preds`` that require gradients may leave that range by 0.5. The gradient of what ``forward``
+        compared in float32. ``preds`` that require gradients may leave that range by 3. The gradient of what ``forward``
         returns flows to ``preds`` if the metric is one of ours; what is accumulated keeps no graph.
 
     Raises:
@@ -103,6 +104,11 @@ class FullReference(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add the scores of a batch."""
+        if isinstance(preds, Tensor) and preds.numel() and value_range(preds) is None and not torch.compiler.is_compiling():
+            raise ValueError(
+                f"{type(self).__name__} accumulates its scores, which torch.func.vmap cannot: take the metric itself, "
+                "msds_plugin.registry.create(name)"
+            )
         scores = _scores(self._metric, preds, target)
         if self.reduction == "none":
             self.scores.append(scores)
@@ -147,6 +153,8 @@ def _make(text: str, options: dict[str, Any]) -> tuple[Held | _OfToolkit, bool]:
 
 def _scores(metric: Held | _OfToolkit, preds: Tensor, target: Tensor) -> Tensor:
     for name, image in (("preds", preds), ("target", target)):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor (N, 3 or 1, H, W), got {type(image).__name__}")
         if not image.is_floating_point():
             raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
     return metric(preds.float(), target.float()).float()
@@ -176,41 +184,9 @@ class Registered(FullReference):
         super().__init__(self.metric_name, reduction, **options)
 
 
-class Function(Protocol):
-    """A metric as a function of one batch: see :func:`full_reference`."""
+if TYPE_CHECKING:  # classes and functions are made from the registry below
 
-    def __call__(self, preds: Tensor, target: Tensor, reduction: Reduction = "mean", **options: Any) -> Tensor:
-        """A scalar, or (N,) without reduction."""
-
-
-# Made from the registry below; stated here for type checkers and editors.
-if TYPE_CHECKING:
-    deepssim: Function
-    DeepSSIM = Registered
-    deepssim_lite: Function
-    DeepSSIMLite = Registered
-    deepssim_fast: Function
-    DeepSSIMFast = Registered
-    deepssim_lite_fast: Function
-    DeepSSIMLiteFast = Registered
-    msds: Function
-    MSDS = Registered
-    msds_lite: Function
-    MSDSLite = Registered
-    msds_fast: Function
-    MSDSFast = Registered
-    msds_lite_fast: Function
-    MSDSLiteFast = Registered
-    msds_auto: Function
-    MSDSAuto = Registered
-    msds_hybrid: Function
-    MSDSHybrid = Registered
-    msds_align: Function
-    MSDSAlign = Registered
-    msds_retarget: Function
-    MSDSRetarget = Registered
-    spips: Function
-    SPIPS = Registered
+    def __getattr__(name: str) -> Any: ...
 
 
 def _add(row: registry.Metric) -> None:
@@ -222,9 +198,9 @@ def _add(row: registry.Metric) -> None:
     def function(preds: Tensor, target: Tensor, reduction: Reduction = "mean", **options: Any) -> Tensor:
         return full_reference(preds, target, row.name, reduction, **options)
 
-    function.__name__ = function.__qualname__ = function_name(row)
+    function.__name__ = function.__qualname__ = row.function_name
     function.__doc__ = f"{row.title} of one batch, {better} is better."
-    values: list[Callable[..., Any]] = [function, type(class_name(row), (Registered,), attributes)]
+    values: list[Callable[..., Any]] = [function, type(row.class_name, (Registered,), attributes)]
     for value in values:
         globals().setdefault(value.__name__, value)
 

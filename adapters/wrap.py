@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain, pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import is_built_in
 from msds_plugin.backbones import vgg16_around
 from msds_plugin.checks import HALF, RANGE_TOLERANCE, check_pair, check_range, value_range
 from msds_plugin.metric import Metric
@@ -100,7 +99,7 @@ def create(name: str, **options: Any) -> Metric:
     """
     row = registry.get(name)
     metric = row.factory(**_around_live_vgg16(options))
-    if not is_built_in(name):
+    if not registry.get(name).built_in:
         _check_scores(row, metric)
     return metric if isinstance(metric, Metric) else ToolkitMetric(metric, variant(name, options), row.lower_is_better)
 
@@ -151,7 +150,7 @@ class Held:
         with torch.inference_mode(False):  # what is made in inference mode gives no gradients later
             self.metric = create(name, **options).eval()
         self.trained = self.metric.fusion_logits if isinstance(self.metric, PyramidMetric) else None
-        if not is_built_in(name):  # ours are frozen
+        if not registry.get(name).built_in:  # ours are frozen
             self.metric.requires_grad_(False)
 
     def __call__(self, x: Tensor, y: Tensor, training: bool = False, **options: Any) -> Tensor:
@@ -271,15 +270,13 @@ def vgg16_convolutions(metric: nn.Module) -> list[nn.Conv2d]:
 
 def _around_live_vgg16(options: dict[str, Any]) -> dict[str, Any]:
     """Options in which ``backbone=<live metric of a toolkit>`` has become a backbone around its convolutions."""
-    donor = options.get("backbone")
-    donor = donor.metric if isinstance(donor, Lent) else donor if _is_toolkit_metric(donor) else None
-    if donor is None:
+    given = options.get("backbone")
+    donor = given.metric if isinstance(given, Lent) else given
+    if not isinstance(donor, nn.Module):
         return options
+    if donor is given and type(donor).__module__.partition(".")[0] not in ("pyiqa", "piq"):
+        return options  # a network of the user
     if options.get("weights", "imagenet") != "imagenet":
         raise ValueError("backbone=<a live metric> brings its own weights: do not pass weights as well")
     others = {key: value for key, value in options.items() if key not in ("weights", "layers")}
     return {**others, "backbone": vgg16_around(vgg16_convolutions(donor), options.get("layers"))}
-
-
-def _is_toolkit_metric(module: object) -> TypeGuard[nn.Module]:
-    return isinstance(module, nn.Module) and type(module).__module__.partition(".")[0] in ("pyiqa", "piq")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.encoder import COVARIANCE, MEAN_GRAM, MatrixMetric, View
+from msds_plugin.encoder import MatrixKind, MatrixMetric, View
 from msds_plugin.functional import block_dissimilarities
 from msds_plugin.metric import Representation
 from msds_plugin.runtimes import Runtime
@@ -105,7 +105,10 @@ class MSDSAlign(MatrixMetric):
         runtime: Runtime = "torch",
     ) -> None:
         network = build_backbone("efficientnet_lite0", [*HALF, *FULL], weights)
-        views = [View(network.tapped(list(FULL)), 0, MEAN_GRAM), View(network.tapped(list(HALF)), -1, COVARIANCE)]
+        views = [
+            View(network.tapped(list(FULL)), 0, MatrixKind.MEAN_GRAM),
+            View(network.tapped(list(HALF)), -1, MatrixKind.COVARIANCE),
+        ]
         super().__init__(views, saliency, saliency_threshold, tile, runtime)
 
     def of_matrices(self, matrices: Sequence[Tensor]) -> AlignMatrices:

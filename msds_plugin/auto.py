@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.align import FULL, HALF, AlignMatrices, align_dissimilarity, half_matrices
+from msds_plugin.aligned import energy_dissimilarities, place_dissimilarities
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.checks import check_pair
-from msds_plugin.encoder import COVARIANCE, GRAM, MatrixMetric, View
+from msds_plugin.encoder import MatrixKind, MatrixMetric, View
 from msds_plugin.functional import block_dissimilarities
 from msds_plugin.haarpsi import HaarPSI
 from msds_plugin.hybrid import FEW_PIXELS, STAGES
@@ -23,7 +23,7 @@ from msds_plugin.metric import Images, Metric, Representation
 from msds_plugin.retarget import MSDSRetarget
 from msds_plugin.runtimes import Runtime
 from msds_plugin.tiles import Tile
-from msds_plugin.windows import Cropped, Image, as_windows
+from msds_plugin.windows import Image, common_part
 
 __all__ = ["AutoDetails", "MSDSAuto"]
 
@@ -49,9 +49,10 @@ def _log(dissimilarity: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class AutoMatrices(Representation):
-    """Gram matrices of the stages on each level, and what MSDS-Align compares."""
+    """Gram matrices of the stages on each level, feature maps at full size unless in tiles, and what MSDS-Align compares."""
 
     levels: tuple[tuple[Tensor, ...], ...]
+    features: tuple[Tensor, ...]
     align: AlignMatrices
 
 
@@ -112,14 +113,15 @@ class _Deep(MatrixMetric):
         views = self.network.views
         remaining = iter(matrices)
         *levels, half = (tuple(next(remaining) for _ in view.backbone.layers) for view in views)
-        return AutoMatrices(self.description, tuple(levels), AlignMatrices(self.description, (), half_matrices(half)))
+        align = AlignMatrices(self.description, (), half_matrices(half))
+        return AutoMatrices(self.description, tuple(levels), tuple(remaining), align)
 
     def _compare(self, a: AutoMatrices, b: AutoMatrices) -> Tensor:
         return _global(a, b)[0]
 
 
 def _global(a: AutoMatrices, b: AutoMatrices) -> tuple[Tensor, Tensor]:
-    """The dissimilarities (N,) of MSDS-Fast and of the deep term of MSDS-Hybrid."""
+    """The dissimilarities (N,) of MSDS-Fast and of MSDS in the stages of MSDS-Hybrid."""
     by_level = torch.stack([block_dissimilarities(*level) for level in zip(a.levels, b.levels, strict=True)])
     stages = [int(stage.removeprefix("stage")) for stage in STAGES]
     return by_level.mean((0, 1)), by_level[:, stages].mean((0, 1))
@@ -138,6 +140,9 @@ class MSDSAuto(Metric):
     logarithmic scale :math:`L(d) = \log(1 + d / 10^{-3})`:
 
     .. math:: 1 - L^{-1}\big( (1 - w)\, L(1 - \text{hybrid}) + w\, L(\tfrac32 (1 - \text{align})) \big).
+
+    The part of MSDS-Hybrid that compares features place by place counts (1 - w)/2 there in place of 1/2: displaced content
+    differs place by place whatever its quality.
 
     The thresholds are higher for small images, whose Gram matrices are sums over few positions. A resized image is brought to
     the size of the reference (one whose sides differ by up to eight pixels is also cropped, and the better score counts). Where
@@ -175,8 +180,8 @@ class MSDSAuto(Metric):
     def __init__(self, weights: Weights = "imagenet", tile: Tile = None, runtime: Runtime = "torch") -> None:
         super().__init__()
         network = build_backbone("efficientnet_lite0", None, weights)
-        views = [View(network, level, GRAM) for level in range(LEVELS)]
-        self.deep = _Deep([*views, View(network.tapped(list(HALF)), -1, COVARIANCE)], tile=tile, runtime=runtime)
+        views = [View(network, level, MatrixKind.GRAM, () if level else STAGES) for level in range(LEVELS)]
+        self.deep = _Deep([*views, View(network.tapped(list(HALF)), -1, MatrixKind.COVARIANCE)], tile=tile, runtime=runtime)
         self.haarpsi = HaarPSI(tile if isinstance(tile, int) else None)
         self.mdsi = MDSI()
         self.retarget = MSDSRetarget(runtime=runtime, backbone=network)
@@ -197,7 +202,7 @@ class MSDSAuto(Metric):
 
     def details(self, x: Image, y: Image) -> AutoDetails:
         """The scores and how they came about, of distorted images ``x`` beside references ``y``."""
-        check_pair(x, y)
+        self._check_images(x, y)
         return self._details(*(self._represent(self._ready(image, name)) for image, name in ((x, "x"), (y, "y"))))
 
     def _representations_source(self) -> str:
@@ -220,12 +225,12 @@ class MSDSAuto(Metric):
         few = max(abs(p - q) for p, q in zip(x.shape[-2:], y.shape[-2:], strict=True)) <= FEW_PIXELS
         whole = isinstance(x, Tensor) and isinstance(y, Tensor)
         if few and not whole:
-            return self._of_pair(*_common(x, y))
+            return self._of_pair(*common_part(x, y))
         if not few and (share == 1 or not whole):
             return self._retargeted(x, y, a.matrices, b.matrices)
         resized = self._of_pair(_resized(x, y), y)  # type: ignore[arg-type]
         if few:
-            cropped = self._of_pair(*_common(x, y))
+            cropped = self._of_pair(*common_part(x, y))
             return cropped.where(cropped.score >= resized.score, resized)
         if share == 0:
             return resized
@@ -240,18 +245,28 @@ class MSDSAuto(Metric):
         return cast(AutoMatrices, self.deep._represent(image))
 
     def _of_one_size(self, x: Image, y: Image, a: AutoMatrices, b: AutoMatrices) -> AutoDetails:
-        everywhere, deep = _global(a, b)
+        everywhere, as_a_whole = _global(a, b)
+        if a.features and b.features:
+            by_place = energy_dissimilarities(a.features, b.features)
+        else:
+            stages = self.deep.network.views[0].backbone.tapped(list(STAGES))
+            by_place = place_dissimilarities(stages, self.deep.tile, x, y)
         local = 1 - self.haarpsi._score(x, y)
         deviation = self.mdsi._score(x, y).square().square()
-        hybrid = (2 * _log(deep) + _log(local) + _log(deviation)) / 4
+
+        def hybrid(share: Tensor | float) -> Tensor:
+            deep = as_a_whole + share * (by_place.mean(0) - as_a_whole)
+            return (2 * _log(deep) + _log(local) + _log(deviation)) / 4
+
         align = self._align(a, b, x.shape, y.shape)
         ratio = (local / everywhere.clamp_min(1e-6)).clamp_min(1e-6)
         aligned = ALIGNED_RATIO * (1 + SMALL_SIDE**2 / (x.shape[-2] * x.shape[-1]))
         displaced = ((ratio / aligned).log() / math.log(DISPLACED_RATIO / ALIGNED_RATIO)).clamp(0, 1)
-        found = torch.lerp(hybrid, _log(ALIGN_SCALE * align), displaced)
+        # Displaced content differs place by place whatever its quality: that share goes out as displacement grows.
+        found = torch.lerp(hybrid((1 - displaced) / 2), _log(ALIGN_SCALE * align), displaced)
         score = 1 - EPS * torch.expm1(found)
         none = torch.full_like(score, math.nan)
-        return AutoDetails(score, displaced, torch.zeros_like(score), 1 - EPS * torch.expm1(hybrid), 1 - align, none)
+        return AutoDetails(score, displaced, torch.zeros_like(score), 1 - EPS * torch.expm1(hybrid(0.5)), 1 - align, none)
 
     def _retargeted(self, x: Image, y: Image, a: AutoMatrices, b: AutoMatrices) -> AutoDetails:
         retarget = self.retarget._score(x, y)
@@ -282,12 +297,3 @@ def _positions(stage: int, size: Sequence[int]) -> int:
 def _resized(x: Tensor, y: Tensor) -> Tensor:
     """Images in the size of others, bicubic, with a low-pass where they shrink."""
     return F.interpolate(x, y.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def _common(x: Image, y: Image) -> tuple[Image, Image]:
-    """What two images of nearly one size share at the top left."""
-    height, width = (min(p, q) for p, q in zip(x.shape[-2:], y.shape[-2:], strict=True))
-    if isinstance(x, Tensor) and isinstance(y, Tensor):
-        return x[..., :height, :width], y[..., :height, :width]
-    window = (0, 0, height, width)
-    return Cropped(as_windows(x), window), Cropped(as_windows(y), window)

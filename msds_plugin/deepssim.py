@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.encoder import GRAM, LITE_GRAM, Matrices, MatrixKind, MatrixMetric, View
-from msds_plugin.functional import block_dissimilarities, global_dissimilarity
+from msds_plugin.encoder import Matrices, MatrixKind, MatrixMetric, View
 from msds_plugin.maps import dissimilarity_map
 from msds_plugin.runtimes import Runtime
 from msds_plugin.saliency import Saliency
@@ -22,38 +18,13 @@ __all__ = ["DeepSSIM", "DeepSSIMLite", "GramMetric"]
 
 
 class GramMetric(MatrixMetric):
-    """What DeepSSIM and DeepSSIM-Lite have in common: an image is represented by one Gram matrix per layer."""
+    """What DeepSSIM and MSDS have in common: an image is represented by one Gram matrix per layer on each level."""
 
     has_map = True
-    matrix_kind: ClassVar[MatrixKind]
-
-    def __init__(
-        self,
-        backbone: str | nn.Module = "vgg16",
-        weights: Weights = "imagenet",
-        layers: str | Sequence[str] | None = None,
-        saliency_threshold: float = 0.0,
-        tile: Tile = None,
-        saliency: Saliency = None,
-        runtime: Runtime = "torch",
-    ) -> None:
-        view = View(build_backbone(backbone, layers, weights), 0, self.matrix_kind)
-        super().__init__([view], saliency, saliency_threshold, tile, runtime)
 
     def map(self, x: Image, y: Image) -> Tensor:
         """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
         return dissimilarity_map(self, x, y)
-
-    def _compare(self, a: Matrices, b: Matrices) -> Tensor:
-        return self.compare_layers(a.views[0], b.views[0])
-
-    @abstractmethod
-    def compare_layers(self, a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-        """Scores (N,) of the matrices of each layer, averaged with ``weights`` (layers,) that sum to one; None for equal."""
-
-
-def _mean_over_layers(layers: Tensor, weights: Tensor | None) -> Tensor:
-    return layers.mean(0) if weights is None else (weights.to(layers).unsqueeze(1) * layers).sum(0)
 
 
 class DeepSSIM(GramMetric):
@@ -76,8 +47,8 @@ class DeepSSIM(GramMetric):
             more salient half; 0, the default, is for maps of your own that are masks already.
         tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
             keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
-            chooses tiles, or the whole image if it fits, for half of the free memory: on CUDA as the driver tells it,
-            elsewhere as the operating system does, and 512 MiB at most. None for the whole image at once.
+            chooses tiles, or the whole image if it fits, for 512 MiB, on CUDA for half of the free memory. None for the whole
+            image at once.
             Gradients are then computed tile by tile too, each tile twice. For backbones by name.
         saliency: how the metric makes the saliency maps that it is not given: ``"gbvs"``, ``"spectral"``, ``"features"``
             (see :mod:`msds_plugin.saliency`), or a function of images (N, 3, H, W) to maps (N, 1, H, W). None for no maps, as
@@ -99,6 +70,7 @@ class DeepSSIM(GramMetric):
     Robust to Geometrically Disparate Reference", IEEE TPAMI 2025 (arXiv 2412.19553).
 
     Example:
+        >>> import torch
         >>> metric = DeepSSIM(backbone="alexnet", weights=None)
         >>> x = torch.rand(2, 3, 64, 64)
         >>> metric(x, x)
@@ -109,14 +81,26 @@ class DeepSSIM(GramMetric):
     """
 
     kind = "deepssim"
-    matrix_kind = GRAM
+    matrix_kind = MatrixKind.GRAM
 
-    def compare_layers(self, a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-        """See :class:`GramMetric`."""
-        return 1 - _mean_over_layers(block_dissimilarities(a, b), weights)
+    def __init__(
+        self,
+        backbone: str | nn.Module = "vgg16",
+        weights: Weights = "imagenet",
+        layers: str | Sequence[str] | None = None,
+        saliency_threshold: float = 0.0,
+        tile: Tile = None,
+        saliency: Saliency = None,
+        runtime: Runtime = "torch",
+    ) -> None:
+        view = View(build_backbone(backbone, layers, weights), 0, self.matrix_kind)
+        super().__init__([view], saliency, saliency_threshold, tile, runtime)
+
+    def _compare(self, a: Matrices, b: Matrices) -> Tensor:
+        return self._by_layer(a, b)[0].mean(0)
 
 
-class DeepSSIMLite(GramMetric):
+class DeepSSIMLite(DeepSSIM):
     r"""DeepSSIM-Lite, a training loss. Full-reference, training-free, **lower is better**.
 
     The Gram matrix is divided by :math:`C h w`; mean, variance and covariance are taken once over the whole matrix:
@@ -128,6 +112,7 @@ class DeepSSIMLite(GramMetric):
     Arguments, shapes, errors and source are those of :class:`DeepSSIM`.
 
     Example:
+        >>> import torch
         >>> loss = DeepSSIMLite(backbone="alexnet", weights=None)
         >>> y = torch.rand(1, 3, 64, 64)
         >>> loss(y, y)
@@ -140,8 +125,4 @@ class DeepSSIMLite(GramMetric):
 
     kind = "deepssim-lite"
     lower_is_better = True
-    matrix_kind = LITE_GRAM
-
-    def compare_layers(self, a: Sequence[Tensor], b: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-        """See :class:`GramMetric`."""
-        return _mean_over_layers(torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)]), weights)
+    matrix_kind = MatrixKind.LITE_GRAM

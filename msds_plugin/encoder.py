@@ -2,85 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from msds_plugin.backbones import Backbone
 from msds_plugin.checks import check_pair
-from msds_plugin.functional import at_least_float32, covariance_matrix, gram_matrix, positions, pyramid, smooth_halve
+from msds_plugin.functional import (
+    at_least_float32,
+    block_dissimilarities,
+    covariance_matrix,
+    global_dissimilarity,
+    gram_matrix,
+    positions,
+    pyramid,
+    smooth_halve,
+)
 from msds_plugin.metric import Metric, Representation, digest
-from msds_plugin.runtimes import Compiled, Runtime, check_runtime
+from msds_plugin.runtimes import Compiled, Runtime
 from msds_plugin.saliency import Attention, Mask, Saliency, keep, saliency_maps
-from msds_plugin.tiles import Tile, check_tile, tile_sums
+from msds_plugin.tiles import Tile, tile_sums
 from msds_plugin.windows import Image, SmoothHalved, Windows, as_windows, halvings
 
 __all__ = ["Encoder", "Matrices", "MatrixKind", "MatrixMetric", "View"]
 
 
-@dataclass(frozen=True)
-class MatrixKind:
-    """A kind of matrix of feature maps that can also be made from sums over positions.
+class MatrixKind(Enum):
+    """A kind of matrix of feature maps (N, C, h, w), which can also be made from sums over positions."""
 
-    Attributes:
-        whole: of feature maps (N, C, h, w); more exact than sums may be.
-        part: what is summed, of a part of the feature maps.
-        finish: (sum, number of positions) to what ``whole`` gives.
-    """
+    #: The Gram matrix itself.
+    GRAM = "gram"
+    #: Divided by the number of positions.
+    MEAN_GRAM = "mean gram"
+    #: Divided by the number of channels and of positions.
+    LITE_GRAM = "lite gram"
+    #: Covariances of the channels, and in a last column their means, (N, C, C + 1).
+    COVARIANCE = "covariance"
 
-    whole: Callable[[Tensor], Tensor]
-    part: Callable[[Tensor], Tensor]
-    finish: Callable[[Tensor, int], Tensor]
+    def whole(self, features: Tensor) -> Tensor:
+        """The matrix of feature maps."""
+        if self is MatrixKind.GRAM:
+            return gram_matrix(features)
+        if self is not MatrixKind.COVARIANCE:
+            return self.finish(self.part(features), positions(features))
+        # More exact than from sums.
+        mean = at_least_float32(features).mean((2, 3)).unsqueeze(2)
+        return torch.cat([covariance_matrix(features), mean], 2)
 
-
-def _mean_gram(features: Tensor) -> Tensor:
-    return gram_matrix(features) / positions(features)
-
-
-def _lite_gram(features: Tensor) -> Tensor:
-    return gram_matrix(features) / (features.shape[1] * positions(features))
-
-
-def _unchanged(gram: Tensor, _: int) -> Tensor:
-    return gram
-
-
-def _mean_gram_of_sums(gram: Tensor, number: int) -> Tensor:
-    return gram / number
-
-
-def _lite_gram_of_sums(gram: Tensor, number: int) -> Tensor:
-    return gram / (gram.shape[-1] * number)
-
-
-def _with_ones(features: Tensor) -> Tensor:
-    """The Gram matrix (N, C + 1, C + 1) of the channels and a channel of ones: their products, their sums, their number."""
-    with torch.autocast(features.device.type, enabled=False):
+    def part(self, features: Tensor) -> Tensor:
+        """What is summed over parts of the feature maps; of covariances with a channel of ones, so that it holds the sums."""
+        if self is not MatrixKind.COVARIANCE:
+            return gram_matrix(features)
         wide = at_least_float32(features)
         return gram_matrix(torch.cat([wide, torch.ones_like(wide[:, :1])], 1))
 
-
-def _covariance_and_mean(features: Tensor) -> Tensor:
-    return torch.cat([covariance_matrix(features), at_least_float32(features).mean((2, 3)).unsqueeze(2)], 2)
-
-
-def _covariance_and_mean_of_sums(sums: Tensor, _: int) -> Tensor:
-    products, totals, number = sums[:, :-1, :-1], sums[:, :-1, -1:], sums[:, -1:, -1:]
-    mean = totals / number
-    return torch.cat([products / number - mean * mean.transpose(1, 2), mean], 2)
-
-
-#: The Gram matrix itself.
-GRAM = MatrixKind(gram_matrix, gram_matrix, _unchanged)
-#: Divided by the number of positions.
-MEAN_GRAM = MatrixKind(_mean_gram, gram_matrix, _mean_gram_of_sums)
-#: Divided by the number of channels and of positions.
-LITE_GRAM = MatrixKind(_lite_gram, gram_matrix, _lite_gram_of_sums)
-#: Covariances of the channels, and in a last column their means, (N, C, C + 1).
-COVARIANCE = MatrixKind(_covariance_and_mean, _with_ones, _covariance_and_mean_of_sums)
+    def finish(self, sums: Tensor, number: int) -> Tensor:
+        """The matrix from the sum over all parts and the number of positions."""
+        if self is MatrixKind.GRAM:
+            return sums
+        if self is MatrixKind.MEAN_GRAM:
+            return sums / number
+        if self is MatrixKind.LITE_GRAM:
+            return sums / (sums.shape[-1] * number)
+        products, mean = sums[:, :-1, :-1], sums[:, :-1, -1:] / number
+        return torch.cat([products / number - mean * mean.mT, mean], 2)
 
 
 @dataclass(frozen=True)
@@ -91,40 +81,41 @@ class View:
         backbone: the network.
         level: of the pyramid of 2 x 2 averages; -1 is half size after the low-pass of :func:`functional.smooth_halve`.
         kind: the matrices.
+        kept: layers whose feature maps are wanted too, for what compares them place by place.
     """
 
     backbone: Backbone
     level: int
     kind: MatrixKind
+    kept: tuple[str, ...] = ()
 
 
 class Encoder(nn.Module):
-    """Images to one matrix for each layer of each view, flat."""
+    """Images to one matrix for each layer of each view, and the feature maps that are kept; flat, the latter at the end."""
 
     def __init__(self, views: Sequence[View], saliency_threshold: float = 0.0) -> None:
         super().__init__()
         backbones = list(dict.fromkeys(view.backbone for view in views))
         self.backbones = nn.ModuleList(backbones)
-        self.which = tuple(backbones.index(view.backbone) for view in views)
-        self.levels = tuple(view.level for view in views)
-        self.kinds = tuple(view.kind for view in views)
+        # By number: torch may put other modules in the place of these, as nn.DataParallel does.
+        self.looks = tuple((backbones.index(view.backbone), view.level, view.kind, view.kept) for view in views)
         self.saliency_threshold = saliency_threshold
 
     @property
     def views(self) -> list[View]:
         """The views, in order."""
-        each = zip(self.which, self.levels, self.kinds, strict=True)
-        return [View(self.backbones[which], level, kind) for which, level, kind in each]  # type: ignore[arg-type]
+        backbones: list[Any] = list(self.backbones)
+        return [View(backbones[which], level, kind, kept) for which, level, kind, kept in self.looks]
 
     def forward(self, image: Tensor, maps: Tensor | None = None) -> tuple[Tensor, ...]:
         """Matrices of images (N, 3, H, W); of what lies where saliency maps (N, 1, H, W) are above the threshold."""
-        images = self._levels(image)
-        masks = None if maps is None else [mask.to(image) for mask in self.masks(maps)]
-        found = []
-        for index, which in enumerate(self.which):
-            features = self.backbones[which](images[index], None if masks is None else masks[index])
-            found += [self.kinds[index].whole(feature) for feature in features]
-        return tuple(found)
+        masks = [None] * len(self.views) if maps is None else [mask.to(image) for mask in self.masks(maps)]
+        matrices, kept = [], []
+        for view, level, mask in zip(self.views, self._levels(image), masks, strict=True):
+            features = view.backbone(level, mask)
+            matrices += [view.kind.whole(feature) for feature in features]
+            kept += [feature for layer, feature in zip(view.backbone.layers, features, strict=True) if layer in view.kept]
+        return (*matrices, *kept)
 
     def masks(self, maps: Tensor) -> list[Tensor]:
         """Where saliency maps are above the threshold, for each view.
@@ -135,7 +126,7 @@ class Encoder(nn.Module):
         return [keep(each, self.saliency_threshold) for each in self._levels(maps)]
 
     def in_tiles(self, image: Image, maps: Image | None, tile: Tile) -> tuple[Tensor, ...]:
-        """What :meth:`forward` returns, summed over tiles; always by torch, whose memory is known."""
+        """The matrices that :meth:`forward` returns, summed over tiles; always by torch, whose memory is known."""
         found: list[Tensor] = []
         for view in self.views:
             mask = None if maps is None else Mask(_windows(maps, view.level), self.saliency_threshold)
@@ -146,8 +137,9 @@ class Encoder(nn.Module):
         return tuple(found)
 
     def _levels(self, image: Tensor) -> list[Tensor]:
-        whole = pyramid(image, max(0, *self.levels) + 1)
-        return [smooth_halve(image) if level < 0 else whole[level] for level in self.levels]
+        levels = [level for _, level, *_ in self.looks]
+        whole = pyramid(image, max(0, *levels) + 1)
+        return [smooth_halve(image) if level < 0 else whole[level] for level in levels]
 
 
 def _windows(image: Image, level: int) -> Windows:
@@ -167,10 +159,15 @@ class MatrixMetric(Metric):
     Args:
         views: see :class:`View`; the first one's backbone makes saliency from features.
         saliency, saliency_threshold, tile, runtime: see :class:`~msds_plugin.DeepSSIM`.
+
+    Raises:
+        ValueError: ``tile`` is no size, or the geometry of the backbone is not known; an unknown runtime.
+        MissingDependencyError: OpenVINO is not installed.
     """
 
     reads_windows = True
     takes_saliency = True
+    matrix_kind: ClassVar[MatrixKind]
 
     def __init__(
         self,
@@ -181,15 +178,17 @@ class MatrixMetric(Metric):
         runtime: Runtime = "torch",
     ) -> None:
         super().__init__()
-        check_runtime(runtime)
-        check_tile(tile, views[0].backbone)
+        if tile not in (None, "auto") and not (isinstance(tile, int) and tile >= 1):
+            raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
+        if tile is not None:
+            views[0].backbone.geometry()
         self.attention = None if saliency is None else Attention(saliency)
         self.saliency_threshold = saliency_threshold
         self.tile = tile
         self.runtime = runtime
         encoder = Encoder(views, saliency_threshold)
         self.encoder: Encoder | None = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder)
+        self.compiled = None if runtime == "torch" else Compiled(encoder, runtime)
 
     @property
     def network(self) -> Encoder:
@@ -249,6 +248,17 @@ class MatrixMetric(Metric):
     def map_weights(self) -> list[list[float]]:
         """What the dissimilarity of each layer of each view counts for in the score."""
         return [[1 / len(view.backbone.layers)] * len(view.backbone.layers) for view in self.network.views]
+
+    def _by_layer(self, a: Any, b: Any) -> Tensor:
+        """Scores (views, layers, N) of Gram matrices."""
+        # Level by level: what is computed on the way then stays in a processor's cache.
+        return torch.stack([self._of_layers(*level) for level in zip(a.views, b.views, strict=True)])
+
+    def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """Scores (layers, N)."""
+        if self.matrix_kind is MatrixKind.LITE_GRAM:
+            return torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+        return 1 - block_dissimilarities(a, b)
 
     def attend(self, image: Image) -> Image | None:
         """The saliency maps (N, 1, H, W) that this metric makes for itself, None if it makes none."""

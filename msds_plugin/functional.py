@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["block_dissimilarity", "covariance_matrix", "fuse", "global_dissimilarity", "gram_matrix", "pyramid", "smooth_halve"]
+__all__ = [
+    "block_dissimilarity",
+    "covariance_matrix",
+    "energy_dissimilarity",
+    "fuse",
+    "global_dissimilarity",
+    "gram_matrix",
+    "pyramid",
+    "smooth_halve",
+]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -147,6 +156,38 @@ def global_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
     return _dissimilarity(a, b, (-2, -1), c)
 
 
+def energies(a: Tensor, b: Tensor) -> Tensor:
+    """The energy of the difference of feature maps (N, C, h, w), and that of both, (2, N): what tiles add up."""
+    a, b = at_least_float32(a), at_least_float32(b)
+    dims = (1, 2, 3)
+    return torch.stack([(a - b).square().sum(dims), a.square().sum(dims) + b.square().sum(dims)])
+
+
+def energy_dissimilarity(a: Tensor, b: Tensor, c: float = 1e-6) -> Tensor:
+    r"""Energy of the difference of two feature maps, as a share of the energy of both, place by place.
+
+    .. math:: \frac{\sum \lVert a_p - b_p \rVert^2}{\sum \lVert a_p \rVert^2 + \sum \lVert b_p \rVert^2 + c}
+
+    Args:
+        a: (N, C, h, w).
+        b: of the same shape.
+        c: keeps maps of no energy stable.
+
+    Returns:
+        (N,), in [0, 2], at most 1 for features that are never negative; exactly 0 for equal maps; lower is more similar.
+
+    Example:
+        >>> energy_dissimilarity(torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)).round(decimals=4)
+        tensor([1.])
+    """
+    return ratio_of_energies(energies(a, b), c)
+
+
+def ratio_of_energies(sums: Tensor, c: float = 1e-6) -> Tensor:
+    """:func:`energy_dissimilarity` (N,) of the sums (2, N) of :func:`energies`."""
+    return sums[0] / (sums[1] + c)
+
+
 def check_levels(levels: int) -> int:
     """The number of pyramid levels as an int.
 
@@ -193,6 +234,11 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
     return images
 
 
+def _in_a_graph() -> bool:
+    """Whether a graph is made, for OpenVINO or another program: of images of any size, and convolutions are fast there."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
 def halve(image: Tensor) -> Tensor:
     """The 2 x 2 averages of (..., H, W), an odd last row or column dropped; several times as fast as ``avg_pool2d`` on a CPU.
 
@@ -200,6 +246,8 @@ def halve(image: Tensor) -> Tensor:
         >>> halve(torch.arange(10.0).reshape(2, 5))
         tensor([[3., 5.]])
     """
+    if _in_a_graph():
+        return F.avg_pool2d(image, 2)
     height, width = (side // 2 * 2 for side in image.shape[-2:])
     rows = image[..., 0:height:2, :width] + image[..., 1:height:2, :width]
     return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
@@ -214,6 +262,10 @@ def smooth_halve(image: Tensor) -> Tensor:
         >>> smooth_halve(torch.ones(1, 1, 7, 8)).shape
         torch.Size([1, 1, 4, 4])
     """
+    if _in_a_graph():
+        taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]).to(image) / 16
+        kernel = taps.outer(taps).expand(image.shape[1], 1, 5, 5)
+        return F.conv2d(F.pad(image, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=image.shape[1])
     return binomial_halve(image, (2, 2), (2, 2))
 
 

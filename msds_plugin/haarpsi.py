@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from msds_plugin.functional import halve
 from msds_plugin.local import LocalMetric, luma_chroma, read_padded, similarity_deficit, tiles_of
-from msds_plugin.windows import Image, Windows, as_windows
+from msds_plugin.windows import Image
 
 __all__ = ["HaarPSI"]
 
@@ -21,10 +22,9 @@ YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.31
 BEFORE, AFTER = 3, 4
 
 
-def _halved(image: Windows, top: int, left: int, height: int, width: int) -> Tensor:
+def _halved(image: Image, top: int, left: int, height: int, width: int) -> Tensor:
     """Y, I and Q times 255 of 2 x 2 averages, zeros beyond the image; the window is counted in averages."""
-    pixels = read_padded(image, 2 * top, 2 * left, 2 * height, 2 * width)
-    return luma_chroma(pixels[..., 0::2, :] + pixels[..., 1::2, :], YIQ, 255 / 4).unflatten(-1, (-1, 2)).sum(-1)
+    return luma_chroma(halve(read_padded(image, 2 * top, 2 * left, 2 * height, 2 * width)), YIQ, 255)
 
 
 def _pairs(x: Tensor, dim: int, step: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,8 @@ def _sums(x: Tensor, y: Tensor) -> Tensor:
 
 def _sigmoid_loss(loss: Tensor) -> Tensor:
     """sigmoid(ALPHA) - sigmoid(ALPHA * (1 - loss)), exactly 0 where nothing is lost and precise near it."""
-    return torch.expm1(ALPHA * loss) * torch.sigmoid(ALPHA * (1 - loss)) / (1 + math.exp(ALPHA))
+    rest = 1 - math.tanh(ALPHA / 2) * torch.tanh(ALPHA / 2 * (1 - loss))
+    return torch.tanh(ALPHA / 2 * loss) * rest / 2
 
 
 class HaarPSI(LocalMetric):
@@ -113,11 +114,10 @@ class HaarPSI(LocalMetric):
 
     def _aligned_score(self, x: Image, y: Image) -> Tensor:
         height, width = (-(-side // 2) for side in x.shape[-2:])
-        both = as_windows(x), as_windows(y)
         total: Tensor | None = None
         for top, left, rows, columns in tiles_of(height, width, self.tile, not isinstance(x, Tensor)):
             window = (top - BEFORE, left - BEFORE, rows + BEFORE + AFTER, columns + BEFORE + AFTER)
-            part = _sums(*(_halved(image, *window) for image in both))
+            part = _sums(*(_halved(image, *window) for image in (x, y)))
             total = part if total is None else total + part
         assert total is not None
         lost, weight = total.unbind(-1)

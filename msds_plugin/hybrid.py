@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from msds_plugin.aligned import AlignedMSDS
 from msds_plugin.backbones import Weights
 from msds_plugin.functional import at_least_float32, normalise_fusion
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget, level_parts
@@ -22,10 +23,10 @@ from msds_plugin.haarpsi import HaarPSI
 from msds_plugin.local import LocalMetric
 from msds_plugin.mdsi import MDSI
 from msds_plugin.metric import Images, Metric, Representation
-from msds_plugin.msds import MSDS, CallableMetric, Fusion, MultiScale, PyramidMetric, target_of
+from msds_plugin.msds import CallableMetric, Fusion, MultiScale, PyramidMetric, target_of
 from msds_plugin.runtimes import Runtime
 from msds_plugin.tiles import Tile
-from msds_plugin.windows import Cropped, Image, as_windows
+from msds_plugin.windows import Image, common_part
 
 __all__ = ["MDSI", "HaarPSI", "Hybrid", "Term", "from_similarity", "msds_hybrid"]
 
@@ -67,6 +68,12 @@ class Term:
     def module(self) -> Metric:
         """The metric by the one interface."""
         return self.metric if isinstance(self.metric, Metric) else CallableMetric(self.metric)
+
+    @property
+    def pyramid(self) -> PyramidMetric | None:
+        """The metric on a pyramid whose levels and layers have dissimilarities that add up to the term's own, if it is one."""
+        adds_up = self.dissimilarity in (from_similarity, None)
+        return self.metric if adds_up and isinstance(self.metric, PyramidMetric) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +188,8 @@ class Hybrid(Metric):
     def part_weights(self, per_layer: bool = False) -> list[list[float]]:
         """The weights of :meth:`parts`, all together summing to one."""
         whole = sum(term.weight for term in self.terms)
-        return [[term.weight / whole * share for share in _shares(term, per_layer)] for term in self.terms]
+        shares = [term.pyramid.part_weights(per_layer).flatten().tolist() if term.pyramid else [1.0] for term in self.terms]
+        return [[term.weight / whole * each for each in share] for term, share in zip(self.terms, shares, strict=True)]
 
     def dissimilarities(self, x: Image, y: Image) -> Tensor:
         """What each term finds, (N, terms), 0 where it sees no difference."""
@@ -191,7 +199,11 @@ class Hybrid(Metric):
     def part_dissimilarities(self, x: Image, y: Image, per_layer: bool = False) -> list[Tensor]:
         """By term, what each of its :meth:`parts` finds, (N, parts); the term's own is their mean by :meth:`part_weights`."""
         x, y = self._alike(self._checked(x), self._checked(y))
-        return [_of_parts(term, x, y, per_layer) for term in self.terms]
+        found = []
+        for term in self.terms:
+            one = term.module._score(x, y).reshape(-1, 1) if term.pyramid is None else term.pyramid.part_scores(x, y, per_layer)
+            found.append((one if term.dissimilarity is None else term.dissimilarity(one)).clamp_min(0))
+        return found
 
     def fuse(self, dissimilarities: Tensor) -> Tensor:
         """Scores (N,) of what the terms found, (N, terms)."""
@@ -245,28 +257,21 @@ class Hybrid(Metric):
                 "metric that needs no alignment: msds-align where content is displaced, msds-retarget where it was cropped or "
                 "retargeted, msds-fast for any two sizes"
             )
-        height, width = (min(p, q) for p, q in zip(*sizes, strict=True))
+        x, y = common_part(x, y)
         if not self._cropped_before:
+            height, width = x.shape[-2:]
             warnings.warn(
                 f"x has {first} pixels and y {second}: their common {height} x {width} pixels at the top left are compared "
                 "(said once)",
                 stacklevel=2,
             )
             self._cropped_before = True
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            return x[..., :height, :width], y[..., :height, :width]
-        common = (0, 0, height, width)
-        return Cropped(as_windows(x), common), Cropped(as_windows(y), common)
+        return x, y
 
 
 def _compares_images(metric: Metric) -> bool:
     inner = metric.metric if isinstance(metric, MultiScale) else metric
     return isinstance(inner, LocalMetric | CallableMetric)
-
-
-def _splits(term: Term) -> bool:
-    """Whether the dissimilarities of its levels and layers add up to its own."""
-    return isinstance(term.metric, PyramidMetric) and term.dissimilarity in (from_similarity, None)
 
 
 def _title(metric: Callable[[Tensor, Tensor], Tensor]) -> str:
@@ -279,12 +284,9 @@ def _part_names(terms: Sequence[Term], per_layer: bool = False) -> list[list[str
     titles = [f"{title} {titles[:i].count(title) + 1}" if titles.count(title) > 1 else title for i, title in enumerate(titles)]
     found = []
     for title, term in zip(titles, terms, strict=True):
-        metric = term.module
-        if isinstance(metric, PyramidMetric) and _splits(term):
-            layers = metric.layers if per_layer else ()
-            found.append([f"{title} {part}" for part in level_parts(metric.levels, layers)])
-        else:
-            found.append([title])
+        pyramid = term.pyramid
+        parts = level_parts(pyramid.levels, pyramid.layers if per_layer else ()) if pyramid else [""]
+        found.append([f"{title} {part}".strip() for part in parts])
     return found
 
 
@@ -337,33 +339,6 @@ def _reweighted(term: Term, weights: Tensor) -> Term:
     return replace(term, metric=metric.weighted(weights), weight=whole)
 
 
-def _shares(term: Term, per_layer: bool) -> list[float]:
-    """The weights of the parts of a term within it."""
-    metric = term.module
-    if not isinstance(metric, PyramidMetric) or not _splits(term):
-        return [1.0]
-    layers = len(metric.layers) if per_layer else 0
-    levels = metric.fusion.detach().double().cpu().unsqueeze(1)
-    by_layer = levels.new_full((metric.levels, layers or 1), 1 / (layers or 1))
-    if layers and metric.layer_weights is not None:
-        by_layer = metric.layer_weights.double().cpu()
-    found: list[float] = (levels * by_layer).flatten().tolist()
-    return found
-
-
-def _of_parts(term: Term, x: Image, y: Image, per_layer: bool) -> Tensor:
-    """What each part of a term finds, (N, parts); the term's own is the weighted mean of them."""
-    metric = term.module
-    if not isinstance(metric, PyramidMetric) or not _splits(term):
-        scores = metric._score(x, y).reshape(x.shape[0], 1)
-    elif per_layer and isinstance(metric, MSDS):
-        scores = metric.layer_scores(x, y).flatten(1)
-    else:
-        scores = metric.level_scores(x, y)
-    found: Tensor = scores if term.dissimilarity is None else term.dissimilarity(scores)
-    return found.clamp_min(0)
-
-
 BACKBONE = "efficientnet_lite0"
 #: The first stage agrees least with opinions; the last takes a third of all operations, sees a whole small image from every
 #: position and makes the score of small images waver.
@@ -383,12 +358,13 @@ def msds_hybrid(
     layers: str | Sequence[str] | None = None,
     runtime: Runtime = "torch",
 ) -> Hybrid:
-    r"""MSDS-Hybrid: deep structure on three levels, HaarPSI and MDSI. Full-reference, higher is better.
+    r"""MSDS-Hybrid: deep structure and deep features, HaarPSI and MDSI. Full-reference, higher is better.
 
     One minus the geometric mean of dissimilarities, of which the first counts twice (:class:`Hybrid` with
     :math:`\varepsilon = 10^{-3}`):
 
-    - 1 - MSDS on three levels, of EfficientNet-Lite0's stages 1 to 3;
+    - 1 - :class:`~msds_plugin.aligned.AlignedMSDS` on three levels, of EfficientNet-Lite0's stages 1 to 3: half of it is
+      MSDS, half the difference of the features place by place;
     - 1 - HaarPSI;
     - MDSI before its last root, the mean deviation itself.
 
@@ -422,7 +398,7 @@ def msds_hybrid(
     file = FusionFile.load(fusion) if isinstance(fusion, str | os.PathLike) else None
     levels = levels or (file.levels if file else 3)
     layers = layers or (file.target.layers if file else STAGES)
-    deep = MSDS(levels, backbone=BACKBONE, weights=weights, layers=layers, tile=tile, runtime=runtime)
+    deep = AlignedMSDS(levels, backbone=BACKBONE, weights=weights, layers=layers, tile=tile, runtime=runtime)
     return Hybrid(
         [
             Term(deep, weight=2.0),

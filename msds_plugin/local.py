@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from msds_plugin.checks import check_aligned
 from msds_plugin.functional import at_least_float32
 from msds_plugin.metric import Images, Metric
-from msds_plugin.windows import Image, Windows
+from msds_plugin.windows import Image
 
 __all__ = ["LocalMetric", "luma_chroma", "read_padded", "similarity_deficit", "tiles_of"]
 
@@ -43,22 +43,26 @@ class LocalMetric(Metric):
 
 def tiles_of(height: int, width: int, tile: int | None, windows: bool) -> Iterator[tuple[int, int, int, int]]:
     """(top, left, height, width) of the tiles of a map of this size; one of all of it if there is no need for more."""
-    side = tile or (TILE if windows else max(height, width))
+    if not (tile or windows):
+        yield 0, 0, height, width
+        return
+    side = tile or TILE
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield top, left, min(side, height - top), min(side, width - left)
 
 
-def read_padded(image: Windows, top: int, left: int, height: int, width: int) -> Tensor:
+def read_padded(image: Image, top: int, left: int, height: int, width: int) -> Tensor:
     """A window in float32 at least, which may reach beyond the image; there are zeros."""
+    if isinstance(image, Tensor):
+        rows, columns = image.shape[-2:]
+        return at_least_float32(F.pad(image, (-left, left + width - columns, -top, top + height - rows)))
     bottom, right = (
         min(begin + size, end) for begin, size, end in zip((top, left), (height, width), image.shape[-2:], strict=True)
     )
     first, start = max(top, 0), max(left, 0)
-    pixels = image.read(first, start, bottom - first, right - start)
-    pixels = at_least_float32(pixels)
-    padding = (start - left, left + width - right, first - top, top + height - bottom)
-    return F.pad(pixels, padding) if any(padding) else pixels
+    pixels = at_least_float32(image.read(first, start, bottom - first, right - start))
+    return F.pad(pixels, (start - left, left + width - right, first - top, top + height - bottom))
 
 
 def luma_chroma(image: Tensor, matrix: Sequence[Sequence[float]], factor: float) -> Tensor:

@@ -10,13 +10,13 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, check_source
+from msds_plugin.weights import read_safetensors
 from msds_plugin.windows import Image, Windows
 
 __all__ = ["Images", "Metric", "Representation", "digest"]
@@ -38,6 +38,8 @@ def fit_together(x: Image, y: Image) -> bool:
         return False
     if torch.is_grad_enabled() and x.requires_grad != y.requires_grad:
         return False  # the gradient of the one would take a way through the other as well
+    if torch.compiler.is_compiling():
+        return True  # one graph for all sizes
     return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
 
 
@@ -193,7 +195,7 @@ class Metric(nn.Module):
 
     def forward(self, x: Image, y: Image) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``, (N, 3, H, W) in [0, 1]."""
-        check_pair(x, y)
+        self._check_images(x, y)
         return self._score(self._ready(x, "x"), self._ready(y, "y"))
 
     def save(self, representation: Representation, path: str | os.PathLike[str]) -> None:
@@ -219,19 +221,13 @@ class Metric(nn.Module):
             WeightsFileError: damaged, or another kind of file.
             ValueError: a representation by another metric, or by a network of other weights.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no saved representation at {path}")
+        metadata, tensors = read_safetensors(path, _WHAT, device)
+        if metadata.get("format") != _FORMAT:
+            raise WeightsFileError(f"{path} is a safetensors file but not a {_WHAT}")
         try:
-            with safe_open(path, "pt", str(device)) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            if metadata.get("format") != _FORMAT:
-                raise WeightsFileError(f"{path} is a safetensors file but not a saved representation")
             found = _decoded(json.loads(metadata["content"]), tensors)
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise WeightsFileError(f"{path} is damaged or not a saved representation: {error}") from error
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise WeightsFileError(f"{path} is damaged or holds no {_WHAT}: {error}") from error
         if metadata["source"] != self._representations_source():
             raise ValueError(f"{path} was made by {metadata['source']}, but this metric is {self._representations_source()}")
         if not isinstance(found, Representation):
@@ -257,8 +253,15 @@ class Metric(nn.Module):
             return self._compare(both[: x.shape[0]], both[x.shape[0] :])
         return self._compare(self._represent(x), self._represent(y))
 
+    def _check_images(self, *images: Image) -> None:
+        """Raise a clear error unless one image, or a pair, is of a kind that the metric takes."""
+        if len(images) > 1:
+            check_pair(*images)
+        else:
+            check_source(images[0])
+
     def _checked(self, image: Image) -> Image:
-        check_source(image)
+        self._check_images(image)
         return self._ready(image, "image")
 
     def _ready(self, image: Image, name: str) -> Image:
@@ -297,7 +300,7 @@ class Metric(nn.Module):
             )
 
 
-_FORMAT = "msds_plugin.Representation/2"
+_FORMAT, _WHAT = "msds_plugin.Representation/2", "saved representation"
 
 
 def _encoded(value: Any, count: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,11 @@ from torch.nn import functional as F
 
 from msds_plugin.backbones import Backbone, Weights, build_backbone
 from msds_plugin.checks import check_batches, check_has_values, check_size, too_small
-from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite
-from msds_plugin.encoder import GRAM, LITE_GRAM, Matrices, MatrixMetric, View
-from msds_plugin.functional import block_dissimilarities, check_levels, fuse, global_dissimilarity, pyramid, split_fusion
+from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite, GramMetric
+from msds_plugin.encoder import Matrices, MatrixKind, MatrixMetric, View
+from msds_plugin.functional import check_levels, fuse, pyramid, split_fusion
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 from msds_plugin.local import LocalMetric
-from msds_plugin.maps import dissimilarity_map
 from msds_plugin.metric import Images, Metric, Representation
 from msds_plugin.runtimes import Runtime
 from msds_plugin.saliency import Saliency
@@ -30,6 +30,8 @@ __all__ = ["MSDS", "CallableMetric", "Fusion", "MSDSLite", "MultiScale", "Pyrami
 
 #: Weights, the path of a file of them, or None for equal ones.
 Fusion: TypeAlias = Sequence[float] | Tensor | str | os.PathLike[str] | None
+
+P = TypeVar("P", bound="PyramidMetric")
 
 #: A side in pixels that no metric known to us finds too small (the largest demand is 161, of the five-scale SSIMs).
 _LARGE = 512
@@ -74,15 +76,14 @@ class CallableMetric(Metric):
         """The name."""
         return self.name
 
-    def represent(self, image: Image) -> Representation:
-        """The image (N, C, H, W) itself."""
-        check_any_image(image, "the image", self.description)
-        return self._represent(image)
+    def _check_images(self, *images: Image) -> None:
+        for image, name in zip(images, ("x", "y") if len(images) > 1 else ("the image",), strict=True):
+            check_any_image(image, name, self.description)
+        if len(images) > 1:
+            check_batches(*images)
 
-    def forward(self, x: Image, y: Image) -> Tensor:
-        """Scores (N,) of distorted images ``x`` beside references ``y``; a scalar where the metric returns one."""
-        check_any_images(x, y, self.description)
-        return self._score(x, y)
+    def _ready(self, image: Image, name: str) -> Image:
+        return image
 
     def _represent(self, image: Image) -> Images:
         return Images(self.description, image)
@@ -108,13 +109,6 @@ def check_any_image(image: Image, name: str, metric: str) -> None:
         shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
     check_has_values(image, name)
-
-
-def check_any_images(x: Image, y: Image, metric: str) -> None:
-    """Raise a clear error unless ``x`` and ``y`` are equally long floating-point batches (N, C, H, W) in memory."""
-    check_any_image(x, "x", metric)
-    check_any_image(y, "y", metric)
-    check_batches(x, y)
 
 
 class PyramidMetric(Metric):
@@ -158,9 +152,11 @@ class PyramidMetric(Metric):
     def target(self) -> FusionTarget:
         """What files of weights for it are for."""
 
-    @abstractmethod
-    def weighted(self, fusion: Fusion) -> PyramidMetric:
+    def weighted(self: P, fusion: Fusion) -> P:
         """The same metric with other weights; they share the network."""
+        other = copy.deepcopy(self, {id(module): module for module in self.children()})
+        other._set_fusion(self.levels, fusion, False, self.target, self.layers)
+        return other
 
     @abstractmethod
     def compare_levels(self, a: Any, b: Any) -> Tensor:
@@ -169,6 +165,19 @@ class PyramidMetric(Metric):
     def level_scores(self, x: Image, y: Image) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
         return self.compare_levels(self.represent(x), self.represent(y))
+
+    def part_weights(self, per_layer: bool = False) -> Tensor:
+        """What each level counts for, (levels, 1), or each layer on each level, (levels, layers); all together one, float64."""
+        levels = self.fusion.detach().double().cpu().unsqueeze(1)
+        if not (per_layer and self.layers):
+            return levels
+        if self.layer_weights is None:
+            return (levels / len(self.layers)).expand(-1, len(self.layers))
+        return levels * self.layer_weights.double().cpu()
+
+    def part_scores(self, x: Image, y: Image, per_layer: bool = False) -> Tensor:
+        """Scores of each level alone, (N, levels), or of each layer on each level, (N, levels * layers)."""
+        return self.level_scores(x, y)
 
     def _compare(self, a: Any, b: Any) -> Tensor:
         return fuse(self.compare_levels(a, b), self.fusion)
@@ -244,10 +253,6 @@ class MultiScale(PyramidMetric):
         """The metric's, and the number of levels."""
         return f"{self.levels} levels of {self.metric.description}"
 
-    def weighted(self, fusion: Fusion) -> MultiScale:
-        """The same metric with other weights; they share the network."""
-        return MultiScale(self.metric, self.levels, fusion)
-
     def weighted_modules(self) -> list[nn.Module]:
         """Itself, and what the metric on the pyramid hides from torch."""
         return [self, *self.metric.weighted_modules()]
@@ -255,20 +260,12 @@ class MultiScale(PyramidMetric):
     def _representations_source(self) -> str:
         return f"{self.levels} levels of {self.metric._representations_source()}"
 
-    def represent(self, image: Image) -> Representation:
-        """The representation that :meth:`compare` needs of images, on every level."""
-        if not isinstance(self.metric, CallableMetric):
-            return super().represent(image)
-        check_any_image(image, "the image", self.metric.description)
-        self._check_size(image, "image")
-        return self._represent(image)
+    def _check_images(self, *images: Image) -> None:
+        self.metric._check_images(*images)
 
-    def forward(self, x: Image, y: Image) -> Tensor:
-        """Scores (N,) of distorted images ``x`` beside references ``y``."""
-        if not isinstance(self.metric, CallableMetric):
-            return super().forward(x, y)
-        check_any_images(x, y, self.metric.description)
-        return self._score(x, y)
+    def _ready(self, image: Image, name: str) -> Image:
+        self._check_size(image, name)
+        return image if isinstance(self.metric, CallableMetric) else super()._ready(image, name)
 
     def compare_levels(self, a: Levels, b: Levels) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
@@ -278,9 +275,7 @@ class MultiScale(PyramidMetric):
         return torch.stack([self._of_level(level, a, b) for level in range(self.levels)], -1)
 
     def _represent(self, image: Image) -> Levels:
-        self._check_size(image, "image")
-        levels: Sequence[Image]
-        levels = pyramid(image, self.levels) if isinstance(image, Tensor) else halvings(image, self.levels)
+        levels: Sequence[Image] = pyramid(image, self.levels) if isinstance(image, Tensor) else halvings(image, self.levels)
         return Levels(self.description, tuple(self.metric._represent(level) for level in levels))
 
     def _score(self, x: Image, y: Image) -> Tensor:
@@ -321,7 +316,7 @@ class MultiScale(PyramidMetric):
         return True
 
 
-class MSDS(PyramidMetric, MatrixMetric):
+class MSDS(PyramidMetric, GramMetric):
     r"""MSDS, the multiscale form of DeepSSIM. Full-reference, higher is better.
 
     .. math:: \sum_l w_l\, \mathrm{DeepSSIM}(x_l, y_l)
@@ -355,8 +350,8 @@ class MSDS(PyramidMetric, MatrixMetric):
     """
 
     kind = DeepSSIM.kind
-    has_map = True
-    matrix_kind = GRAM
+    matrix_kind = MatrixKind.GRAM
+    keeps_features = False  # those of the image itself
 
     def __init__(
         self,
@@ -373,8 +368,9 @@ class MSDS(PyramidMetric, MatrixMetric):
     ) -> None:
         levels = check_levels(levels)
         network = build_backbone(backbone, layers, weights)
-        views = [View(network, level, self.matrix_kind) for level in range(levels)]
-        MatrixMetric.__init__(self, views, saliency, saliency_threshold, tile, runtime)
+        kept = network.layers if self.keeps_features else ()
+        views = [View(network, level, self.matrix_kind, () if level else kept) for level in range(levels)]
+        GramMetric.__init__(self, views, saliency, saliency_threshold, tile, runtime)
         self._set_fusion(levels, fusion, learn_fusion, self.target, self.layers)
 
     @classmethod
@@ -410,19 +406,9 @@ class MSDS(PyramidMetric, MatrixMetric):
     def _network_of_level(self) -> Backbone:
         return self.network.views[0].backbone
 
-    def weighted(self, fusion: Fusion) -> MSDS:
-        """The same metric with other weights; they share the network."""
-        saliency: Any = None if self.attention is None else self.attention.method
-        shared = self._network_of_level
-        return type(self)(
-            self.levels,
-            fusion,
-            backbone=shared,
-            saliency_threshold=self.saliency_threshold,
-            tile=self.tile,
-            saliency=saliency,
-            runtime=self.runtime,
-        )
+    def part_scores(self, x: Image, y: Image, per_layer: bool = False) -> Tensor:
+        """See :class:`PyramidMetric`."""
+        return self.layer_scores(x, y).flatten(1) if per_layer else self.level_scores(x, y)
 
     def layer_scores(self, x: Image, y: Image) -> Tensor:
         """Scores of each layer on each level alone, (N, levels, layers)."""
@@ -437,24 +423,8 @@ class MSDS(PyramidMetric, MatrixMetric):
 
     def map_weights(self) -> list[list[float]]:
         """See :class:`MatrixMetric`."""
-        by_layer = torch.full((self.levels, len(self.layers)), 1 / len(self.layers), dtype=torch.float64)
-        if self.layer_weights is not None:
-            by_layer = self.layer_weights.double().cpu()
-        found: list[list[float]] = (self.fusion.detach().double().cpu().unsqueeze(1) * by_layer).tolist()
+        found: list[list[float]] = self.part_weights(per_layer=True).tolist()
         return found
-
-    def map(self, x: Image, y: Image) -> Tensor:
-        """Where they differ, (N, 1, H, W): see :func:`msds_plugin.maps.dissimilarity_map`."""
-        return dissimilarity_map(self, x, y)
-
-    def _by_layer(self, a: Any, b: Any) -> Tensor:
-        """Scores (levels, layers, N)."""
-        # Level by level: what is computed on the way then stays in a processor's cache.
-        return torch.stack([self._of_layers(*level) for level in zip(a.views, b.views, strict=True)])
-
-    def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """Scores (matrices, N)."""
-        return 1 - block_dissimilarities(a, b)
 
     def _check_size(self, image: Image, name: str) -> None:
         check_size(image, self._network_of_level.smallest, self.levels, name)
@@ -474,7 +444,4 @@ class MSDSLite(MSDS):
 
     kind = DeepSSIMLite.kind
     lower_is_better = True
-    matrix_kind = LITE_GRAM
-
-    def _of_layers(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        return torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
+    matrix_kind = MatrixKind.LITE_GRAM

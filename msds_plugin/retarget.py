@@ -12,7 +12,7 @@ from msds_plugin.backbones import Backbone, Weights, build_backbone
 from msds_plugin.checks import check_pair, is_true
 from msds_plugin.functional import at_least_float32, global_dissimilarity, gram_matrix, positions, smooth_halve
 from msds_plugin.metric import Metric, Representation, digest
-from msds_plugin.runtimes import Compiled, Runtime, check_runtime
+from msds_plugin.runtimes import Compiled, Runtime
 from msds_plugin.saliency import Attention, Saliency, keep, saliency_maps
 from msds_plugin.saliency.resample import fitted, thumbnail
 from msds_plugin.windows import Image
@@ -177,7 +177,6 @@ class MSDSRetarget(Metric):
         backbone: str | Backbone = "efficientnet_lite0",
     ) -> None:
         super().__init__()
-        check_runtime(runtime)
         if saliency is None:
             raise ValueError("msds-retarget is made of saliency: choose gbvs, spectral, features, or give a function")
         self.attention = Attention(saliency)
@@ -185,7 +184,7 @@ class MSDSRetarget(Metric):
         network = backbone if isinstance(backbone, Backbone) else build_backbone(backbone, [MATCHED, COMPARED], weights)
         encoder = _Encoder(network.tapped([MATCHED]), network.tapped([COMPARED]))
         self.encoder = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder)
+        self.compiled = None if runtime == "torch" else Compiled(encoder, runtime)
 
     @property
     def _network(self) -> _Encoder:

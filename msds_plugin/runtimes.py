@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from msds_plugin.checks import MissingDependencyError
 
-__all__ = ["Compiled", "Runtime", "check_runtime", "has_openvino"]
+__all__ = ["Compiled", "Runtime", "has_openvino"]
 
 Runtime: TypeAlias = Literal["torch", "openvino"]
 
@@ -34,19 +34,6 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
-def check_runtime(runtime: str) -> None:
-    """Raise a clear error unless there is such a runtime here.
-
-    Raises:
-        ValueError: an unknown name.
-        MissingDependencyError: OpenVINO is not installed.
-    """
-    if runtime not in ("torch", "openvino"):
-        raise ValueError(f"unknown runtime {runtime!r}: choose torch or openvino")
-    if runtime == "openvino" and not has_openvino():
-        raise MissingDependencyError("runtime='openvino' needs OpenVINO: pip install 'msds-plugin[fast]'")
-
-
 class Compiled:
     """A module that OpenVINO runs on a CPU: images (N, C, H, W) of any size to a tuple of tensors.
 
@@ -55,9 +42,18 @@ class Compiled:
 
     Args:
         module: tensors to a tuple or list of tensors.
+        runtime: ``"openvino"``, the only one.
+
+    Raises:
+        ValueError: an unknown name of a runtime.
+        MissingDependencyError: OpenVINO is not installed.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, runtime: str = "openvino") -> None:
+        if runtime != "openvino":
+            raise ValueError(f"unknown runtime {runtime!r}: choose torch or openvino")
+        if not has_openvino():
+            raise MissingDependencyError("runtime='openvino' needs OpenVINO: pip install 'msds-plugin[fast]'")
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         self._lock = threading.RLock()
         self._models: dict[tuple[int, bool, int], _Model] = {}
@@ -107,11 +103,17 @@ class _Model:
         self.waiting: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        import openvino
+
         try:
             request = self.waiting.get_nowait()
         except Empty:
             request = self.compiled.create_infer_request()
-        request.infer([tensor.numpy() for tensor in tensors], share_inputs=True)
+        for index, tensor in enumerate(tensors):
+            request.set_input_tensor(index, openvino.Tensor(tensor.numpy(), shared_memory=True))
+        # Not infer, which copies all outputs once more.
+        request.start_async()
+        request.wait()
         found = tuple([torch.from_numpy(output.data.copy()) for output in request.output_tensors])
         self.waiting.put(request)
         return found

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from msds_plugin.backbones import Weights, build_backbone
 from msds_plugin.checks import WeightsFileError, check_aligned
 from msds_plugin.functional import at_least_float32, halve
 from msds_plugin.local import LocalMetric
-from msds_plugin.weights import load
+from msds_plugin.weights import load, read_safetensors
 from msds_plugin.windows import Image
 
 __all__ = ["SPIPS", "Fusion", "Inputs", "load_weights", "save_weights"]
@@ -270,16 +269,11 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str
         FileNotFoundError: no such file.
         WeightsFileError: damaged, or another kind of file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights of SPIPS at {path}")
+    metadata, state = read_safetensors(path, "weights of SPIPS")
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("msds_plugin", "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, ValueError) as error:
-        raise WeightsFileError(f"{path} is damaged or not a file of weights: {error}") from error
+        facts = json.loads(metadata.get("msds_plugin", "{}"))
+    except ValueError as error:
+        raise WeightsFileError(f"{path} is damaged: {error}") from error
     if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT or any(name not in facts for name in _NEEDED):
         raise WeightsFileError(f"{path} is a safetensors file but does not hold weights of SPIPS")
     return facts, state

@@ -19,7 +19,6 @@ layers in smaller tiles, which are joined where a map is small, and through the 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -33,7 +32,7 @@ from msds_plugin.checks import check_image, check_size
 from msds_plugin.functional import gram_matrix, positions
 from msds_plugin.windows import Cropped, Windows, as_windows
 
-__all__ = ["Span", "Tile", "check_tile", "spans", "tile_sums"]
+__all__ = ["Span", "Tile", "pair_sums", "spans", "tile_sums"]
 
 Tile: TypeAlias = int | Literal["auto"] | None
 #: A sum over positions, and how many these are.
@@ -43,7 +42,10 @@ T = TypeVar("T")
 #: Side in pixels of the small tiles that the first layers run on: their maps then stay in a processor's cache.
 SMALL = 512
 
-#: On a CPU ``"auto"`` takes no more bytes than this for a tile: its margin is small beside it then, and more gains little.
+#: Side of a tile of two images.
+PAIR = 1024
+
+#: Bytes that ``"auto"`` takes for a tile on a CPU: its margin is small beside it then, and more gains little.
 MOST_BYTES = 1 << 29
 
 
@@ -109,15 +111,6 @@ def spans(length: int, core: int, layers: Sequence[Layer], smallest: int) -> lis
     return found
 
 
-def check_tile(tile: Tile, backbone: Backbone) -> None:
-    """Raise a ValueError unless ``tile`` is a size, and the backbone one whose geometry is known."""
-    if tile is None:
-        return
-    if tile != "auto" and not (isinstance(tile, int) and tile >= 1):
-        raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
-    _ = backbone.geometry()
-
-
 def tile_sums(
     backbone: Backbone,
     image: Windows,
@@ -149,6 +142,32 @@ def tile_sums(
         for column in tiles.spans(width, core):
             _add(totals, tiles.checkpointed(tiles.tile, row, column))
     return [totals[layer] for layer in tiles.layers]
+
+
+def pair_sums(backbone: Backbone, x: Windows, y: Windows, tile: Tile, part: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+    """Sums over positions of the feature maps of two images of one size, for each layer of the backbone, tile by tile.
+
+    Args:
+        backbone: its table of layers must be known.
+        x, y: the images.
+        tile: pixels that a tile owns; otherwise 1024.
+        part: what is summed, of the two maps (N, C, h, w) of a tile.
+    """
+    layers = backbone.geometry()
+    core = tile if isinstance(tile, int) else PAIR
+
+    def of_tile(row: Span, column: Span) -> list[Tensor]:
+        window = (row.begin, column.begin, len(row), len(column))
+        features = [backbone(image.read(*window).to(backbone.device)) for image in (x, y)]
+        owned = [(..., row.owned(layer.stride), column.owned(layer.stride)) for layer in layers]
+        return [part(p[each], q[each]) for p, q, each in zip(*features, owned, strict=True)]
+
+    totals: list[Tensor] = []
+    for row in spans(x.shape[-2], core, layers, backbone.smallest):
+        for column in spans(x.shape[-1], core, layers, backbone.smallest):
+            sums = checkpoint(of_tile, row, column, use_reentrant=False) if torch.is_grad_enabled() else of_tile(row, column)
+            totals = [p + q for p, q in zip(totals, sums, strict=True)] if totals else sums
+    return totals
 
 
 def _add(totals: dict[Layer, Sum], sums: Mapping[Layer, Sum]) -> None:
@@ -248,15 +267,11 @@ class _Tiles:
         return sums, features[-1][..., row.owned(stride), column.owned(stride)] if self.late else features[-1][..., :0, :0]
 
     def affordable(self) -> int:
-        """Side of a tile that half of the free memory is enough for; the whole image's if that is."""
+        """Side of a tile that the memory is enough for; the whole image's if that is."""
         height, width = self.image.shape[-2:]
         if self.cut is None:
             return max(height, width)
-        device = self.backbone.device
-        budget = _free_bytes(device) // 2
-        if device.type != "cuda":
-            budget = min(budget, MOST_BYTES)
-        pixels = budget / (self.image.shape[0] * self._bytes_per_pixel())
+        pixels = _budget(self.backbone.device) / (self.image.shape[0] * self._bytes_per_pixel())
         if height * width <= pixels:
             return max(height, width)
         margin = sum(_margins(self.layers))
@@ -286,13 +301,9 @@ class _Tiles:
         return (2 * sample.nbytes + kept + max(given + out for given, out in sizes)) / side**2
 
 
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        free, total = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        return 2 * MOST_BYTES
-    # What caches files does not count as free, but gives way when it is needed.
-    return max(free, total // 8) * os.sysconf("SC_PAGE_SIZE")
+def _budget(device: torch.device) -> int:
+    """Bytes for a tile: on CUDA half of what is free, elsewhere MOST_BYTES."""
+    if device.type != "cuda":
+        return MOST_BYTES
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + unused) // 2

@@ -51,6 +51,26 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
+def read_safetensors(
+    path: str | os.PathLike[str], what: str, device: str | torch.device = "cpu"
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file of ours; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsFileError: it is damaged or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} at {path}")
+    try:
+        with safe_open(path, "pt", str(device)) as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise WeightsFileError(f"{path} is damaged or holds no {what}: {error}") from error
+
+
 def check_tensors(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
     """Raise a WeightsFileError unless these can be a network's weights: real, finite, floating-point where it counts."""
     for name, tensor in tensors:

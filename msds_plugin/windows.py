@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msds_plugin.functional import binomial_halve, halve
 
-__all__ = ["Cropped", "Halved", "Image", "SmoothHalved", "Windows", "as_windows", "halvings"]
+__all__ = ["Cropped", "Halved", "Image", "SmoothHalved", "Windows", "as_windows", "common_part", "halvings"]
 
 #: Values that ``Halved`` asks its source for at once, at most, unless a single row of them is longer.
 _STRIP = 1 << 24
@@ -124,6 +124,15 @@ class Cropped:
 def as_windows(image: Image) -> Windows:
     """The image itself if it can be read window by window, or a view of a tensor (N, C, H, W) that can."""
     return _InMemory(image) if isinstance(image, Tensor) else image
+
+
+def common_part(x: Image, y: Image) -> tuple[Image, Image]:
+    """What two images of different size share at the top left."""
+    height, width = (min(p, q) for p, q in zip(x.shape[-2:], y.shape[-2:], strict=True))
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x[..., :height, :width], y[..., :height, :width]
+    window = (0, 0, height, width)
+    return Cropped(as_windows(x), window), Cropped(as_windows(y), window)
 
 
 def halvings(image: Image, levels: int) -> list[Windows]:

@@ -86,6 +86,21 @@ class Metric:
         """The score of a perfect image, infinite where there is no bound."""
         return self.score_range[0] if self.lower_is_better else self.score_range[1]
 
+    @property
+    def class_name(self) -> str:
+        """The stem of class names: ``MSDSLiteFast`` of the title ``MSDS-Lite-Fast``."""
+        return "".join(filter(str.isalnum, self.title))
+
+    @property
+    def function_name(self) -> str:
+        """The name of functions: ``msds_lite_fast`` of ``msds-lite-fast``."""
+        return re.sub(r"\W", "_", self.name)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is a metric of this package."""
+        return self.factory.__module__.startswith("msds_plugin.")
+
 
 DEEPSSIM = (
     "K. Zhang, W. Chen, T. Zhao, Z. Wang, Structural Similarity in Deep Features: Unified Image Quality Assessment Robust to "

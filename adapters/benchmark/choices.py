@@ -14,7 +14,7 @@ from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.labels import Names, numbers, read_labels
 from msds_plugin.adapters.benchmark.runner import run
-from msds_plugin.adapters.benchmark.summary import FEW_REFERENCES
+from msds_plugin.adapters.benchmark.summary import few_references
 from msds_plugin.adapters.scorers import Scorer
 
 _COLUMNS = {
@@ -133,9 +133,10 @@ def run_choices(
         ValueError: as :func:`run`.
     """
     made = run(metrics, [each.images for each in sets], *args, **options)
+    falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
     tables: list[pd.DataFrame] = []
     tests: list[pd.DataFrame] = []
-    falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
+    notes = list(made.notes)
     for each in sets:
         by_metric = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}
         given = (by_metric, each.table["share"], each.table["answers"], each.table["reference"], falling, resamples, seed)
@@ -144,22 +145,13 @@ def run_choices(
         for one, kept in ((table, tables), (test, tests)):
             one.insert(0, "dataset", each.name)
             kept.append(one)
+        notes += few_references(each.name, int(table["references"].max()))
     both = (pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True))
-    return ChoiceSummary(*both, made.scores.failures, (*made.notes, *_notes(both[0])), made.unavailable)
+    return ChoiceSummary(*both, made.scores.failures, tuple(notes), made.unavailable)
 
 
 def _sides(each: Choices, rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
-    scores: Mapping[tuple[str, str], float] = dict(
-        zip(zip(rows["reference"], rows["distorted"], strict=True), rows["score"], strict=True)
-    )
-    keys = (zip(each.table["reference"], each.table[side], strict=True) for side in ("a", "b"))
-    first, second = (pd.Series([scores[key] for key in own], dtype=float) for own in keys)
+    """The scores of the two versions of each comparison."""
+    scores = rows.set_index(["reference", "distorted"])["score"]
+    first, second = (scores.reindex(pd.MultiIndex.from_frame(each.table[["reference", side]])) for side in ("a", "b"))
     return first, second
-
-
-def _notes(table: pd.DataFrame) -> list[str]:
-    few = table[table["references"] < FEW_REFERENCES].groupby("dataset", sort=False)["references"].max()
-    return [
-        f"{name} has {count} references: with fewer than {FEW_REFERENCES} intervals are too narrow, with one there are none."
-        for name, count in few.items()
-    ]

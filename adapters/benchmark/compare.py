@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,13 @@ from PIL import Image
 from scipy import ndimage
 
 from msds_plugin.adapters.benchmark import statistics
-from msds_plugin.adapters.benchmark.report import Cell, Document, figure, interval
-from msds_plugin.adapters.benchmark.runner import Progress, make_scorers, no_progress
+from msds_plugin.adapters.benchmark.report import Cell, Document, Section, figure, interval
+from msds_plugin.adapters.benchmark.runner import Progress, make_scorers, no_progress, score
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 from msds_plugin.adapters.images.read import ImageFileError, open_pair, to_tensor
 from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.masks import find_masks
 from msds_plugin.adapters.scoring.options import Run
-from msds_plugin.adapters.scoring.store import Results, identity, pair_keys, score_and_keep
 
 OVERALL = "overall"
 #: Images in the gallery, and the side of what is cut out of each.
@@ -78,6 +78,7 @@ def compare(
     pairing: Pairing = Pairing(),  # noqa: B008 (frozen)
     progress: Progress = no_progress,
     matched: Callable[[str, Matching], object] = lambda folder, matching: None,
+    mask: Path | None = None,
 ) -> Comparison:
     """Score the results of several methods beside the same references.
 
@@ -92,6 +93,7 @@ def compare(
         pairing: how results find their references.
         progress: shows how far it is.
         matched: told how the images of each folder were matched.
+        mask: image, or a folder of them, that is white where a reference counts, see ``scoring.masks.find_masks``.
 
     Raises:
         ValueError: fewer than one method, a method without the folder of a group, no image that all methods have, an unknown
@@ -104,6 +106,8 @@ def compare(
     grouped = references if isinstance(references, Mapping) else {"": references}
     images = _images(methods, grouped, pairing, matched)
     lacks, notes = _lacking(images, list(methods), own)
+    if mask is not None:
+        run = replace(run, masks=find_masks(mask, [pair.reference for pair in images["pair"]]))
     scorers, unavailable = make_scorers(metrics, run)
     scores = _scores(images, scorers, results, run, progress)
     lower_is_better = {scorer.name: scorer.lower_is_better for scorer in scorers}
@@ -120,21 +124,18 @@ def _images(
     """Every result: ``group``, ``method``, ``image`` (what the results of all methods share), ``pair``."""
     rows = []
     for group, reference in references.items():
-        of_group = []
         for method, path in methods.items():
             folder = _folder(method, Path(path), group)
             found = match(Path(reference), folder, pairing)
             matched(str(folder), found)
-            of_group += [
-                (group, method, pair.reference, pair.distorted.relative_to(folder).with_suffix(""), pair)
-                for pair in found.pairs
-            ]
-        several = pd.DataFrame([row[1:3] for row in of_group]).duplicated().any()  # as of one codec at several qualities
-        rows += [
-            (group, method, " ".join([str(of), name.as_posix()]) if several else str(of), pair)
-            for group, method, of, name, pair in of_group
-        ]
-    return pd.DataFrame(rows, columns=["group", "method", "image", "pair"])
+            for pair in found.pairs:
+                name = pair.distorted.relative_to(folder).with_suffix("").as_posix()
+                rows.append((group, method, str(pair.reference), name, pair))
+    images = pd.DataFrame(rows, columns=["group", "method", "image", "name", "pair"])
+    several = images.duplicated(["group", "method", "image"])  # as of one codec at several qualities
+    several = several.groupby(images["group"]).transform("any")
+    images["image"] = images["image"].mask(several, images["image"] + " " + images["name"])
+    return images.drop(columns="name")
 
 
 def _folder(method: str, path: Path, group: str) -> Path:
@@ -159,8 +160,9 @@ def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[i
         ValueError: a group without an image that all methods have.
     """
     count, notes = 0, []
-    for group in dict.fromkeys(images["group"]):
-        rows, where = images[images["group"] == group], f" of {group}" if group else ""
+    for group in images["group"].unique():
+        rows = images[images["group"] == group]
+        where = f" of {group}" if group else ""
         known = rows.pivot(index="image", columns="method", values="pair").reindex(columns=methods).notna()
         common = int(known.all(axis=1).sum())
         if not common and not own:
@@ -181,22 +183,12 @@ def _scores(
     images: pd.DataFrame, scorers: Sequence[Scorer], results: str | Path | None, run: Run, progress: Progress
 ) -> pd.DataFrame:
     pairs: list[Pair] = images["pair"].tolist()
-    keys = pair_keys(pairs)
-    work = dict(zip(keys, pairs, strict=True))
-    with Results(results) as kept:
-        numbers = [kept.metric(scorer.name, identity(scorer, run)) for scorer in scorers]
-        steps = sum(len(work.keys() - kept.scored(number)) for number in numbers)
-        by_number = dict(zip(numbers, scorers, strict=True))
-        with progress("scoring", steps) as advance, closing(score_and_keep(kept, by_number, work, run)) as outcomes:
-            for _ in outcomes:
-                advance()
-        frames = [kept.frame(number).reindex(keys) for number in numbers]
     rows = images.assign(
         reference=[str(pair.reference) for pair in pairs], distorted=[str(pair.distorted) for pair in pairs]
     ).drop(columns="pair")
     parts = [
-        rows.assign(metric=scorer.name, score=frame["score"].to_numpy(), error=frame["error"].to_numpy())
-        for scorer, frame in zip(scorers, frames, strict=True)
+        pd.concat([rows.assign(metric=scorer.name), frame], axis=1)
+        for scorer, frame in zip(scorers, score(scorers, pairs, results, run, progress), strict=True)
     ]
     return pd.concat(parts, ignore_index=True)[
         ["group", "reference", "image", "distorted", "method", "metric", "score", "error"]
@@ -206,22 +198,21 @@ def _scores(
 def _tables(
     scores: pd.DataFrame, methods: Sequence[str], lower_is_better: Mapping[str, bool], own: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    groups = list(dict.fromkeys(scores["group"]))
+    groups = {str(group): part for group, part in scores.groupby("group", sort=False)}
+    if len(groups) > 1:
+        groups[OVERALL] = scores
     rows, differences = [], []
-    for group in [*groups, *([OVERALL] if len(groups) > 1 else [])]:
-        of_group = scores if group == OVERALL and len(groups) > 1 else scores[scores["group"] == group]
+    for group, of_group in groups.items():
         for metric, part in of_group.groupby("metric", sort=False):
             wide = part.pivot(index=["group", "image"], columns="method", values="score").reindex(columns=list(methods))
             wide = wide if own else wide.dropna()
             reference = part.drop_duplicates(["group", "image"]).set_index(["group", "image"])["reference"][wide.index]
-            means, lower = wide.mean(), lower_is_better[str(metric)]
-            ranks = _ranks([figure(mean, _digits(means)) for mean in means], lower)
+            mean = wide.mean()
+            ranks = _ranks([figure(each, _digits(mean)) for each in mean], lower_is_better[str(metric)])
             for method, rank in zip(methods, ranks, strict=True):
-                rows.append((group, method, metric, means[method], wide[method].std(), int(wide[method].count()), rank))
-            tests = statistics.mean_differences(wide, reference)
-            tests.insert(0, "group", group)
-            tests.insert(1, "metric", metric)
-            differences.append(tests)
+                rows.append((group, method, metric, mean[method], wide[method].std(), int(wide[method].count()), rank))
+            tests = statistics.mean_differences(wide, reference).assign(group=group, metric=metric)
+            differences.append(tests[["group", "metric", *tests.columns[:-2]]])
     table = pd.DataFrame(rows, columns=["group", "method", "metric", "mean", "std", "n", "rank"])
     return table, pd.concat(differences, ignore_index=True)
 
@@ -241,6 +232,14 @@ def _ranks(shown: Sequence[str], lower_is_better: bool) -> list[str]:
 # What it says
 
 
+LEGEND = "Mean ± standard deviation over images; best in bold, second underlined."
+TEXT_LEGEND = "Mean ± standard deviation over images; * best, + second."
+TESTED = (
+    "Paired t tests over references (images of one reference are averaged first), corrected for all pairs of methods of a "
+    "metric and group by Holm's method; intervals are 95 %, uncorrected."
+)
+
+
 def verdicts(made: Comparison) -> list[str]:
     """Which differences are real, one sentence per group and metric."""
     said = []
@@ -255,42 +254,40 @@ def verdicts(made: Comparison) -> list[str]:
             else:
                 open_pairs.append(f"{row['a']} and {row['b']}")
         ranked = sorted(losers.items(), key=lambda item: -len(item[1]))
-        shown = "; ".join(f"{better} is better than {' and '.join(worse)}" for better, worse in ranked)
-        rest = f"not shown to differ: {', '.join(open_pairs)}" if open_pairs else ""
+        shown = [f"{better} is better than {' and '.join(worse)}" for better, worse in ranked]
+        rest = [f"not shown to differ: {', '.join(open_pairs)}"] if open_pairs else []
         name = f"{metric} {OVERALL}" if group == OVERALL else f"{metric} on {group}" if group else str(metric)
-        said.append(f"{name}: {'; '.join(filter(None, (shown, rest)))}.")
+        said.append(f"{name}: {'; '.join([*shown, *rest])}.")
     return said
 
 
-def tables_of(made: Comparison, arrow: Callable[[bool], str]) -> Iterator[tuple[str, list[str], list[list[Cell]]]]:
-    """Group, headings and rows of every table: methods down, metrics across, and the number of images."""
+def means(made: Comparison, arrow: Callable[[bool], str]) -> list[Section]:
+    """The table of each group: methods down, metrics across, and the number of images."""
     headings = ["method", *(f"{metric} {arrow(lower)}" for metric, lower in made.lower_is_better.items())]
+    found = []
     for group, rows in made.table.groupby("group", sort=False):
         numbers = rows.groupby("method", sort=False)["n"].agg(["min", "max"])
         each = bool((numbers["min"] < numbers["max"]).any())  # of a metric that failed on some images
-        lines = []
-        for method in made.methods:
-            of = rows[rows["method"] == method].set_index("metric")
-            cells = [Cell(method)]
-            for metric in made.lower_is_better:
-                digits = _digits(rows.loc[rows["metric"] == metric, "mean"])
-                mean, std, n = (float(of.loc[metric, name]) for name in ("mean", "std", "n"))
-                text = figure(mean, digits) + (f" ± {std:.{digits}f}" if math.isfinite(std) else "") + f" ({n:.0f})" * each
-                cells.append(Cell(text, mean if math.isfinite(mean) else None, str(of.loc[metric, "rank"])))
-            lines.append(cells if each else [*cells, Cell(str(numbers.loc[method, "max"]))])
-        yield str(group), headings if each else [*headings, "images"], lines
+        digits = {metric: _digits(part["mean"]) for metric, part in rows.groupby("metric")}
+        lines = [
+            [Cell(str(method)), *(_cell(row, digits[row["metric"]], each) for row in part.to_dict("records"))]
+            for method, part in rows.groupby("method", sort=False)
+        ]
+        if not each:
+            lines = [[*line, Cell(str(count))] for line, count in zip(lines, numbers["max"], strict=True)]
+        shown = headings if each else [*headings, "images"]
+        found.append(Section(str(group), LEGEND, shown, lines, len(shown) - 1))
+    return found
 
 
-LEGEND = "Mean ± standard deviation over images; best in bold, second underlined."
-TEXT_LEGEND = "Mean ± standard deviation over images; * best, + second."
-TESTED = (
-    "Paired t tests over references (images of one reference are averaged first), corrected for all pairs of methods of a "
-    "metric and group by Holm's method; intervals are 95 %, uncorrected."
-)
+def _cell(row: Mapping[Any, Any], digits: int, with_number: bool) -> Cell:
+    mean, deviation = float(row["mean"]), float(row["std"])
+    text = figure(mean, digits) + (f" ± {deviation:.{digits}f}" if math.isfinite(deviation) else "")
+    return Cell(text + f" ({row['n']})" * with_number, mean if math.isfinite(mean) else None, row["rank"])
 
 
-def difference_rows(made: Comparison, group: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the table of paired differences: of one group, or of all with the group first, if there are any."""
+def paired(made: Comparison) -> Section:
+    """The paired differences of all groups, the group first if there are any."""
     rows = []
     for row in made.differences.to_dict("records"):
         digits = _digits(made.table.loc[made.table["metric"] == row["metric"], "mean"])
@@ -298,24 +295,25 @@ def difference_rows(made: Comparison, group: str | None = None) -> tuple[list[st
         p = f"{row['p_holm']:.2g}" if math.isfinite(row["p_holm"]) else "–"
         rows.append([row["group"], row["metric"], row["a"], row["b"], difference, p])
     headings = ["group", "metric", "method", "minus", "difference", "p (Holm)"]
-    if group is None and made.groups != [""]:
-        return headings, rows
-    return headings[1:], [row[1:] for row in rows if group in (None, row[0])]
+    if made.groups == [""]:
+        headings, rows = headings[1:], [row[1:] for row in rows]
+    return Section("Paired differences", TESTED, headings, rows, 2)
 
 
-def marked(cell: Cell) -> str:
-    """A cell as plain text with a sign for its rank."""
-    return cell.text + {"best": " *", "second": " +"}.get(cell.mark, "")
+def with_signs(section: Section) -> list[list[str]]:
+    """The rows as plain text with a sign for the rank."""
+    return [[cell.text + {"best": " *", "second": " +"}.get(cell.mark, "") for cell in row] for row in section.cells]
 
 
 def to_text(made: Comparison) -> str:
     """The tables, differences and verdicts as text in columns."""
     parts = []
-    for group, headings, rows in tables_of(made, _arrow):
-        parts.append((f"{group}\n" if group else "") + _in_columns(headings, [[marked(cell) for cell in row] for row in rows]))
+    for section in means(made, _arrow):
+        parts.append((f"{section.title}\n" if section.title else "") + _in_columns(section.headings, with_signs(section)))
     parts += [TEXT_LEGEND, *made.notes]
     if len(made.differences):
-        parts += [_in_columns(*difference_rows(made)), TESTED, *verdicts(made)]
+        section = paired(made)
+        parts += [_in_columns(section.headings, section.texts), TESTED, *verdicts(made)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -328,36 +326,25 @@ def _arrow(lower_is_better: bool) -> str:
     return "↓" if lower_is_better else "↑"
 
 
+_IN_LATEX = {"±": "$\\pm$", "↓": "$\\downarrow$", "↑": "$\\uparrow$", "–": "--"}
+
+
 def to_latex(made: Comparison) -> str:
     """Tables for LaTeX with booktabs; the verdicts as comments."""
-    lines = ["% \\usepackage{booktabs}"]
-    for group, headings, rows in tables_of(made, lambda lower: "$\\downarrow$" if lower else "$\\uparrow$"):
-        heads = [
-            _tex(name.rpartition(" $")[0] or name) + (f" ${sign}" if (sign := name.rpartition(" $")[2]) != name else "")
-            for name in headings
-        ]
-        lines += [
-            f"% {group}",
-            f"\\begin{{tabular}}{{l{'c' * (len(headings) - 1)}}}",
-            "\\toprule",
-            " & ".join(heads) + " \\\\",
-            "\\midrule",
-        ]
-        if group and len(made.groups) > 1:
-            lines.insert(-1, f"\\multicolumn{{{len(headings)}}}{{c}}{{{_tex(group)}}} \\\\")
-        lines += [" & ".join(map(_tex_cell, row)) + " \\\\" for row in rows]
-        lines += ["\\bottomrule", "\\end{tabular}", ""]
-    return "\n".join([*lines, *(f"% {line}" for line in (LEGEND, *made.notes, *verdicts(made)))]) + "\n"
+    tables = [_latex_table(section) for section in means(made, _arrow)]
+    text = "\n".join(["% \\usepackage{booktabs}", *tables])
+    for sign, command in _IN_LATEX.items():
+        text = text.replace(sign, command)
+    return text + "\n" + "".join(f"% {line}\n" for line in (LEGEND, *made.notes, *verdicts(made)))
 
 
-def _tex_cell(cell: Cell) -> str:
-    text = _tex(cell.text).replace("±", "$\\pm$").replace("–", "--")
-    return {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}"}.get(cell.mark, text)
-
-
-def _tex(text: str) -> str:
-    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-    return "".join(special.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
+def _latex_table(section: Section) -> str:
+    headings = [section.title or section.headings[0], *section.headings[1:]]
+    marks = {"best": "textbf:--rwrap;", "second": "underline:--rwrap;"}
+    css = pd.DataFrame([[marks.get(cell.mark, "") for cell in row] for row in section.cells], columns=headings)
+    style = pd.DataFrame(section.texts, columns=headings).style.hide(axis="index").apply(lambda _: css, axis=None)
+    style = style.format(escape="latex").format_index(escape="latex", axis=1)
+    return str(style.to_latex(column_format="l" + "c" * section.numbers, hrules=True))
 
 
 def to_document(made: Comparison, run: Run | None = None) -> Document:
@@ -365,15 +352,11 @@ def to_document(made: Comparison, run: Run | None = None) -> Document:
     page = Document("Methods compared", f"{', '.join(made.methods)} by {', '.join(made.lower_is_better)}")
     page.notes(verdicts(made))
     page.notes([*made.notes, *(f"{name} could not be made: {reason}" for name, reason in made.unavailable.items())])
-    for group, headings, rows in tables_of(made, _arrow):
-        page.heading(group or "Scores")
-        page.table(headings, rows, len(headings) - 1)
+    for section in means(made, _arrow):
+        page.heading(section.title or "Scores")
+        page.table(section.headings, section.rows, section.numbers)
     page.text(LEGEND)
-    if len(made.differences):
-        headings, lines = difference_rows(made)
-        page.heading("Paired differences")
-        page.text(TESTED)
-        page.table(headings, lines, 2)
+    page.section(paired(made))
     if run is not None:
         _add_gallery(page, made, run)
     return page
@@ -392,26 +375,25 @@ def _add_gallery(page: Document, made: Comparison, run: Run) -> None:
     )
     for group, image in order.index:
         rows = made.scores[(made.scores["group"] == group) & (made.scores["image"] == image)]
-        pairs = rows.drop_duplicates("method")
-        reference = pairs["reference"].iloc[0]
-        page.heading(f"{Path(image).name} {f'({group})' if group else ''}".strip(), 3)
+        results = rows.drop_duplicates("method")
+        reference = results["reference"].iloc[0]
+        name = Path(image).name
+        page.heading(f"{name} ({group})" if group else name, 3)
+        files = [reference, *results["distorted"]]
+        pictures = [to_jpeg(cut) for cut in _cuts(reference, results["distorted"].tolist(), run)]
+        pictures = pictures or [thumbnail(path, run.reading) for path in files]
         shown = [(thumbnail(reference, run.reading), f"{group}-{image}", f"reference {Path(reference).name}", "reference")]
-        cuts = _cuts([Pair(Path(reference), Path(path)) for path in pairs["distorted"]], run)
-        names = ["reference, cut", *pairs["method"]]
-        pictures = [to_jpeg(cut) for cut in cuts] or [thumbnail(path, run.reading) for path in (reference, *pairs["distorted"])]
-        for name, picture in zip(names, pictures, strict=True):
-            own = rows[rows["method"] == name]
-            caption = ", ".join(
-                [name, *(f"{metric} {score:.4g}" for metric, score in zip(own["metric"], own["score"], strict=True))]
-            )
-            shown.append((picture, f"{group}-{image}-{name}", f"{name}, {Path(image).name}", caption))
+        for method, picture in zip(["reference, cut", *results["method"]], pictures, strict=True):
+            own = rows[rows["method"] == method]
+            scores = [f"{metric} {score:.4g}" for metric, score in zip(own["metric"], own["score"], strict=True)]
+            shown.append((picture, f"{group}-{image}-{method}", f"{method}, {name}", ", ".join([method, *scores])))
         page.gallery(shown)
 
 
-def _cuts(pairs: Sequence[Pair], run: Run) -> list[Image.Image]:
+def _cuts(reference: str, results: Sequence[str], run: Run) -> list[Image.Image]:
     """The window in which the results differ most, of the reference and of each; none if they cannot be laid on each other."""
     try:
-        opened = [open_pair(pair, run.reading, lambda note: None) for pair in pairs]
+        opened = [open_pair(Pair(Path(reference), Path(path)), run.reading, lambda note: None) for path in results]
         images = [to_tensor(image)[0].numpy() for image in (opened[0][1], *(distorted for distorted, _ in opened))]  # type: ignore[arg-type]
         stacked = np.stack(images)
     except (ImageFileError, TypeError, ValueError):

@@ -127,9 +127,8 @@ def load_csv(
     _check_cells(path, rows, places, int(cells.iloc[0].ne("").to_numpy().nonzero()[0].max()) + 1)
     table = pd.DataFrame({key: rows[place] for key, place in places.items()})
     for key in {"score", "std", "variance"} & set(table):
-        column = table[key].copy()
-        column.attrs["separator"] = cells.attrs["separator"]
-        table[key] = numbers(column, f"{path}: the column for {key}")
+        column = table[key]
+        table[key] = numbers(column, f"{path}: the column for {key}", cells.attrs["separator"])
         bad = table.index[table[key].isna() & (key == "score" or column.ne(""))]
         if len(bad):
             raise ValueError(
@@ -182,22 +181,19 @@ def _by_content(path: Path, rows: pd.DataFrame) -> dict[str, int]:
     filled: list[Any] = [place for place in rows if rows[place].ne("").any()]
     numeric = [place for place in filled if rows[place].map(is_number).mean() >= 0.5]
     images = [place for place in filled if rows[place].map(is_meant_as_image).mean() > 0.5]
+    after = [place for place in numeric if place > max(images, default=-1)] or numeric
     if numeric and len(images) == 2:
         if rows[images[0]].nunique() > rows[images[1]].nunique():  # several versions of each reference
             images.reverse()
-        return {"reference": images[0], "distorted": images[1], "score": _after(images, numeric)}
+        return {"reference": images[0], "distorted": images[1], "score": after[0]}
     if numeric and len(images) == 1 and rows[images[0]].str.fullmatch(_BY_REFERENCE).all():
-        return {"distorted": images[0], "score": _after(images, numeric)}
+        return {"distorted": images[0], "score": after[0]}
     if len(filled) >= 3 and not images and filled[2] in numeric:
         return dict(zip(_NEEDED, filled, strict=False))
     raise ValueError(
         f"{path} has {len(filled)} columns, of which {len(images)} hold names of images and {len(numeric)} numbers: reference, "
         f"distorted and score are needed, separated by commas, semicolons or tabs. Accepted names of columns: {_ACCEPTED}"
     )
-
-
-def _after(images: list[int], numeric: list[int]) -> int:
-    return next((place for place in numeric if place > max(images)), numeric[0])
 
 
 def _check_cells(path: Path, rows: pd.DataFrame, places: dict[str, int], width: int) -> None:

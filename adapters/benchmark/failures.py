@@ -122,41 +122,27 @@ def relations(
     rows = []
     for (dataset, metric), part in errors.groupby(["dataset", "metric"], sort=False):
         for image in ("reference", "distorted"):
-            share = part[image].map(energy)
-            known = part[share.notna()]
-            share = share[share.notna()]
+            known = part.assign(share=part[image].map(energy)).dropna(subset="share")
+            share = known["share"]
             worst = share.iloc[: math.ceil(OUTLIERS * len(share))]  # the errors come worst first
             low, high = statistics.correlation_interval(known["error"], share, known["reference"], resamples, seed)
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "metric": metric,
-                    "image": image,
-                    "srcc": statistics.srcc(known["error"], share),
-                    "low": low,
-                    "high": high,
-                    "outliers": len(worst),
-                    "above_median": int((worst > share.median()).sum()),
-                    "count": len(known),
-                    "verdict": "grows" if low > 0 else "falls" if high < 0 else "not shown",
-                }
-            )
+            verdict = "grows" if low > 0 else "falls" if high < 0 else "not shown"
+            above = int((worst > share.median()).sum())
+            found = statistics.srcc(known["error"], share), low, high, len(worst), above, len(known), verdict
+            rows.append((dataset, metric, image, *found))
     columns = ["dataset", "metric", "image", "srcc", "low", "high", "outliers", "above_median", "count", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def claims(relations: pd.DataFrame) -> list[str]:
     """What :func:`relations` shows, in sentences: one for each data set, kind of image and verdict, naming the metrics."""
-    said = {
-        "grows": "errors grow with",
-        "falls": "errors fall with",
-        "not shown": "no relation of errors is shown to",
-    }
+    said = {"grows": "errors grow with", "falls": "errors fall with", "not shown": "no relation of errors is shown to"}
     sentences = []
     for (dataset, image), part in relations.groupby(["dataset", "image"], sort=False):
         for verdict, words in said.items():
-            rows = part[part["verdict"] == verdict].to_dict("records")
-            if rows:
-                metrics = ", ".join(f"{row['metric']} ({row['srcc']:+.2f})" for row in rows)
-                sentences.append(f"{dataset}: {words} the high-frequency energy of the {image} image for {metrics}.")
+            rows = part[part["verdict"] == verdict]
+            metrics = [f"{metric} ({srcc:+.2f})" for metric, srcc in zip(rows["metric"], rows["srcc"], strict=True)]
+            if metrics:
+                energy = f"the high-frequency energy of the {image} image"
+                sentences.append(f"{dataset}: {words} {energy} for {', '.join(metrics)}.")
     return sentences

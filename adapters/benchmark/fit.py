@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.learning import Array, Problem, choose_strength, divide, learn_weights
-from msds_plugin.adapters.benchmark.parts import Parts, parts_of
+from msds_plugin.adapters.benchmark.parts import parts_of
 from msds_plugin.adapters.benchmark.runner import Progress, backbone_of, no_progress
 from msds_plugin.adapters.benchmark.runner import run as run_benchmark
 from msds_plugin.adapters.names import parse_metric
@@ -114,9 +113,15 @@ def fit_fusion(
         raise ValueError(f"{metric!r}: give the number of levels apart from the metric, and no weights: they are learned")
     parts = parts_of(metric, levels, per_layer, run)
     made = run_benchmark(parts.scorers, [data], results, run, progress)
-    rows = _usable(made.scores.table, parts)
+    rows = data.table[["reference", "distorted"]].reset_index(drop=True).assign(opinion=data.table["score"].to_numpy())
+    for name_of_part, scorer in zip(parts.names, parts.scorers, strict=True):
+        rows[name_of_part] = made.scores.of(data.name, scorer.name)["score"].to_numpy()
+    rows = rows.dropna().reset_index(drop=True)
     if rows["reference"].nunique() < folds:
-        raise ValueError(_too_few(rows, folds, made.scores.failures))
+        failed = made.scores.failures["error"]
+        first = "" if failed.empty else f" (the first reason: {failed.iloc[0]})"
+        few = f"only {rows['reference'].nunique()} references have a scored image, too few for {folds} folds"
+        raise ValueError(f"no image has a score of every part{first}" if rows.empty else f"{few}{first}")
     problem = Problem(
         rows[list(parts.names)].to_numpy(np.float64),
         rows["opinion"].to_numpy(np.float64),
@@ -128,6 +133,7 @@ def fit_fusion(
     weights, strength = _learned(problem, rows["reference"], seed)
     table = held_out.set_index("fusion")
     backbone = backbone_of(parts.scorer.metric)
+    p = float(table["p"][LEARNED])
     file = FusionFile(
         metric=name,
         target=parts.target,
@@ -137,10 +143,8 @@ def fit_fusion(
         images=len(rows),
         references=rows["reference"].nunique(),
         folds=folds,
-        held_out={
-            **{f"{key}_{kind}": float(table[key][kind]) for key in ("srcc", "plcc") for kind in (EQUAL, LEARNED)},
-            **({"p": float(table["p"][LEARNED])} if np.isfinite(table["p"][LEARNED]) else {}),
-        },
+        held_out={f"{key}_{kind}": float(table[key][kind]) for key in ("srcc", "plcc") for kind in (EQUAL, LEARNED)}
+        | ({"p": p} if np.isfinite(p) else {}),
         date=date.today().isoformat(),
         version=version("msds-plugin"),
         parts=parts.names if parts.named else (),
@@ -150,33 +154,16 @@ def fit_fusion(
 
 def _learned(problem: Problem, references: pd.Series[Any], seed: int) -> tuple[Array, float]:
     strength = choose_strength(problem, references, seed)
-    weights = learn_weights(problem.scores, problem.opinion, problem.opposite, strength, problem.equal, problem.combine)
-    return weights, strength
-
-
-def _usable(table: pd.DataFrame, parts: Parts) -> pd.DataFrame:
-    """One row per pair that has a score of every part."""
-    each = [rows.reset_index(drop=True) for _, rows in table.groupby("metric", sort=False)]
-    wide = each[0][["reference", "distorted", "opinion"]].copy()
-    for name, part in zip(parts.names, each, strict=True):
-        wide[name] = part["score"]
-    return wide.dropna().reset_index(drop=True)
-
-
-def _too_few(rows: pd.DataFrame, folds: int, failures: pd.DataFrame) -> str:
-    first = "" if failures.empty else f" (the first reason: {failures['error'].iloc[0]})"
-    if rows.empty:
-        return f"no image has a score of every part{first}"
-    return f"only {rows['reference'].nunique()} references have a scored image, too few for {folds} folds{first}"
+    return learn_weights(problem, strength), strength
 
 
 def _cross_validate(
     problem: Problem, names: tuple[str, ...], references: pd.Series[Any], folds: int, resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns ``held_out`` and ``folds`` of :class:`FusionFit`."""
     opinion, opposite = problem.opinion, problem.opposite
     fold = divide(pd.factorize(references, sort=True)[0], folds, seed)
-    fused = pd.DataFrame(dict(zip(names, problem.scores.T, strict=True)))
-    fused[EQUAL], fused[LEARNED] = problem.fused(problem.start), np.nan
+    fused = pd.DataFrame(problem.scores, columns=list(names)).assign(**{EQUAL: problem.fused(problem.start), LEARNED: np.nan})
     by_fold = []
     for index in range(folds):
         held = fold == index
@@ -186,13 +173,15 @@ def _cross_validate(
             found = statistics.agreement(fused[name][held], opinion[held], opposite=opposite, resamples=0)
             chosen = _rounded(weights) if name == LEARNED else None
             by_fold.append((index, name, found.count, found.srcc, found.plcc, chosen))
-    tests = statistics.significance(fused, opinion, references, fused if opposite else (), resamples, seed)
-    against_equal = {name: _against(tests, str(name)) for name in fused}
     held_out = []
     for name in fused:
         row = statistics.agreement(fused[name], opinion, references, None, opposite, resamples, seed).as_row()
         kept = {key: row[key] for key in ("srcc", "srcc_low", "srcc_high", "plcc", "plcc_low", "plcc_high")}
-        held_out.append({"fusion": name, **kept, **against_equal[name]})
+        held_out.append({"fusion": name, **kept, "difference": 0.0, "p": float("nan")})
+        if name != EQUAL:  # uncorrected: that of learned from equal weights is the one comparison that was planned
+            both = fused[[name, EQUAL]]
+            test = statistics.significance(both, opinion, references, both if opposite else (), resamples, seed)
+            held_out[-1] |= test[["difference", "p"]].iloc[0].to_dict()
     return pd.DataFrame(held_out), pd.DataFrame(by_fold, columns=["fold", "fusion", "images", "srcc", "plcc", "weights"])
 
 
@@ -200,14 +189,6 @@ def _on_one_scale(scores: Array, equal: Array, known: NDArray[np.bool_]) -> Arra
     """Scores with the mean and deviation that equal weights have on known rows, so that folds of other weights compare."""
     a, b = scores[known], equal[known]
     return np.asarray((scores - a.mean()) / (a.std() or 1.0) * b.std() + b.mean())
-
-
-def _against(tests: pd.DataFrame, name: str) -> Mapping[str, float]:
-    """SRCC difference of a fusion from equal weights and its p value, uncorrected: the one comparison that was planned."""
-    for row in tests.to_dict("records"):
-        if {row["a"], row["b"]} == {name, EQUAL}:
-            return {"difference": row["difference"] * (1 if row["a"] == name else -1), "p": row["p"]}
-    return {"difference": 0.0, "p": float("nan")}
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:

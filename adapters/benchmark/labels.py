@@ -105,14 +105,15 @@ def _fitness(table: pd.DataFrame) -> tuple[int, int]:
     return min(int(counts.iloc[0]), 3), int((counts == counts.iloc[0]).sum())
 
 
-def numbers(cells: pd.Series[str], what: str) -> pd.Series[float]:
+def numbers(cells: pd.Series[str], what: str, separator: str = "") -> pd.Series[float]:
     """A column of text as finite numbers; NaN for what is none.
 
     The whole column decides what a comma is: ``3,7`` has a decimal comma, ``1,432`` beside ``987.5`` is 1432.
 
     Args:
-        cells: the column; ``attrs["separator"]`` as :func:`read_labels` gives it.
+        cells: the column.
         what: file and column, for the message.
+        separator: what separates columns; where semicolons do, commas are decimal.
 
     Raises:
         ValueError: a comma could be either.
@@ -126,7 +127,7 @@ def numbers(cells: pd.Series[str], what: str) -> pd.Series[float]:
         points = plain.str.contains(".", regex=False).any()
         if points or plain.str.count(",").gt(1).any():
             plain = plain.str.replace(",", "", regex=False)
-        elif cells.attrs.get("separator") != ";":  # where semicolons separate columns, commas are decimal
+        elif separator != ";":
             cell = plain[thousands].iloc[0]
             both = f"{cell.replace(',', '')} or {cell.replace(',', '.')}"
             raise ValueError(f"{what} holds {cell}, which may be {both}: write it without a comma")

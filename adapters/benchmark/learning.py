@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import optimize, special
 
 from msds_plugin.adapters.benchmark import statistics
@@ -22,11 +22,9 @@ INNER_FOLDS = 5
 MOST_STEPS = 100
 #: How far the softmax logit of a part may be from that of the first.
 _LOGIT_BOUND = 12.0
-
-
-#: Of the parameters of :func:`_rise` for standard scores. A curve that has only one of its two bends within the data would
-#: otherwise send the other end to infinity, and no fit would converge.
-_RISE_BOUNDS = ((-10.0, 0.0, -10.0, 1e-3), (10.0, 20.0, 10.0, 10.0))
+#: Of offset, gain, middle and softness of the mapping for standard scores. A curve that has only one of its two bends within
+#: the data would otherwise send the other end to infinity, and no fit would converge.
+_CURVE_BOUNDS = ((-10.0, 0.0, -10.0, 1e-3), (10.0, 20.0, 10.0, 10.0))
 
 
 def linear(scores: Array, weights: Array) -> tuple[Array, Array]:
@@ -64,9 +62,6 @@ class Geometric:
         return slopes @ weights, slopes
 
 
-Combine = Callable[[Array, Array], tuple[Array, Array]]
-
-
 @dataclass(frozen=True)
 class Problem:
     """Scores of parts beside opinions.
@@ -76,55 +71,52 @@ class Problem:
         opinion: (items,).
         opposite: a good metric falls where the opinions rise.
         equal: the weights that others are drawn towards, (parts,), positive, summing to one; None for equal ones.
-        combine: how parts become one score.
+        combine: how parts become one score, :func:`linear` or :class:`Geometric`.
+
+    Raises:
+        ValueError: not a table of scores, or not one opinion for each row.
     """
 
     scores: Array
     opinion: Array
     opposite: bool = False
     equal: Array | None = None
-    combine: Combine = field(default=linear)
+    combine: Callable[[Array, Array], tuple[Array, Array]] = linear
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 2 or len(self.scores) != len(self.opinion):
+            shape = self.scores.shape
+            raise ValueError(f"level scores must be (items, levels) for {len(self.opinion)} opinions, got shape {shape}")
 
     @property
     def start(self) -> Array:
         """The weights that others are drawn towards."""
-        count = self.scores.shape[1]
-        return np.full(count, 1 / count) if self.equal is None else self.equal
+        parts = self.scores.shape[1]
+        return np.full(parts, 1 / parts) if self.equal is None else self.equal
 
     def rows(self, chosen: NDArray[np.bool_]) -> Problem:
         """The same of some of the items."""
-        return Problem(self.scores[chosen], self.opinion[chosen], self.opposite, self.equal, self.combine)
+        return replace(self, scores=self.scores[chosen], opinion=self.opinion[chosen])
 
     def fused(self, weights: Array) -> Array:
         """Scores (items,) by these weights."""
         return self.combine(self.scores, weights)[0]
 
 
-def learn_weights(
-    level_scores: ArrayLike,
-    opinion: ArrayLike,
-    opposite: bool = False,
-    strength: float = 0.0,
-    equal: ArrayLike | None = None,
-    combine: Combine = linear,
-) -> Array:
+def learn_weights(problem: Problem, strength: float = 0.0) -> Array:
     r"""The weights whose fused scores have the highest PLCC with the opinions after a logistic mapping.
 
-    .. math:: \min_{z, b}\ \frac1n \sum_i \bigl(b_2 + (b_1 - b_2)\,\sigma((s_i(w) - b_3) / b_4) - y_i\bigr)^2
+    .. math:: \min_{z, b}\ \frac1n \sum_i \bigl(b_1 + b_2\,\sigma((s_i(w) - b_3) / b_4) - y_i\bigr)^2
         + \lambda \sum_j \frac{(w_j - p_j)^2}{p_j}, \qquad w = \mathrm{softmax}(z)
 
-    by bounded least squares. With the mapping's gain and offset free, the least squared error is the highest PLCC. The mapping
-    may only go the way that the metric and the opinions say, so weights cannot profit from a wrong direction. Without
+    by scipy's bounded least squares. With the mapping's gain and offset free, the least squared error is the highest PLCC. The
+    mapping may only go the way that the metric and the opinions say, so weights cannot profit from a wrong direction. Without
     :math:`\lambda` the fit starts from equal weights and from each part in turn, and the best end is taken; with it, from equal
     weights. The outcome depends on the numbers alone.
 
     Args:
-        level_scores: (items, parts).
-        opinion: (items,); they are brought to a standard deviation of one.
-        opposite: a good metric falls where the opinions rise.
-        strength: :math:`\lambda`; infinite for ``equal`` itself.
-        equal: :math:`p`, (parts,), positive, summing to one; None for equal weights.
-        combine: how parts become one score, :func:`linear` or :class:`Geometric`.
+        problem: opinions are brought to a standard deviation of one; :math:`p` is ``problem.start``.
+        strength: :math:`\lambda`; infinite for :math:`p` itself.
 
     Returns:
         (parts,), non-negative, summing to one.
@@ -135,96 +127,83 @@ def learn_weights(
 
     Source of the mapping: VQEG, 2000, as in :func:`statistics.fit_mapping`.
     """
-    prior = None if equal is None else np.asarray(equal, dtype=np.float64)
-    problem = Problem(
-        np.asarray(level_scores, dtype=np.float64),
-        np.asarray(opinion, dtype=np.float64).reshape(-1),
-        opposite,
-        prior,
-        combine,
-    )
-    _check(problem, strength)
-    return _Fit.of(problem, strength).weights
-
-
-def _check(problem: Problem, strength: float) -> None:
     scores, y = problem.scores, problem.opinion
-    if scores.ndim != 2 or len(scores) != len(y):
-        raise ValueError(f"level scores must be (items, levels) for {len(y)} opinions, got shape {scores.shape}")
-    count = scores.shape[1]
-    least = 6 if strength else count + 3
+    least = 6 if strength else scores.shape[1] + 3
     if len(y) < least:
-        raise ValueError(f"{len(y)} scored images are too few to learn {count} weights: at least {least} are needed")
+        raise ValueError(f"{len(y)} scored images are too few to learn {scores.shape[1]} weights: at least {least} are needed")
     if not (np.isfinite(scores).all() and np.isfinite(y).all()):
         raise ValueError("weights can only be learned from finite scores and opinions")
     if np.ptp(y) == 0 or not np.ptp(scores, axis=0).any():
         raise ValueError(f"weights cannot be learned: the {'opinions' if np.ptp(y) == 0 else 'scores'} are all the same")
+    return _Fit(problem, strength).weights
 
 
-@dataclass(frozen=True)
 class _Fit:
     """A fit in standard scores, the same for every part, so that the weights mean the same; rising with the opinions."""
 
-    weights: Array
-    curve: Array
-    place: float
-    scale: float
-    sign: float
-    opinion_place: float
-    opinion_scale: float
-
-    @staticmethod
-    def of(problem: Problem, strength: float) -> _Fit:
-        slopes = problem.combine(problem.scores, problem.start)[1]
-        place, scale = float(slopes.mean()), float(slopes.std(0).max())
-        sign = -1.0 if problem.opposite else 1.0
-        mean, deviation = float(problem.opinion.mean()), float(problem.opinion.std())
-        target = (problem.opinion - mean) / deviation
-        prior, free = problem.start, 0 if np.isinf(strength) else problem.scores.shape[1] - 1
-        pull = np.sqrt(strength * len(target) / prior) if free else np.empty(0)
-
-        def predicted(parameters: Array) -> tuple[Array, Array]:
-            weights = _softmax(parameters[:-4], prior)
-            raw, raw_slopes = problem.combine(problem.scores, weights)
-            fused = (raw - place) / scale * sign
-            values, by_curve = _rise(fused, parameters[-4:])
-            by_fused = -by_curve[:, 2:3]  # what moves the middle down moves the scores up
-            own = weights[1 : free + 1] * ((raw_slopes[:, 1 : free + 1] - place) / scale * sign - fused[:, None])
-            return values, np.hstack([by_fused * own, by_curve])
-
-        def residuals(parameters: Array) -> Array:
-            weights = _softmax(parameters[:-4], prior)
-            drawn = pull * (weights - prior) if free and strength else np.empty(0)
-            return np.concatenate([predicted(parameters)[0] - target, drawn])
-
-        def jacobian(parameters: Array) -> Array:
-            slopes = predicted(parameters)[1]
-            if not (free and strength):
-                return slopes
-            weights = _softmax(parameters[:-4], prior)
-            by_logit = (np.diag(weights) - np.outer(weights, weights))[:, 1:]
-            return np.vstack([slopes, np.hstack([pull[:, None] * by_logit, np.zeros((len(weights), 4))])])
-
-        low, high = _RISE_BOUNDS
+    def __init__(self, problem: Problem, strength: float) -> None:
+        self.prior = problem.start
+        slopes = problem.combine(problem.scores, self.prior)[1]
+        self.place, self.scale = float(slopes.mean()), float(slopes.std(0).max()) * (-1.0 if problem.opposite else 1.0)
+        self.mean, self.deviation = float(problem.opinion.mean()), float(problem.opinion.std())
+        self.problem, self.target = problem, (problem.opinion - self.mean) / self.deviation
+        free = 0 if np.isinf(strength) else problem.scores.shape[1] - 1
+        self.pull = np.sqrt(strength * len(self.target) / self.prior) if free and strength else np.empty((0,))
+        low, high = _CURVE_BOUNDS
         bounds = ([*(-_LOGIT_BOUND,) * free, *low], [*(_LOGIT_BOUND,) * free, *high])
         fits = []
-        for logits in _starts(free, strength):
-            fused = (problem.fused(_softmax(logits, prior)) - place) / scale * sign
-            curve = np.clip((target.min(), np.ptp(target), fused.mean(), 0.5), low, high)
-            start = [*logits, *curve]
+        for logits in self._starts(free):
+            fused = (problem.fused(self._softmax(logits)) - self.place) / self.scale
+            curve = np.clip((self.target.min(), np.ptp(self.target), fused.mean(), 0.5), low, high)
             fits.append(
                 optimize.least_squares(
-                    residuals, start, jacobian, bounds=bounds, x_scale="jac", ftol=1e-10, max_nfev=MOST_STEPS
+                    self._residuals,
+                    [*logits, *curve],
+                    self._derivatives,
+                    bounds=bounds,
+                    x_scale="jac",
+                    ftol=1e-10,
+                    max_nfev=MOST_STEPS,
                 )
             )
         best = min(fits, key=lambda fit: fit.cost).x
-        return _Fit(_softmax(best[:-4], prior), best[-4:], place, scale, sign, mean, deviation)
+        self.weights, self.curve = self._softmax(best[:-4]), best[-4:]
+
+    def _starts(self, free: int) -> list[Array]:
+        alone = [2.0 * row[1:] - 2.0 * row[0] for row in np.eye(free + 1)]
+        return [np.zeros(free), *(alone if free and not len(self.pull) else [])]
+
+    def _softmax(self, logits: Array) -> Array:
+        """Weights; the logits are those of the parts after the first, beyond those of the prior; none for the prior itself."""
+        if not len(logits):
+            return self.prior
+        return np.asarray(special.softmax(np.concatenate([[0.0], logits]) + np.log(self.prior)))
+
+    def _residuals(self, parameters: Array) -> Array:
+        """What is to be squared, by logits and curve."""
+        weights = self._softmax(parameters[:-4])
+        fused = (self.problem.fused(weights) - self.place) / self.scale
+        residuals = _rise(fused, parameters[-4:])[0] - self.target
+        drawn = self.pull * (weights - self.prior) if len(self.pull) else self.pull
+        return np.concatenate([residuals, drawn])
+
+    def _derivatives(self, parameters: Array) -> Array:
+        free, weights = len(parameters) - 4, self._softmax(parameters[:-4])
+        raw, slopes = self.problem.combine(self.problem.scores, weights)
+        fused = (raw - self.place) / self.scale
+        by_curve = _rise(fused, parameters[-4:])[1]
+        by_fused = -by_curve[:, 2:3]  # what moves the middle down moves the scores up
+        own = weights[1 : free + 1] * ((slopes[:, 1 : free + 1] - self.place) / self.scale - fused[:, None])
+        derivatives = np.hstack([by_fused * own, by_curve])
+        if not len(self.pull):
+            return derivatives
+        by_logit = self.pull[:, None] * (np.diag(weights) - np.outer(weights, weights))[:, 1:]
+        return np.vstack([derivatives, np.hstack([by_logit, np.zeros((len(weights), 4))])])
 
     def errors(self, problem: Problem) -> Array:
         """Squared errors (items,) of the opinions predicted for other items."""
-        fused = (problem.fused(self.weights) - self.place) / self.scale * self.sign
-        predicted = _rise(fused, self.curve)[0]
-        return np.asarray((predicted - (problem.opinion - self.opinion_place) / self.opinion_scale) ** 2)
+        predicted = _rise((problem.fused(self.weights) - self.place) / self.scale, self.curve)[0]
+        return np.asarray((predicted - (problem.opinion - self.mean) / self.deviation) ** 2)
 
 
 def _rise(x: Array, parameters: Array) -> tuple[Array, Array]:
@@ -236,19 +215,6 @@ def _rise(x: Array, parameters: Array) -> tuple[Array, Array]:
     return offset + gain * share, np.column_stack([np.ones_like(share), share, -slope, -slope * steps])
 
 
-def _softmax(logits: Array, prior: Array) -> Array:
-    """Weights; the logits are those of the parts after the first, beyond those of ``prior``; none for ``prior`` itself."""
-    if not len(logits):
-        return prior
-    return np.asarray(special.softmax(np.concatenate([[0.0], logits]) + np.log(prior)))
-
-
-def _starts(free: int, strength: float) -> list[Array]:
-    if strength or not free:
-        return [np.zeros(free)]
-    return [np.zeros(free), *((2.0 * row[1:] - 2.0 * row[0]) for row in np.eye(free + 1))]
-
-
 def choose_strength(problem: Problem, references: Any, seed: int = statistics.SEED) -> float:
     """How strongly to draw weights towards equal ones, by cross-validation over references.
 
@@ -257,18 +223,16 @@ def choose_strength(problem: Problem, references: Any, seed: int = statistics.SE
     """
     codes = np.unique(references, return_inverse=True)[1]
     count = int(codes.max()) + 1
-    folds = min(INNER_FOLDS, count)
-    if folds < 2:
+    if count < 2:
         return STRENGTHS[0]
-    fold = divide(codes, folds, seed)
+    fold = divide(codes, min(INNER_FOLDS, count), seed)
     errors = np.empty((len(codes), len(STRENGTHS)))
-    for index in range(folds):
-        held = fold == index
+    for held in (fold == index for index in range(fold.max() + 1)):
         rest = problem.rows(~held)
         if len(rest.opinion) < 6 or np.ptp(rest.opinion) == 0:
             return STRENGTHS[0]
         for column, strength in enumerate(STRENGTHS):
-            errors[held, column] = _Fit.of(rest, strength).errors(problem.rows(held))
+            errors[held, column] = _Fit(rest, strength).errors(problem.rows(held))
     by_reference = np.stack([errors[codes == code].mean(0) for code in range(count)])
     excess = by_reference - by_reference[:, [int(by_reference.mean(0).argmin())]]
     allowed = excess.mean(0) <= excess.std(0, ddof=1) / np.sqrt(count)

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from msds_plugin import registry
-from msds_plugin.adapters.benchmark.learning import Array, Combine, Geometric, linear
+from msds_plugin.adapters.benchmark.learning import Array, Geometric, linear
 from msds_plugin.adapters.names import on_a_pyramid, parse_metric
 from msds_plugin.adapters.scorers import Scorer, create_scorer
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.fusion_file import FusionTarget, level_parts
 from msds_plugin.hybrid import Hybrid
 from msds_plugin.metric import Images, Metric
-from msds_plugin.msds import MSDS, PyramidMetric
-
-__all__ = ["Parts", "parts_of"]
+from msds_plugin.msds import PyramidMetric
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Parts:
     names: tuple[str, ...]
     scorers: tuple[Scorer, ...]
     equal: Array
-    combine: Combine
+    combine: Callable[[Array, Array], tuple[Array, Array]]
     lower_is_better: bool
     named: bool
 
@@ -74,11 +72,7 @@ def parts_of(metric: str, levels: int, per_layer: bool = False, run: Run = Run()
     if per_layer and len(whole.layers) < 2:
         raise ValueError(f"{name} has no layers to weigh, or only one: choose some, as in msds,layers=[relu3_3,relu5_1]")
     names = tuple(level_parts(levels, whole.layers if per_layer else ()))
-    if per_layer and isinstance(whole, MSDS):
-        layer_scores = whole.layer_scores
-        scorers = _columns(scorer, whole, names, lambda x, y: layer_scores(x, y).flatten(1))
-    else:
-        scorers = _columns(scorer, whole, names, lambda x, y: whole.level_scores(x, y).reshape(-1, levels))
+    scorers = _columns(scorer, whole, names, lambda x, y: whole.part_scores(x, y, per_layer).reshape(-1, len(names)))
     equal = np.full(len(names), 1 / len(names))
     return Parts(scorer, whole.target, names, scorers, equal, linear, scorer.lower_is_better, per_layer)
 
@@ -95,10 +89,10 @@ def _of_hybrid(scorer: Scorer, whole: Hybrid, per_layer: bool) -> Parts:
     return Parts(scorer, whole.target, names, scorers, equal / equal.sum(), fuse, True, True)
 
 
-Find = Callable[[Any, Any], Tensor]
+_Find = Callable[[Any, Any], Tensor]
 
 
-def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: Find) -> tuple[Scorer, ...]:
+def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: _Find) -> tuple[Scorer, ...]:
     once = _Once(find)
     return tuple(
         replace(scorer, name=f"{scorer.name} {name}", metric=_Part(whole, once, index, name))
@@ -109,20 +103,16 @@ def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: Find) 
 class _Once(threading.local):
     """Computes what all parts say of a pair once in a thread, though each part is asked by itself, one after the other."""
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: _Find) -> None:
         self.find = find
         self.last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, x: Any, y: Any) -> Tensor:
-        if self.last is not None and all(map(_equal, self.last, (x, y))):
-            return self.last[2]
-        found = self.find(x, y)
-        self.last = (x, y, found) if isinstance(x, Tensor) and isinstance(y, Tensor) else None
-        return found
-
-
-def _equal(a: Tensor, b: Any) -> bool:
-    return isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):  # a large image: read in tiles
+            return self.find(x, y)
+        if self.last is None or not (torch.equal(self.last[0], x) and torch.equal(self.last[1], y)):
+            self.last = x, y, self.find(x, y)
+        return self.last[2]
 
 
 class _Part(Metric):

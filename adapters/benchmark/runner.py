@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import size_of
 from msds_plugin.adapters.scorers import MetricUnavailableError, Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring.options import Run
-from msds_plugin.adapters.scoring.store import Outcome, Results, ResultsWriteError, identity, pair_keys, score_and_keep
+from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, identity, pair_keys, score_and_keep
 from msds_plugin.adapters.wrap import ToolkitMetric
 from msds_plugin.backbones import Backbone
 from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
@@ -114,50 +113,76 @@ def run(
     _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
     scorers, unavailable = make_scorers(metrics, run)
     _check_names("metric", [scorer.name for scorer in scorers], "give each once")
-    notes = [note for data in datasets for note in data.notes]
-    aligned = {scorer.name for scorer in scorers if _is_aligned(scorer.metric)}
+    aligned = [scorer.name for scorer in scorers if _is_aligned(scorer.metric)]
     differing = {data.name: _differing(data) for data in datasets}
-    notes += _size_notes(datasets, differing, [scorer.name for scorer in scorers if scorer.name in aligned], resize)
     if resize is not None and any(differing.values()):
         scorers = [_resized(scorer, resize) if scorer.name in aligned else scorer for scorer in scorers]
-    pairs = {data.name: [Pair(Path(reference), Path(distorted)) for reference, distorted in _paths(data)] for data in datasets}
-    keys = {name: pair_keys(own) for name, own in pairs.items()}
-    with Results(results) as kept:
-        identities = [identity(scorer, run) for scorer in scorers]
-        numbers = [kept.metric(scorer.name, each) for scorer, each in zip(scorers, identities, strict=True)]
-        by_number = dict(zip(numbers, scorers, strict=True))
-        work = {key: pair for name, own in pairs.items() for key, pair in zip(keys[name], own, strict=True)}
-        computed: list[Outcome] = []
-        steps = sum(len(work.keys() - kept.scored(number)) for number in numbers)
-        with progress("scoring", steps) as advance:
-            try:
-                with closing(score_and_keep(kept, by_number, work, run, warm_up=True)) as outcomes:
-                    for outcome in outcomes:
-                        computed.append(outcome)
-                        advance()
-            except ResultsWriteError as error:
-                rows = [(by_number[each.metric].name, each.reference, each.distorted, each.score) for each in computed]
-                raise NotKeptError(str(error), pd.DataFrame(rows, columns=["metric", *_PAIR, "score"])) from error
-        frames = {number: kept.frame(number) for number in numbers}
-    tables = [_table(data, keys[data.name], by_number[number].name, frames[number]) for data in datasets for number in numbers]
+    rows = pd.concat([data.table.assign(dataset=data.name) for data in datasets], ignore_index=True)
+    rows = rows.rename(columns={"score": "opinion"}).reindex(columns=["dataset", *_PAIR, "distortion", "opinion", "std"])
+    pairs = [Pair(Path(reference), Path(distorted)) for reference, distorted in rows[_PAIR].itertuples(index=False)]
+    frames = score(scorers, pairs, results, run, progress, warm_up=True)
+    table = pd.concat(
+        [
+            pd.concat([rows, frame], axis=1)[rows["dataset"] == data.name].assign(metric=scorer.name)
+            for data in datasets
+            for scorer, frame in zip(scorers, frames, strict=True)
+        ],
+        ignore_index=True,
+    )
     scores = Scores(
-        pd.concat(tables, ignore_index=True),
+        table[["dataset", "metric", *_PAIR, "distortion", "opinion", "std", "score", "seconds", "error"]],
         {scorer.name: scorer.lower_is_better for scorer in scorers},
         {data.name: data.lower_is_better for data in datasets},
     )
     return Benchmark(
         scores,
-        pd.DataFrame([_described(*each) for each in zip(scorers, identities, strict=True)]),
+        pd.DataFrame([_described(scorer, run) for scorer in scorers]),
         _made(run),
         run,
         tuple(scorers),
         unavailable,
-        tuple(notes),
+        tuple([note for data in datasets for note in data.notes] + _size_notes(datasets, differing, aligned, resize)),
         {(data, name): count for data, count in differing.items() for name in aligned if resize and count},
     )
 
 
 _PAIR = ["reference", "distorted"]
+
+
+def score(
+    scorers: Sequence[Scorer],
+    pairs: Sequence[Pair],
+    results: str | Path | None,
+    run: Run,
+    progress: Progress = no_progress,
+    warm_up: bool = False,
+) -> list[pd.DataFrame]:
+    """For each metric ``score``, ``seconds`` and ``error`` of each pair, from the results file as far as they are there.
+
+    Args:
+        scorers: of different names.
+        pairs: the rows.
+        results, run, progress: as for :func:`run`.
+        warm_up: what is slow the first time does not count as a metric's time.
+
+    Raises:
+        ResultsFileError, NotKeptError: as :func:`run`.
+    """
+    keys = pair_keys(pairs, run.masks)
+    work = dict(zip(keys, pairs, strict=True))
+    with Results(results) as kept:
+        by_number = {kept.metric(scorer.name, identity(scorer, run)): scorer for scorer in scorers}
+        steps = sum(len(work.keys() - kept.scored(number)) for number in by_number)
+        computed = []
+        with progress("scoring", steps) as advance:
+            try:
+                with closing(score_and_keep(kept, by_number, work, run, warm_up)) as outcomes:
+                    for each in outcomes:
+                        computed.append((by_number[each.metric].name, each.reference, each.distorted, each.score))
+                        advance()
+            except ResultsWriteError as error:
+                raise NotKeptError(str(error), pd.DataFrame(computed, columns=["metric", *_PAIR, "score"])) from error
+        return [kept.frame(number).reindex(keys).reset_index(drop=True) for number in by_number]
 
 
 def make_scorers(metrics: Sequence[str | Scorer], run: Run) -> tuple[list[Scorer], dict[str, str]]:
@@ -186,29 +211,14 @@ def _check_names(kind: str, names: Sequence[str], advice: str) -> None:
         raise ValueError(f"two {kind}s of one name: {', '.join(names)}; {advice}")
 
 
-def _paths(data: Dataset) -> list[tuple[str, str]]:
-    return list(zip(data.table["reference"], data.table["distorted"], strict=True))
-
-
-def _table(data: Dataset, keys: Sequence[str], metric: str, outcomes: pd.DataFrame) -> pd.DataFrame:
-    rows = data.table.rename(columns={"score": "opinion"}).reset_index(drop=True)
-    for column, missing in (("distortion", None), ("std", math.nan)):
-        if column not in rows:
-            rows[column] = missing
-    table = pd.concat([rows, outcomes.reindex(list(keys)).reset_index(drop=True)], axis=1)
-    table.insert(0, "dataset", data.name)
-    table.insert(1, "metric", metric)
-    return table[["dataset", "metric", *_PAIR, "distortion", "opinion", "std", "score", "seconds", "error"]]
-
-
-def _described(scorer: Scorer, identity: Mapping[str, Any]) -> dict[str, Any]:
-    backbone = backbone_of(scorer.metric)
+def _described(scorer: Scorer, run: Run) -> dict[str, Any]:
+    backbone, about = backbone_of(scorer.metric), identity(scorer, run)
     return {
         "metric": scorer.name,
-        "packages": ", ".join(f"{name} {number}" for name, number in identity["versions"].items()),
+        "packages": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
         "options": ", ".join(f"{key}={value}" for key, value in scorer.options.items()),
         "backbone": "" if backbone is None else f"{backbone.name} ({', '.join(backbone.layers)})",
-        "source": identity["source"],
+        "source": about["source"],
     }
 
 
@@ -239,8 +249,9 @@ def _is_aligned(metric: Metric) -> bool:
 
 def _differing(data: Dataset) -> int:
     """Pairs whose images differ in size; those that cannot be read do not count."""
-    sizes = {path: _size(path) for path in {*data.table["reference"], *data.table["distorted"]}}
-    return sum(bool(sizes[a] and sizes[b]) and sizes[a] != sizes[b] for a, b in _paths(data))
+    sizes = {path: _size(path) for path in pd.unique(data.table[_PAIR].to_numpy().ravel())}
+    pairs = [(sizes[reference], sizes[distorted]) for reference, distorted in data.table[_PAIR].itertuples(index=False)]
+    return sum(bool(a and b) and a != b for a, b in pairs)
 
 
 def _size(path: str) -> tuple[int, int] | None:
@@ -253,18 +264,18 @@ def _size(path: str) -> tuple[int, int] | None:
 def _size_notes(
     datasets: Sequence[Dataset], differing: Mapping[str, int], aligned: Sequence[str], resize: str | None
 ) -> list[str]:
-    notes = []
-    for data in datasets:
-        said = f"In {differing[data.name]} of {len(data.table)} pairs of {data.name} the two images differ in size: "
-        if not differing[data.name]:
-            continue
-        if not aligned:
-            notes.append(f"{said}every metric compares them as they are.")
-        elif resize:
-            notes.append(f"{said}{', '.join(aligned)} got the distorted one resampled ({resize}).")
-        else:
-            notes.append(f"{said}{', '.join(aligned)} can compare them only where few pixels differ; --resize would resample.")
-    return notes
+    names = ", ".join(aligned)
+    if not aligned:
+        outcome = "every metric compares them as they are."
+    elif resize:
+        outcome = f"{names} got the distorted one resampled ({resize})."
+    else:
+        outcome = f"{names} can compare them only where few pixels differ; --resize would resample."
+    return [
+        f"In {differing[data.name]} of {len(data.table)} pairs of {data.name} the two images differ in size: {outcome}"
+        for data in datasets
+        if differing[data.name]
+    ]
 
 
 def _resized(scorer: Scorer, method: str) -> Scorer:

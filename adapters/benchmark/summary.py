@@ -68,7 +68,7 @@ class Summary:
 
     Attributes:
         table: one row per data set and metric: what :meth:`statistics.Agreement.as_row` gives, ``failed`` and ``seconds``
-            (per image), and :meth:`statistics.Within.as_row` (``within_krcc``, ``within_srcc``, ...).
+            (per image), what :func:`statistics.within_references` gives, and ``resampled``.
         by_distortion: the same per type of distortion, ``dataset``, ``metric``, ``distortion`` first.
         significance: :func:`statistics.significance` of each data set, ``dataset`` first.
         overall: one row per metric: the factors, each in [0, 1] or NaN where not known, and ``overall``; best first.
@@ -113,31 +113,23 @@ def summarise(
     for dataset in scores.datasets:
         for metric in scores.metrics:
             part = scores.of(dataset, metric)
-            options: dict[str, Any] = {
-                "reference": part["reference"],
-                "std": part["std"],
-                "opposite": scores.opposite(dataset, metric),
-                "resamples": resamples,
-                "seed": seed,
-            }
-            whole = statistics.agreement(part["score"], part["opinion"], **options)
+            bootstrap: dict[str, Any] = {"opposite": scores.opposite(dataset, metric), "resamples": resamples, "seed": seed}
+            beside: dict[str, Any] = {"reference": part["reference"], "std": part["std"], **bootstrap}
+            score, opinion = part["score"], part["opinion"]
+            whole = statistics.agreement(score, opinion, **beside)
             mappings[dataset, metric] = whole.mapping
             own = {"dataset": dataset, "metric": metric}
-            failed = int(part["error"].notna().sum())
-            seconds = part.loc[part["score"].notna(), "seconds"].mean()
-            within = statistics.within_references(
-                part["score"], part["opinion"], part["reference"], options["opposite"], resamples, seed
-            )
+            counts = {"failed": int(part["error"].notna().sum()), "seconds": part.loc[part["score"].notna(), "seconds"].mean()}
+            within = statistics.within_references(score, opinion, part["reference"], **bootstrap)
             changed = {"resampled": (resampled or {}).get((dataset, metric), 0)}
-            rows.append(own | whole.as_row() | {"failed": failed, "seconds": seconds} | within.as_row() | changed)
-            kinds = statistics.agreement_by_group(part["score"], part["opinion"], part["distortion"], **options)
+            rows.append(own | whole.as_row() | counts | within | changed)
+            kinds = statistics.agreement_by_group(score, opinion, part["distortion"], **beside)
             groups += [own | {"distortion": kind} | found.as_row() for kind, found in kinds.items()]
     table, by_distortion = pd.DataFrame(rows), pd.DataFrame(groups, columns=["dataset", "metric", "distortion", *_COLUMNS])
-    significance = pd.concat([_significance(scores, dataset, resamples, seed) for dataset in scores.datasets])
     return Summary(
         table,
         by_distortion,
-        significance.reset_index(drop=True),
+        pd.concat([_significance(scores, dataset, resamples, seed) for dataset in scores.datasets], ignore_index=True),
         overall(table, by_distortion, shares),
         shares,
         mappings,
@@ -237,11 +229,10 @@ _COLUMNS = list(statistics.agreement([], []).as_row())
 
 def _significance(scores: Scores, dataset: str, resamples: int, seed: int) -> pd.DataFrame:
     rows = scores.table[scores.table["dataset"] == dataset]
-    wide = rows.pivot(index=["reference", "distorted"], columns="metric", values="score")[scores.metrics]
-    opinion = rows.drop_duplicates(["reference", "distorted"]).set_index(["reference", "distorted"])["opinion"]
+    wide = rows.pivot(index=["reference", "distorted", "opinion"], columns="metric", values="score")[scores.metrics]
+    opinion, reference = (wide.index.get_level_values(name).to_series() for name in ("opinion", "reference"))
     opposite = [metric for metric in scores.metrics if scores.opposite(dataset, metric)]
-    reference = wide.index.get_level_values("reference").to_series()
-    found = statistics.significance(wide, opinion[wide.index].to_numpy(), reference, opposite, resamples, seed)
+    found = statistics.significance(wide, opinion, reference, opposite, resamples, seed)
     found.insert(0, "dataset", dataset)
     return found
 
@@ -261,14 +252,19 @@ def _notes(table: pd.DataFrame, by_distortion: pd.DataFrame) -> list[str]:
             notes.append(f"Every metric goes against the opinions of {dataset}: check whether lower opinions are better there.")
         elif len(against) > 0:
             notes.append(f"On {dataset} {', '.join(against)} went against the direction that they state (negative SRCC).")
-        references = int(rows["references"].max())
-        if 0 < references < FEW_REFERENCES:
-            notes.append(
-                f"{dataset} has {references} reference{'s' * (references > 1)}: with fewer than {FEW_REFERENCES} the intervals "
-                "are too narrow, and with one there are none."
-            )
+        notes += few_references(str(dataset), int(rows["references"].max()))
         kinds = by_distortion.loc[by_distortion["dataset"] == dataset, "distortion"].nunique()
         if kinds < 2:
             types = "one type" if kinds else "no types"
             notes.append(f"{dataset} names {types} of distortion: consistency over types is not known there.")
     return notes
+
+
+def few_references(dataset: str, count: int) -> list[str]:
+    """A sentence where there are too few references for intervals, or none."""
+    if not 0 < count < FEW_REFERENCES:
+        return []
+    return [
+        f"{dataset} has {count} reference{'s' * (count > 1)}: with fewer than {FEW_REFERENCES} the intervals are too narrow, "
+        "and with one there are none."
+    ]

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from msds_plugin.adapters.cli.assert_ import assert_alike
 from msds_plugin.adapters.cli.benchmark import benchmark
 from msds_plugin.adapters.cli.calibrate import calibrate
 from msds_plugin.adapters.cli.compare import compare
 from msds_plugin.adapters.cli.demo import demo
+from msds_plugin.adapters.cli.export import export
 from msds_plugin.adapters.cli.fit import fit
 from msds_plugin.adapters.cli.list import list_metrics
 from msds_plugin.adapters.cli.ray import score_on_ray
 from msds_plugin.adapters.cli.reproduce import reproduce
 from msds_plugin.adapters.cli.robustness import robustness
 from msds_plugin.adapters.cli.score import score
-from msds_plugin.adapters.cli.shared.command import Command
 from msds_plugin.adapters.cli.shared.terminal import setup
 from msds_plugin.adapters.cli.study import study
 from msds_plugin.adapters.cli.train import train
 from msds_plugin.adapters.cli.video import video
 from msds_plugin.adapters.cli.weights import weights
+
+_TYPE = re.compile(r"<(list\[)?(str|Path|path|int|float)( range)?\]?>")
+_NAMES = {"str": "TEXT", "Path": "PATH", "path": "PATH", "int": "NUMBER", "float": "NUMBER"}
+
+
+def named_types(text: str, keep_width: bool = False) -> str:
+    """``<path>`` as ``PATH``, and so on, as a reader of help knows them."""
+    return _TYPE.sub(lambda found: _NAMES[found[2]].ljust(len(found[0]) * keep_width), text)
+
+
+class Command(TyperCommand):
+    """A command that is listed with its whole first sentence, and names types as ``TEXT``, not ``<list[str]>``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.short_help = (self.help or "").split("\n\n")[0].replace("\n", " ")
+
+    def get_help(self, ctx: Any) -> str:
+        """The help page; names keep the width of what they replace, since it is laid out already."""
+        return named_types(super().get_help(ctx), keep_width=True)
+
 
 app = typer.Typer(
     help="Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment.",
@@ -81,6 +104,7 @@ commands: dict[str, Callable[..., Any]] = {
     "assert": assert_alike,
     "calibrate": calibrate,
     "weights": weights,
+    "export": export,
 }
 for name, command in commands.items():
     app.command(name, cls=Command)(command)

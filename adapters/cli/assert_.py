@@ -23,10 +23,10 @@ def assert_alike(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Image to test, or a folder of them with the same names.")],
     max_difference: Annotated[
         float | None,
-        typer.Option(min=0, help="What passes: 1 minus the score, of a loss the score. [default: 0.02, of msds-auto]"),
+        typer.Option(min=0, help="What passes. [default: 1 of local, 0.02 of msds-auto]"),
     ] = None,
     calibrated: Annotated[Path | None, typer.Option(help="Threshold and metric that msds calibrate wrote.")] = None,
-    metric: Annotated[str | None, typer.Option("--metric", "-m", help="Metric by name. [default: msds-auto]")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", "-m", help="local, or a metric by name. [default: local]")] = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="Where an image that fails is drawn beside its golden and a map; a folder if GOLDEN is one."),
@@ -37,8 +37,10 @@ def assert_alike(
 ) -> None:
     """Test whether new images look like their golden images.
 
-    The difference is how much a metric's score falls short of that of identical images. An image of another size fails, and so
-    does one whose counterpart is missing. One line on stdout says what was found.
+    By default the largest local difference counts, after the images are moved over each other by up to two pixels: 1 is what
+    resampling, antialiasing and compression give at most. Of another metric it is how much the score falls short of that of
+    identical images. An image of another size fails, and so does one whose counterpart is missing. One line on stdout says what
+    was found.
 
     Exit codes: 0 all alike, 1 one is not, 2 could not start or could not write.
     """

@@ -21,16 +21,15 @@ from msds_plugin.adapters.cli.shared.options import (
     metric_names,
     run_options,
 )
-from msds_plugin.adapters.cli.shared.process import exit_code
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     clean_stdout,
     progress,
+    resumable,
     say,
     say_failures,
     setup,
     show_table,
-    show_unkept,
 )
 
 if TYPE_CHECKING:
@@ -95,10 +94,11 @@ def benchmark(
     """
     from msds_plugin.adapters.benchmark import load_choices, run_choices, summarise
     from msds_plugin.adapters.benchmark import run as run_benchmark
-    from msds_plugin.adapters.benchmark.runner import NotKeptError
     from msds_plugin.adapters.scoring.tables import check_output, write_table
 
-    with setup(), clean_stdout():
+    method: Any = None if resize == "none" else resize
+    made = summed = chosen = None
+    with resumable():
         if output is not None:
             check_output(output)
         if report is not None:
@@ -108,21 +108,12 @@ def benchmark(
         only_choices = bool(sets) and not dataset and not csv
         datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
         say(f"Scores are kept in {results}")
-    method: Any = None if resize == "none" else resize
-    metrics = metric_names(metric)
-    made = summed = chosen = None
-    try:
-        with setup(NotKeptError), clean_stdout():
-            if datasets:
-                made = run_benchmark(metrics, datasets, results, run, progress, method)
-                summed = summarise(made.scores, shares, resamples, seed, made.notes, made.resampled)
-            if sets:
-                chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
-    except NotKeptError as error:
-        raise show_unkept(error.computed, str(error)) from None
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
+        metrics = metric_names(metric)
+        if datasets:
+            made = run_benchmark(metrics, datasets, results, run, progress, method)
+            summed = summarise(made.scores, shares, resamples, seed, made.notes, made.resampled)
+        if sets:
+            chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
     _show(summed, chosen)
     failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
     for missing in failures:
@@ -175,26 +166,25 @@ def _report(
     document = Document("Image quality metrics beside human choices", tables=tables)
     document.notes(chosen.notes if chosen is not None else ())
     for section in sections:
-        section.add_to(document)
+        document.section(section)
     return document.write(folder)
 
 
 def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
     from msds_plugin.adapters.benchmark.report import page
 
-    shown = []
+    shown, notes = [], []
     if summed is not None:
         # On a terminal the main table is kept narrow; the report and the file have every interval.
         narrow = ["srcc"] if get_terminal_size().columns >= 100 else []
-        intervals = narrow if sys.stdout.isatty() else ["srcc", "krcc", "plcc", "rmse", "outlier_ratio"]
-        shown = [page.agreement(summed, intervals), page.overall(summed), page.differences(summed)]
-        shown += [page.within(summed.table), page.needed(summed.significance)]
-        for note in summed.notes:
-            say(note)
+        shown = [page.agreement(summed, narrow if sys.stdout.isatty() else page.INTERVALS), page.overall(summed)]
+        shown += [page.differences(summed), page.within(summed.table), page.needed(summed.significance)]
+        notes += summed.notes
     if chosen is not None:
         shown += [page.choices(chosen.table), page.choice_tests(chosen.significance)]
-        for note in chosen.notes:
-            say(note)
+        notes += chosen.notes
+    for note in notes:
+        say(note)
     for place, section in enumerate(section for section in shown if section.rows):
         if place:
             print()

@@ -21,7 +21,7 @@ def calibrate(
         list[Path], typer.Argument(metavar="RENDERS...", help="The same rendered again: images, or folders of them.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for msds assert --calibrated.")],
-    metric: Annotated[str, typer.Option("--metric", "-m", help="Metric by name.")] = "msds-auto",
+    metric: Annotated[str, typer.Option("--metric", "-m", help="local, or a metric by name.")] = "local",
     *,
     run: Run,
 ) -> None:

@@ -12,13 +12,13 @@ import typer
 
 from msds_plugin.adapters.cli.shared.datasets import named_path
 from msds_plugin.adapters.cli.shared.matching import pairing, say_matching
-from msds_plugin.adapters.cli.shared.options import Match, Metrics, Recursive, metric_names, run_options
-from msds_plugin.adapters.cli.shared.process import exit_code
+from msds_plugin.adapters.cli.shared.options import Mask, Match, Metrics, Recursive, metric_names, run_options
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     arrow,
     clean_stdout,
     progress,
+    resumable,
     say,
     say_failures,
     setup,
@@ -27,7 +27,6 @@ from msds_plugin.adapters.cli.shared.terminal import (
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark import Comparison
-    from msds_plugin.adapters.benchmark.report import Cell
     from msds_plugin.adapters.images.pairs import Matching
     from msds_plugin.adapters.scoring.options import Run
 
@@ -63,6 +62,7 @@ def compare(
     own: Annotated[
         bool, typer.Option("--own", help="Means over all images that a method has, in place of those that all have.")
     ] = False,
+    mask: Mask = None,
     match: Match = None,
     recursive: Recursive = False,
     *,
@@ -81,32 +81,22 @@ def compare(
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.benchmark import compare as compare_methods
-    from msds_plugin.adapters.scoring.store import ResultsWriteError
 
     outputs = output or []
-    with setup(), clean_stdout():
-        _check(outputs)
-        references = _references(reference)
-        folders = _methods(methods, list(references.values()))
-        metrics = metric_names(metric)
-        how = pairing(match, recursive=recursive)
-        results = outputs[0].with_suffix(".sqlite") if outputs else None
+    results = outputs[0].with_suffix(".sqlite") if outputs else None
 
     def say_found(folder: str, matching: Matching) -> None:
         if matching.how != "matched by name":
             say(folder)
             say_matching(matching)
 
-    try:
-        with setup(ResultsWriteError), clean_stdout():
-            grouped = references.get("", references)
-            made = compare_methods(folders, grouped, metrics, results, run, own, how, progress, say_found)
-    except ResultsWriteError as error:
-        with setup():
-            raise OSError(f"{error}; the same command goes on from what was kept") from None
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here" if results else "Interrupted: nothing is kept without --output")
-        raise typer.Exit(exit_code(error)) from None
+    with resumable(kept=results is not None):
+        _check(outputs)
+        references = _references(reference)
+        folders = _methods(methods, list(references.values()))
+        grouped = references.get("", references)
+        how = pairing(match, recursive=recursive)
+        made = compare_methods(folders, grouped, metric_names(metric), results, run, own, how, progress, say_found, mask)
     _show(made)
     say_failures(made.failures)
     for name, reason in made.unavailable.items():
@@ -163,32 +153,33 @@ def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path
 
 
 def _show(made: Comparison) -> None:
-    from msds_plugin.adapters.benchmark.compare import TESTED, difference_rows, tables_of, verdicts
+    from msds_plugin.adapters.benchmark.compare import TESTED, means, paired, verdicts, with_signs
 
     tables = [
-        (group, headings, [[_short(cell) for cell in row] for row in rows]) for group, headings, rows in tables_of(made, arrow)
+        (section, [[cell.replace(" ± ", "±") for cell in row] for row in with_signs(section)]) for section in means(made, arrow)
     ]
-    if made.groups == [""] or sys.stdout.isatty():
-        for group, headings, lines in tables:
-            show_table(headings, lines, len(headings) - 1, group or "means")
+    drawn = sys.stdout.isatty()
+    if drawn or made.groups == [""]:
+        for section, rows in tables:
+            show_table(section.headings, rows, section.numbers, section.title or "means")
     else:  # one table for who reads it by a program
-        headings = ["group", *tables[0][1]]
-        show_table(headings, [[group, *line] for group, _, lines in tables for line in lines], len(headings) - 2)
-    say("Mean ± standard deviation over images; * best, + second")
-    for note in made.notes:
+        first = tables[0][0]
+        lines = [[section.title, *row] for section, rows in tables for row in rows]
+        show_table(["group", *first.headings], lines, first.numbers)
+    for note in ("Mean ± standard deviation over images; * best, + second", *made.notes):
         say(note)
     if len(made.differences):
-        for name in made.groups if sys.stdout.isatty() else [None]:
-            print()
-            show_table(*difference_rows(made, name), 2, f"paired differences {name or ''}".strip())
-        say(TESTED)
-        for sentence in verdicts(made):
+        print()
+        tested = paired(made)
+        show_table(tested.headings, tested.texts, tested.numbers, tested.title.lower())
+        for sentence in (TESTED, *verdicts(made)):
             say(sentence)
 
 
-def _short(cell: Cell) -> str:
-    """A cell in little width, with a sign for its rank."""
-    return cell.text.replace(" ± ", "±") + {"best": "*", "second": "+"}.get(cell.mark, "")
+def _short(cell: str) -> str:
+    for sign in ("±", "*", "+"):
+        cell = cell.replace(f" {sign} ", sign).replace(f" {sign}", sign)
+    return cell
 
 
 def _write(made: Comparison, path: Path, run: Run) -> None:

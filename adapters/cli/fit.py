@@ -9,17 +9,7 @@ import typer
 
 from msds_plugin.adapters.cli.shared.datasets import datasets_of
 from msds_plugin.adapters.cli.shared.options import DataRoot, DatasetName, LabelTable, LowerBetter, TableRoot, run_options
-from msds_plugin.adapters.cli.shared.process import exit_code
-from msds_plugin.adapters.cli.shared.terminal import (
-    INCOMPLETE,
-    clean_stdout,
-    progress,
-    say,
-    say_failures,
-    setup,
-    show_table,
-    show_unkept,
-)
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark.fit import FusionFit
@@ -69,26 +59,18 @@ def fit(
     write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.benchmark.fit import fit_fusion
-    from msds_plugin.adapters.benchmark.runner import NotKeptError
     from msds_plugin.adapters.scoring.files import check_file
 
-    with setup(), clean_stdout():
+    with resumable():
         check_file(output)
         names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
         found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
         if len(found) != 1:
             raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
         say(f"Scores are kept in {results}")
-    number = None if leave_one_out else folds
-    try:
-        with setup(NotKeptError), clean_stdout():
-            made = fit_fusion(metric, found[0], levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
-            made.file.save(output)
-    except NotKeptError as error:
-        raise show_unkept(error.computed, str(error)) from None
-    except KeyboardInterrupt as error:
-        say("Interrupted: start again to go on from here")
-        raise typer.Exit(exit_code(error)) from None
+        number = None if leave_one_out else folds
+        made = fit_fusion(metric, found[0], levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
+        made.file.save(output)
     _show(made)
     say_failures(made.failures)
     say(made.verdict)
@@ -100,20 +82,17 @@ def fit(
 
 
 def _show(made: FusionFit) -> None:
-    srcc = made.folds.pivot(index="fusion", columns="fold", values="srcc")
-    plcc = made.folds.pivot(index="fusion", columns="fold", values="plcc")
-    rows = [
-        [
-            row["fusion"],
-            *(f"{row[k]:.3f} [{row[f'{k}_low']:.3f}, {row[f'{k}_high']:.3f}]" for k in ("srcc", "plcc")),
-            *(("", "") if row["fusion"] == "equal" else (f"{round(row['difference'], 4) + 0.0:+.4f}", f"{row['p']:.2g}")),
-        ]
-        for row in made.held_out.to_dict("records")
-    ]
-    show_table(["fusion", "SRCC", "PLCC", "ΔSRCC", "p"], rows, 4, "held-out references, 95 % intervals, against equal weights")
+    from msds_plugin.adapters.benchmark.report import shown
+
+    table = made.held_out.assign(
+        difference=[f"{round(value, 4) + 0.0:+.4f}" for value in made.held_out["difference"]],
+        p=[f"{value:.2g}" for value in made.held_out["p"]],
+    )
+    table.loc[table["fusion"] == "equal", ["difference", "p"]] = ""
+    columns = {"fusion": "fusion", "srcc": "SRCC", "plcc": "PLCC", "difference": "ΔSRCC", "p": "p"}
+    show_table(*shown(table, columns), 4, "held-out references, 95 % intervals, against equal weights")
     print()
-    cells = [
-        [name, *(f"{s:.3f} / {p:.3f}" for s, p in zip(srcc.loc[name], plcc.loc[name], strict=True))]
-        for name in made.held_out["fusion"]
-    ]
-    show_table(["fusion", *(f"fold {fold}" for fold in srcc)], cells, len(srcc.columns), "SRCC / PLCC by fold")
+    both = made.folds.assign(both=[f"{s:.3f} / {p:.3f}" for s, p in zip(made.folds["srcc"], made.folds["plcc"], strict=True)])
+    cells = both.pivot(index="fusion", columns="fold", values="both").loc[made.held_out["fusion"]]
+    headings = ["fusion", *(f"fold {fold}" for fold in cells)]
+    show_table(headings, cells.reset_index().to_numpy().tolist(), len(headings) - 1, "SRCC / PLCC by fold")

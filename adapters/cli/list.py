@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
 from msds_plugin.adapters.cli.shared.terminal import clean_stdout, setup, show_table
+
+#: Columns of a terminal that has room for titles beside names.
+_WIDE = 100
 
 
 def list_metrics(
@@ -24,5 +29,7 @@ def list_metrics(
         for row in rows
         if (row.full_reference or not full_reference) and not (mine and row.origin in ("msds-plugin", "pyiqa", "piq"))
     ]
-    shown = [[row.name, row.title, row.better, row.range, row.summary] for row in chosen]
-    show_table(["name", "title", "better", "range", "summary"], shown)
+    columns = ["name", "title", "better", "range", "summary"]
+    if sys.stdout.isatty() and get_terminal_size().columns < _WIDE:
+        columns.remove("title")  # the name in other letters
+    show_table(columns, [[getattr(row, column) for column in columns] for row in chosen])

@@ -27,26 +27,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt as error:
         code = exit_code(error)
     except OSError as error:
-        if not _is_about_stdout(error):
+        if error.errno is None or error.filename is not None:  # what a file could not take names the file
             raise
         code = _unshown(error)
-    _leave(code)
-
-
-def _is_about_stdout(error: OSError) -> bool:
-    # What a file could not take names the file.
-    return error.errno is not None and error.filename is None
-
-
-def _unshown(error: OSError) -> int:
-    drop_stdout()
-    if isinstance(error, BrokenPipeError):
-        return NO_READER
-    print(f"Error: cannot write to stdout: {error.strerror}", file=sys.stderr)
-    return 2
-
-
-def _leave(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -55,3 +38,11 @@ def _leave(code: int) -> NoReturn:
     if code > 128:
         os._exit(code)  # without waiting for threads that are in the middle of an image
     sys.exit(code)
+
+
+def _unshown(error: OSError) -> int:
+    drop_stdout()
+    if isinstance(error, BrokenPipeError):
+        return NO_READER
+    print(f"Error: cannot write to stdout: {error.strerror}", file=sys.stderr)
+    return 2

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared.options import AlsoTable, BootstrapSeed, KeptScores, Report, Resamples, run_options
-from msds_plugin.adapters.cli.shared.resumable import resumable
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring.options import Run

@@ -17,8 +17,7 @@ from msds_plugin.adapters.cli.shared.options import (
     metric_names,
     run_options,
 )
-from msds_plugin.adapters.cli.shared.resumable import resumable
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring.options import Run
@@ -32,13 +31,21 @@ def robustness(
         list[str] | None,
         typer.Option(
             help="Deformation with its strengths (rotation=1,3,5) or alone: rotation, scale, shift, crop, perspective, "
-            "elastic, seam-carving; may be given several times. [default: all]"
+            "elastic, seam-carving, offset, zoom, parallax; may be given several times. [default: all but the last three]"
         ),
     ] = None,
     distort: Annotated[
         list[str] | None,
-        typer.Option(help="Distortion, likewise: blur, noise, jpeg, jpeg2000. [default: all]"),
+        typer.Option(help="Distortion, likewise: blur, noise, jpeg, jpeg2000, floaters. [default: all but floaters]"),
     ] = None,
+    views: Annotated[
+        bool,
+        typer.Option(
+            "--views",
+            help="What rendered views have: poses a bit off (rotation, offset, zoom, parallax), and blur, noise, floaters; "
+            "--deform and --distort choose others.",
+        ),
+    ] = False,
     resize: Annotated[
         str,
         typer.Option(help="How metrics that need equal sizes get images of another size: bicubic, bilinear, nearest, none."),
@@ -62,7 +69,8 @@ def robustness(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129
     stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
-    from msds_plugin.adapters.research.robustness import by_deformation, run_robustness, strengths_of, summarise, write_report
+    from msds_plugin.adapters.research import robustness as research
+    from msds_plugin.adapters.research.distortions import VIEW_DEFORMATIONS, VIEW_DISTORTIONS
     from msds_plugin.adapters.scoring.tables import check_output, write_table
 
     with resumable():
@@ -72,15 +80,18 @@ def robustness(
             raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
         say(f"Images are kept in {images}, scores in {results}")
         method: Any = None if resize == "none" else resize
-        chosen = strengths_of(deform or []), strengths_of(distort or [])
-        made = run_robustness(metric_names(metric), photographs, *chosen, images, results, method, run, progress)
-        summed = summarise(made, resamples, seed)
+        moves: Any = research.strengths_of(deform or []) or (VIEW_DEFORMATIONS if views else None)
+        damage: Any = research.strengths_of(distort or []) or (VIEW_DISTORTIONS if views else None)
+        made = research.run_robustness(metric_names(metric), photographs, moves, damage, images, results, method, run, progress)
+        summed, numbers = research.summarise(made, resamples, seed), research.overall(made, resamples, seed)
         if output is not None:
             write_table(summed, output)
         if report is not None:
-            say(f"The report is {write_report(made, summed, report)}")
-    headings, rows = by_deformation(summed)
+            say(f"The report is {research.write_report(made, summed, numbers, report)}")
+    headings, rows = research.by_deformation(summed)
     show_table(headings, rows, len(headings) - 1, "rank / penalty, mean over strengths")
+    if views:
+        show_table(*research.overall_table(numbers), 2, "mean over all deformations")
     for note in made.notes:
         say(note)
     for name, reason in made.benchmark.unavailable.items():

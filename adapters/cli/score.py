@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from msds_plugin.adapters.cli.shared.matching import pairing, say_matching
 from msds_plugin.adapters.cli.shared.options import (
     ByOrder,
     Layout,
+    Mask,
     Match,
     Metrics,
     Recursive,
@@ -66,6 +67,11 @@ def score(
     map: Annotated[
         Path | None, typer.Option("--map", help="Folder for pictures of where the images differ, by DeepSSIM and MSDS.")
     ] = None,
+    mask: Mask = None,
+    details: Annotated[bool, typer.Option("--details", help="Also show how msds-auto judged each pair: its regime.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say what scores the same: JPEG (in --output too), blur, noise, shift.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Of two videos, each Nth frame.")] = 1,
@@ -97,52 +103,47 @@ def score(
         how = pairing(match, by_order, layout, side_by_side, recursive)
         reference, folders = _sides(files, reference, distorted, bool(layout or side_by_side), how.table is not None)
         metrics = metric_names(metric)
-        salient = _saliency(saliency, saliency_threshold)
+        if saliency is None and saliency_threshold is not None:
+            raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
+        threshold = 0.25 if saliency_threshold is None else saliency_threshold
+        salient = f",saliency={saliency},saliency_threshold={threshold}" if saliency else ""
         networks = {name: value for name, value in (("backbone", backbone), ("weights", weights)) if value is not None}
         videos = [path for path in (reference, *folders) if path is not None and path.suffix.lower() in VIDEO_SUFFIXES]
+        asked: dict[str, object] = {"--details": details, "--explain": explain, "--side-by-side": side_by_side}
+        of_images: dict[str, object] = {"--map": map, "--summary": summary, "--mask": mask, **asked}
         if engine not in ("local", "ray"):
             raise ValueError(f"--engine is local or ray, not {engine}")
         if engine == "ray":
-            refuse({"--map": map, "--summary": summary, "--every": every != 1}, "--engine ray does not know")
-            refuse({"--side-by-side": side_by_side, "videos": videos}, "--engine ray does not know")
+            refuse({**of_images, "--every": every != 1, "videos": videos}, "--engine ray does not know")
             if output is None or len(folders) > 1:
                 raise ValueError("--engine ray needs --output, a folder that every node sees, and takes one -d")
         elif videos:
-            refuse({"--map": map, "--summary": summary, "--saliency": saliency}, "videos are scored without")
-            refuse({"--match": match, "--by-order": by_order, "--recursive": recursive}, "videos are scored without")
+            others = {"--saliency": saliency, "--match": match, "--by-order": by_order, "--recursive": recursive}
+            refuse({**of_images, **others}, "videos are scored without")
             if reference is None or len(videos) < 2 or len(folders) > 1:
                 raise ValueError("a video is compared with one other video and with nothing else")
         else:
             refuse({"--address": address, "--every": every != 1}, "images are scored here without")
+            refuse({"--map": map} if mask else {}, "with --mask there is no")
             sides: list[Path | None] = [*folders] or [None]
-            matchings = {str(folder or ""): match_files(reference, folder, how) for folder in sides}
+            matchings = {str(side or ""): match_files(reference, side, how) for side in sides}
     if engine == "ray":
-        more = "".join(f",{option}={value}" for option, value in (salient or {}).items())
+        names, folder = [name + salient for name in metrics], folders[0] if folders else None
         options = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
-        score_folders_on_ray(
-            reference,
-            folders[0] if folders else None,
-            how,
-            [name + more for name in metrics],
-            output,
-            allow_unmatched,
-            run=run,
-            workers=run.workers or 2,
-            address=address,
-            **options,
-        )
-    elif videos and reference is not None:
+        more = {"run": run, "workers": run.workers or 2, "address": address, **options}
+        score_folders_on_ray(reference, folder, how, names, output, allow_unmatched, **more)
+        return
+    if videos and reference is not None:
         from msds_plugin.adapters.cli.video import score_videos
 
         score_videos(reference, folders[0], metrics, every, output, fusion=fusion, networks=networks, run=run)
-    else:
-        from msds_plugin.adapters.cli.score_images import score_images
+        return
+    from msds_plugin.adapters.cli.score_images import score_images
 
-        for matching in matchings.values():
-            say_matching(matching)
-        score_images(
-            matchings, metrics, run, output, summary, map, fusion, salient, networks, allow_unmatched, layout == "3dgs"
-        )
+    for matching in matchings.values():
+        say_matching(matching)
+    outputs, made_of = (output, summary, map), (fusion, salient, networks)
+    score_images(matchings, metrics, run, *outputs, mask, details, explain, *made_of, allow_unmatched, layout == "3dgs")
 
 
 def _sides(
@@ -161,21 +162,13 @@ def _sides(
     """
     if files and (reference is not None or distorted):
         raise ValueError("give the two sides by -r and -d, or by their place (msds score REFERENCE DISTORTED), not both")
-    rest = list(dict.fromkeys(distorted or []))
     if files:
-        reference, rest = files[0], list(dict.fromkeys(files[1:]))
+        reference, *distorted = files
+    rest = list(dict.fromkeys(distorted or []))
     if one:
-        if len(given := [path for path in (reference, *rest) if path is not None]) != 1:
+        if (reference is None) == (not rest) or len(rest) > 1:
             raise ValueError("with --layout or --side-by-side give one folder, which holds both sides")
-        return given[0], []
+        return reference or rest[0], []
     if not none and (reference is None or not rest):
         raise ValueError("what is to be compared? msds score REFERENCE DISTORTED, or -r REFERENCE -d DISTORTED")
     return reference, rest
-
-
-def _saliency(method: str | None, threshold: float | None) -> dict[str, Any] | None:
-    if method is not None:
-        return {"saliency": method, "saliency_threshold": 0.25 if threshold is None else threshold}
-    if threshold is not None:
-        raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
-    return None

@@ -21,8 +21,7 @@ from msds_plugin.adapters.cli.shared.options import (
     TableRoot,
     run_options,
 )
-from msds_plugin.adapters.cli.shared.resumable import resumable
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring.options import Run

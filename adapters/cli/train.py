@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from msds_plugin.adapters.cli.shared.datasets import datasets_of
 from msds_plugin.adapters.cli.shared.options import DatasetName, LabelTable, LowerBetter, TableRoot, run_options
 from msds_plugin.adapters.cli.shared.process import stoppable
-from msds_plugin.adapters.cli.shared.resumable import resumable
+from msds_plugin.adapters.cli.shared.terminal import resumable
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from msds_plugin.adapters.scoring.options import Run
 
 
@@ -42,6 +42,9 @@ def train(
 
     What was learned belongs to the labels and to the content of the images: with others it says so and does not go on.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from msds_plugin.adapters.research.training import from_opinions, load_twoafc, train_spips
     from msds_plugin.adapters.scoring.files import check_file
 

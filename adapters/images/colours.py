@@ -272,35 +272,48 @@ def rgb_profile(white: tuple[float, ...], primaries: tuple[float, ...], gamma: f
 def to_srgb(colours: Array, profile: bytes) -> Array:
     """Colours (H, W, 1 or 3) from a profile to sRGB, (H, W, 3), by littlecms with its perceptual intent.
 
-    uint8 stays uint8; what is deeper becomes float32.
+    uint8 stays uint8; what is deeper becomes float32. A profile of sRGB itself changes nothing.
 
     Raises:
         ValueError: the profile is damaged, or is for other colours.
     """
     if profile.startswith(_FOREIGN):
         raise ValueError(f"its colours have the {profile.decode()}, which cannot be converted to sRGB: convert the file")
-    grey = colours.shape[2] == 1
-    space = profile[16:20].strip()
+    space, grey = profile[16:20].strip(), colours.shape[2] == 1
     if space not in (b"RGB", b"GRAY"):
         raise ValueError(f"its colour profile is for {space.decode('latin-1')}, its pixels are {'grey' if grey else 'RGB'}")
-    if space == b"RGB" and grey:
-        colours, grey = np.repeat(colours, 3, axis=2), False
     if space == b"GRAY" and not grey:
         raise ValueError("its colour profile is for grey, its pixels are RGB")
+    if space == b"RGB" and grey:
+        colours = np.repeat(colours, 3, axis=2)
     try:
-        if colours.dtype == np.uint8:
-            image = Image.fromarray(colours[..., 0] if grey else colours)
-            return np.array(ImageCms.applyTransform(image, _transform(profile, image.mode)))
-        converted = imagecodecs.cms_transform(  # in floating point: tables of 16 bits are wrong by up to 5/255
-            np.ascontiguousarray(unit(colours)[..., 0] if grey else unit(colours)),
-            profile,
-            imagecodecs.cms_profile("srgb"),
-            colorspace="minisblack" if grey else "rgb",
-            outcolorspace="rgb",
-        )
+        return colours if space == b"RGB" and _is_srgb(profile) else _converted(colours, profile)
     except Exception as error:  # littlecms' own, by either library
         raise ValueError(f"its colour profile cannot be used: {error}") from error
+
+
+def _converted(colours: Array, profile: bytes) -> Array:
+    grey = colours.shape[2] == 1
+    if colours.dtype == np.uint8:
+        image = Image.fromarray(colours[..., 0] if grey else colours)
+        return np.array(ImageCms.applyTransform(image, _transform(profile, image.mode)))
+    values = np.ascontiguousarray(unit(colours)[..., 0] if grey else unit(colours))
+    converted = imagecodecs.cms_transform(  # in floating point: tables of 16 bits are wrong by up to 5/255
+        values,
+        profile,
+        imagecodecs.cms_profile("srgb"),
+        colorspace="minisblack" if grey else "rgb",
+        outcolorspace="rgb",
+    )
     return np.asarray(converted).clip(0, 1)
+
+
+@lru_cache(64)
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile of RGB changes no colour by a thousandth."""
+    levels = np.linspace(0, 1, 9, dtype=np.float32)
+    grid = np.stack(np.meshgrid(levels, levels, levels), 3).reshape(81, 9, 3)
+    return bool(np.abs(_converted(grid, profile) - grid).max() < 1e-3)
 
 
 @lru_cache(16)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,8 +53,9 @@ _KINDS: dict[int, Literal["unsigned", "signed", "floating-point"]] = {1: "unsign
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _JPEG = 7
-#: Colour channels of what is neither grey nor RGB.
-_OTHERS = {_PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+#: Colour channels of what is not grey, and Pillow's modes.
+_CHANNELS = {_RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+_MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "LAB"}
 
 Span = tuple[int, int]
 
@@ -92,14 +95,13 @@ class LargeImage:
                 self._file = tifffile.TiffFile(self.path)
             except tifffile.TiffFileError as error:
                 raise ValueError("it cannot be understood as a TIFF") from error
-            self._tags = _tags_of(self._file)
-            self._tags.samples.white(reading)  # before the work
+            self._page = _Page.of(self._file)
+            self._page.samples.white(reading)  # before the work
             self._parts = _Parts(self._file, reading.max_pixels)
-        self.profile = None if srgb else self._tags.profile
-        width, height = self._tags.size
-        whole = (0, 0, width, height) if self._tags.orientation >= 5 else (0, 0, height, width)
-        self._top, self._left, *size = window or whole
-        self.shape = (1, 3, *size)
+        self.profile = None if srgb else self._page.profile
+        height, width = self._page.size[::-1] if self._page.orientation >= 5 else self._page.size
+        self._top, self._left, height, width = window or (0, 0, height, width)
+        self.shape = (1, 3, height, width)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,7 +111,7 @@ class LargeImage:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of how it was read; a channel of opacity is looked through up to the first such pixel."""
-        return self._tags.notes(self._tags.samples.alpha is not None and self._is_transparent())
+        return self._page.notes + (TRANSPARENT,) * self._is_transparent()
 
     def in_srgb(self) -> LargeImage:
         """The same in sRGB; what has no profile is sRGB already."""
@@ -131,7 +133,7 @@ class LargeImage:
         with naming(f"rows {top} to {top + height} of {self.path}"):
             colours, _ = self._colours(*self._stored(self._top + top, self._left + left, height, width))
         shown = luma(colours) if self._reading.channel == "y" else unit(colours)
-        values = np.ascontiguousarray(turn(shown, self._tags.orientation).transpose(2, 0, 1))
+        values = np.ascontiguousarray(turn(shown, self._page.orientation).transpose(2, 0, 1))
         return torch.from_numpy(values).unsqueeze(0).expand(1, 3, -1, -1)
 
     def decode(self) -> tuple[Array, tuple[str, ...]]:
@@ -140,11 +142,11 @@ class LargeImage:
         Raises:
             ImageFileError: the file is damaged, or has more pixels than the limit.
         """
-        width, height = self._tags.size
+        height, width = self._page.size
         with naming(self.path), self._file:
             self._reading.check_size(width, height)
             colours, transparent = self._colours((0, height), (0, width))
-        return turn(colours, self._tags.orientation), self._tags.notes(transparent)
+        return turn(colours, self._page.orientation), self._page.notes + (TRANSPARENT,) * transparent
 
     def thin(self, most: int) -> Array:
         """Every n-th pixel of every n-th row, at most so many on each side: (H, W, 1 or 3), float32 in 0 to 1.
@@ -152,39 +154,42 @@ class LargeImage:
         Raises:
             ImageFileError: the file is damaged.
         """
-        width, height = self._tags.size
+        height, width = self._page.size
         step = -(-max(width, height) // most)
         with naming(self.path):
             rows = [unit(self._colours((row, row + 1), (0, width))[0][:, ::step]) for row in range(0, height, step)]
-        return turn(np.concatenate(rows), self._tags.orientation)
+        return turn(np.concatenate(rows), self._page.orientation)
 
     def _colours(self, rows: Span, columns: Span) -> tuple[Array, bool]:
         """Colours between rows and columns of the file, and whether any was transparent."""
-        values = self._tags.unfold(self._parts.read(rows, columns))
-        colours, transparent = to_colours(values, self._tags.samples, self._reading)
-        if self._srgb and self._tags.profile is not None:
-            colours = to_srgb(colours, self._tags.profile)
+        values = self._page.unfold(self._parts.read(rows, columns))
+        colours, transparent = to_colours(values, self._page.samples, self._reading)
+        if self._srgb and self._page.profile is not None:
+            colours = to_srgb(colours, self._page.profile)
         return colours, transparent
 
     def _stored(self, top: int, left: int, height: int, width: int) -> tuple[Span, Span]:
         """Where a window of the image as it is shown lies in the file: rows, columns."""
         rows, columns = (top, top + height), (left, left + width)
-        if self._tags.orientation >= 5:
+        if self._page.orientation >= 5:
             rows, columns = columns, rows
-        stored_width, stored_height = self._tags.size
-        if self._tags.orientation in (3, 4, 6, 7):
+        stored_height, stored_width = self._page.size
+        if self._page.orientation in (3, 4, 6, 7):
             rows = stored_height - rows[1], stored_height - rows[0]
-        if self._tags.orientation in (2, 3, 7, 8):
+        if self._page.orientation in (2, 3, 7, 8):
             columns = stored_width - columns[1], stored_width - columns[0]
         return rows, columns
 
     def _is_transparent(self) -> bool:
-        samples, (width, _) = self._tags.samples, self._tags.size
+        samples, (height, width) = self._page.samples, self._page.size
+        if samples.alpha is None:
+            return False
         # Where others than the colours come last, they do so in the file, too.
-        place = (samples.alpha or 0) + self._tags.stored - samples.colours
+        place = samples.alpha + self._page.stored - samples.colours
+        spans = ((top, min(height, top + 512)) for top in range(0, height, 512))
         try:
             white = samples.white(self._reading)
-            return any(self._parts.read(rows, (0, width))[..., place].min() < white for rows in self._parts.bands())
+            return any(self._parts.read(rows, (0, width))[..., place].min() < white for rows in spans)
         except Exception:  # damage: whoever reads the window says so
             return False
 
@@ -198,11 +203,7 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 def is_large(path: str | os.PathLike[str]) -> bool:
     """Whether it is a TIFF of at least :data:`LARGE` pixels."""
     try:
-        if not (Path(path).is_file() and is_tiff(path)):
-            return False
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            return bool(page.imagewidth * page.imagelength >= LARGE)
+        return Path(path).is_file() and is_tiff(path) and math.prod(tiff_size(path)) >= LARGE
     except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
         return False
 
@@ -212,11 +213,16 @@ def tiff_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages.first
         size = page.imagelength, page.imagewidth
-        return size[::-1] if int(page.tags.valueof(274) or 1) >= 5 else size
+        return size[::-1] if _orientation(page) >= 5 else size
+
+
+def _orientation(page: Any) -> int:
+    found = int(page.tags.valueof(274) or 1)
+    return found if 1 <= found <= 8 else 1
 
 
 @dataclass(frozen=True)
-class _Tags:
+class _Page:
     """What the tags of a TIFF's first page say.
 
     Attributes:
@@ -225,9 +231,8 @@ class _Tags:
         to_rgb: what makes grey or RGB of these; None where they are.
         orientation: as EXIF counts them.
         profile: ICC profile of the unfolded values.
-        inks: it is CMYK with a profile, by which it is unfolded to sRGB.
-        size: width and height as stored.
-        frames: pages, without reduced copies and masks.
+        size: height and width as stored.
+        notes: what is to be said of how it is read.
     """
 
     samples: Samples
@@ -235,9 +240,38 @@ class _Tags:
     to_rgb: Callable[[Array], Array] | None
     orientation: int
     profile: bytes | None
-    inks: bool
     size: tuple[int, int]
-    frames: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: tifffile.TiffFile) -> _Page:
+        """The first page of a file.
+
+        Raises:
+            ValueError: parts of it are not in the file, or it is of a kind that nothing here reads.
+        """
+        if not len(file.pages):
+            raise ValueError("it holds no image")
+        page: Any = file.pages.first
+        lost = sum(count == 0 for count in page.databytecounts)
+        if lost or not page.databytecounts:
+            raise ValueError(f"{lost or 'all'} of its strips or tiles are missing")
+        if np.add(page.dataoffsets, page.databytecounts).max() > file.filehandle.size:
+            raise ValueError("the file is truncated")
+        kind = int(page.photometric)
+        kind = _RGB if kind == _YCBCR and page.compression == _JPEG else kind  # the decoder of JPEG gives RGB
+        profile = bytes(page.tags.valueof(34675) or b"") or None
+        inks = kind == _CMYK and profile is not None
+        stored = _CHANNELS.get(kind, 1)
+        samples, to_rgb = _samples(page, kind, stored), None
+        if kind in (_PALETTE, *_MODES):
+            to_rgb, bits = _to_rgb(page, kind, profile)
+            samples = replace(samples, bits=bits, colours=3, alpha=None if samples.alpha is None else 3)
+        pages: Any = file.pages  # without reduced copies and masks
+        several = len(pages) > 1 and sum(not other.subfiletype & 0b101 for other in pages) > 1
+        notes = (FRAMES,) * several + (INKS,) * inks
+        profile = None if inks or kind == _LAB else profile
+        return cls(samples, stored, to_rgb, _orientation(page), profile, (page.imagelength, page.imagewidth), notes)
 
     def unfold(self, values: Array) -> Array:
         """Values as they are stored, (H, W, channels), with grey or RGB in place of palette indices, inks and the like."""
@@ -246,52 +280,9 @@ class _Tags:
         colours, others = self.to_rgb(values[..., : self.stored]), values[..., self.stored :]
         return np.concatenate([colours, others], 2) if self.samples.alpha is not None else colours
 
-    def notes(self, transparent: bool) -> tuple[str, ...]:
-        """What is to be said of how it was read."""
-        said = ((FRAMES, self.frames > 1), (INKS, self.inks), (TRANSPARENT, transparent))
-        return tuple(note for note, holds in said if holds)
-
-
-def _tags_of(file: tifffile.TiffFile) -> _Tags:
-    """The tags of the first page.
-
-    Raises:
-        ValueError: parts of the page are not in the file, or it is of a kind that nothing here reads.
-    """
-    if not len(file.pages):
-        raise ValueError("it holds no image")
-    page: Any = file.pages.first
-    lost = sum(count == 0 for count in page.databytecounts)
-    if lost or not page.databytecounts:
-        raise ValueError(f"{lost or 'all'} of its strips or tiles are missing")
-    size = file.filehandle.size
-    if any(start + count > size for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
-        raise ValueError("the file is truncated")
-    pages: Any = file.pages
-    profile = page.tags.valueof(34675)
-    profile = bytes(profile) if profile else None
-    kind = int(page.photometric)
-    kind = _RGB if kind == _YCBCR and page.compression == _JPEG else kind  # the decoder of JPEG gives RGB
-    inks = kind == _CMYK and profile is not None
-    stored = _OTHERS.get(kind, 3 if kind == _RGB else 1)
-    samples, to_rgb = _samples(page, kind, stored), None
-    if kind in _OTHERS:
-        to_rgb, bits = _to_rgb(page, kind, profile)
-        samples = replace(samples, bits=bits, colours=3, alpha=None if samples.alpha is None else 3)
-    return _Tags(
-        samples,
-        stored,
-        to_rgb,
-        int(page.tags.valueof(274) or 1),
-        None if inks or kind == _LAB else profile,
-        inks,
-        (page.imagewidth, page.imagelength),
-        sum(not other.subfiletype & 0b101 for other in pages) if len(pages) > 1 else 1,
-    )
-
 
 def _samples(page: Any, photometric: int, colours: int) -> Samples:
-    if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, *_OTHERS):
+    if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, *_CHANNELS):
         raise ValueError(f"neither RGB nor grey but {_name(page)}; convert it to RGB")
     bits, formats = page.bitspersample, set(np.atleast_1d(page.tags.valueof(339) or 1).tolist())
     if isinstance(bits, tuple) or len(formats) > 1:
@@ -304,7 +295,7 @@ def _samples(page: Any, photometric: int, colours: int) -> Samples:
         raise ValueError(f"it has {page.samplesperpixel} channels, of which it does not say what they are")
     if colours == 1 and len(extra) > 1:
         raise ValueError(f"it has {page.samplesperpixel} channels, of which only one is a colour")
-    alpha = next((colours + i for i, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
+    alpha = next((place for place, kind in enumerate(extra, colours) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
     premultiplied = alpha is not None and extra[alpha - colours] == _ASSOCIATED
     return Samples(int(bits), kind, colours, photometric == _WHITE_IS_ZERO, alpha, premultiplied)
 
@@ -319,17 +310,17 @@ def _to_rgb(page: Any, kind: int, profile: bytes | None) -> tuple[Callable[[Arra
     Raises:
         ValueError: none does.
     """
-    bits, others = page.bitspersample, page.samplesperpixel - _OTHERS[kind]
+    bits, others = page.bitspersample, page.samplesperpixel - _CHANNELS[kind]
     if kind == _PALETTE and others == 0 and bits <= 8:
         palette = _palette(page.colormap)
         return partial(_from_palette, palette), 8 * palette.itemsize
     told = others == 0 or (others == 1 and int(page.extrasamples[0]) != _UNSPECIFIED)
     separated = kind == _CMYK and (page.tags.valueof(332) or 1) != 1
-    if bits != 8 or not told or separated:
+    if bits != 8 or not told or separated or kind == _PALETTE:
         raise ValueError(f"its colours are {_name(page)} of {page.samplesperpixel} channels of {bits} bits: convert it to RGB")
     if kind == _YCBCR and tuple(page.subsampling or (1, 1)) != (1, 1):
         raise ValueError("its colours are subsampled YCbCr: convert it to RGB")
-    return partial(_by_pillow, {_CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "LAB"}[kind], profile), 8
+    return partial(_by_pillow, _MODES[kind], profile), 8
 
 
 def _palette(colours: Array) -> Array:
@@ -368,18 +359,19 @@ class _Parts:
 
     def __init__(self, file: tifffile.TiffFile, most: int) -> None:
         page: Any = file.pages.first
-        self._page = page
+        self._page, self._lock = page, threading.Lock()
         self._height = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         self._width = page.tilewidth if page.is_tiled else page.imagewidth
-        self._planes, _, _, _, self._together = page.shaped
-        self._mapped = _mapped(page)
-        if self._mapped is None and self._height * self._width > most:
+        self._planes, _, height, width, self._together = page.shaped
+        self._down, self._across = -(-height // self._height), -(-width // self._width)
+        self._mapped: Array | None = None  # values that are not coded in any way are read where they lie
+        if page.is_memmappable and page.compression == 1 and page.bitspersample in (8, 16, 32, 64):
+            self._mapped = page.asarray(out="memmap").reshape(self._planes, height, width, self._together)
+        elif self._height * self._width > most:
             raise ValueError(
                 f"one of its strips holds {self._height * self._width} pixels, more than the limit of {most}: save it in tiles "
                 "or shorter strips, or raise the limit (--max-pixels, max_pixels=)"
             )
-        self._down, self._across = -(-page.imagelength // self._height), -(-page.imagewidth // self._width)
-        self._lock = threading.Lock()
         size = self._height * self._width * self._together * page.dtype.itemsize
         self._decoded = lru_cache(max(1, _CACHE // size))(partial(_decode, file, page))
 
@@ -392,28 +384,18 @@ class _Parts:
         if self._mapped is not None:
             part = self._mapped[:, rows[0] : rows[1], columns[0] : columns[1]]
             return part[0].astype(self._page.dtype) if self._planes == 1 else part[..., 0].transpose(1, 2, 0).copy()
-        shape = rows[1] - rows[0], columns[1] - columns[0], self._planes * self._together
-        values = np.empty(shape, self._page.dtype)
+        values = np.empty((rows[1] - rows[0], columns[1] - columns[0], self._planes * self._together), self._page.dtype)
+        down = range(rows[0] // self._height, -(-rows[1] // self._height))
+        across = range(columns[0] // self._width, -(-columns[1] // self._width))
         with self._lock:
-            for plane, row, column in self._needed(rows, columns):
+            for plane, row, column in product(range(self._planes), down, across):
                 part = self._decoded((plane * self._down + row) * self._across + column)
-                to_rows, from_rows = _overlap(rows, row * self._height, part.shape[0])
-                to_columns, from_columns = _overlap(columns, column * self._width, part.shape[1])
-                channels = slice(plane * self._together, (plane + 1) * self._together)
-                values[to_rows, to_columns, channels] = part[from_rows, from_columns]
+                top, left, channel = row * self._height, column * self._width, plane * self._together
+                bottom, right = min(rows[1], top + part.shape[0]), min(columns[1], left + part.shape[1])
+                y, x = max(rows[0], top), max(columns[0], left)
+                target = values[y - rows[0] : bottom - rows[0], x - columns[0] : right - columns[0]]
+                target[..., channel : channel + self._together] = part[y - top : bottom - top, x - left : right - left]
         return values
-
-    def bands(self) -> Iterator[Span]:
-        """Rows that are decoded together, one band after the other."""
-        step = self._height if self._mapped is None else 512
-        for top in range(0, self._page.imagelength, step):
-            yield top, min(self._page.imagelength, top + step)
-
-    def _needed(self, rows: Span, columns: Span) -> Iterator[tuple[int, int, int]]:
-        for plane in range(self._planes):
-            for row in range(rows[0] // self._height, min(self._down, -(-rows[1] // self._height))):
-                for column in range(columns[0] // self._width, min(self._across, -(-columns[1] // self._width))):
-                    yield plane, row, column
 
 
 def _decode(file: tifffile.TiffFile, page: Any, index: int) -> Array:
@@ -431,18 +413,3 @@ def _decode(file: tifffile.TiffFile, page: Any, index: int) -> Array:
     if part is None:
         raise ValueError("one of its strips or tiles is missing")
     return np.asarray(part[0])
-
-
-def _mapped(page: Any) -> Array | None:
-    """The values as they lie in the file, if they are not coded in any way: (planes, H, W, together)."""
-    if not (page.is_memmappable and page.compression == 1 and page.bitspersample in (8, 16, 32, 64)):
-        return None
-    planes, _, height, width, together = page.shaped
-    mapped: Array = page.asarray(out="memmap").reshape(planes, height, width, together)
-    return mapped
-
-
-def _overlap(span: Span, start: int, length: int) -> tuple[slice, slice]:
-    """Where a strip or tile of so many rows or columns lies in a span, and the part of it that does."""
-    begin, end = max(start, span[0]), min(start + length, span[1])
-    return slice(begin - span[0], end - span[0]), slice(begin - start, end - start)

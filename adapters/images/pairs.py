@@ -6,14 +6,17 @@ import csv
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from os.path import commonprefix
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
 
 from msds_plugin.adapters.images.colours import ImageFileError
 from msds_plugin.adapters.images.listing import Listing, list_folder
 
+#: Images by their paths below the folder that was given.
+Names: TypeAlias = dict[str, Path]
 #: The folders of references and of results by layout.
 LAYOUTS = {"3dgs": ("gt", "renders"), "nerfstudio": ("gt-rgb", "rgb")}
 
@@ -147,14 +150,15 @@ def match_listings(references: Listing, distorted: Listing, how: Pairing = Pairi
     Raises:
         ValueError: they cannot be matched.
     """
+    sides = _names(references), _names(distorted)
     if how.pattern is not None:
-        found, words = _by_pattern(references, distorted, how.pattern), f"matched by {how.pattern}"
+        found, words = _by_pattern(*sides, how.pattern), f"matched by {how.pattern}"
     elif how.by_order:
-        found, words = _by_order(references, distorted), "matched by sorted order"
+        found, words = _by_order(*sides), "matched by sorted order"
     else:
-        found, words = _by_name(references, distorted), "matched by name"
+        found, words = _by_name(*sides), "matched by name"
         if not found:
-            found, words = _by_affix(references, distorted)
+            found, words = _by_affix(*sides)
     used = set(found.values())
     without = [path for path in distorted.images if path not in found]
     return Matching(
@@ -172,12 +176,12 @@ def _hidden(listing: Listing) -> int:
     return sum(1 if count is None else count for _, count in listing.left_out)
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+def _names(listing: Listing) -> Names:
+    return {path.relative_to(listing.folder).as_posix(): path for path in listing.images}
 
 
-def _stem(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _alike(text: str) -> str:
@@ -185,10 +189,14 @@ def _alike(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
-def _index(paths: Iterable[Path], key: Callable[[Path], str]) -> Mapping[str, Sequence[Path]]:
+#: What a name has in common with a reference's, the strictest first.
+_KEYS: tuple[Callable[[str], str], ...] = (str, _stem, _alike, lambda name: _alike(_stem(name)))
+
+
+def _index(names: Names, key: Callable[[str], str]) -> Mapping[str, Sequence[Path]]:
     index: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        index[key(path)].append(path)
+    for name, path in names.items():
+        index[key(name)].append(path)
     return index
 
 
@@ -200,42 +208,39 @@ def _several(path: Path, fitting: Iterable[Path]) -> ValueError:
     )
 
 
-def _by_name(references: Listing, distorted: Listing) -> dict[Path, Path]:
+def _first_of(references: Names, distorted: Names) -> str:
+    return f"the first are {next(iter(references.values())).name} and {next(iter(distorted.values())).name}"
+
+
+def _by_name(references: Names, distorted: Names) -> dict[Path, Path]:
     """The reference of every distorted image that has one by name.
 
     Raises:
         ValueError: several references have the name of a distorted image but for the suffix.
     """
-    keys: list[Callable[[Path, Path], str]] = [
-        _name,
-        _stem,
-        lambda path, folder: _alike(_name(path, folder)),
-        lambda path, folder: _alike(_stem(path, folder)),
-    ]
-    indices = [_index(references.images, lambda path, key=key: key(path, references.folder)) for key in keys]  # type: ignore[misc]
-    rivals = _index(distorted.images, lambda path: _alike(_name(path, distorted.folder)))
-    found = {}
-    for path in distorted.images:
-        for level, (key, index) in enumerate(zip(keys, indices, strict=True)):
-            fitting = index.get(key(path, distorted.folder), ())
+    found: dict[Path, Path] = {}
+    rivals = Counter(map(_alike, distorted))
+    for level, key in enumerate(_KEYS):
+        index = _index(references, key)
+        for name, path in distorted.items():
+            fitting = index.get(key(name), ()) if path not in found else ()
             if level == 1 and len(fitting) > 1:
                 raise _several(path, fitting)
-            if len(fitting) == 1 and (level < 2 or len(rivals[_alike(_name(path, distorted.folder))]) == 1):
+            if len(fitting) == 1 and (level < 2 or rivals[_alike(name)] == 1):
                 found[path] = fitting[0]
-                break
     return found
 
 
-def _by_pattern(references: Listing, distorted: Listing, pattern: str) -> dict[Path, Path]:
-    by_stem = _index(references.images, lambda path: _stem(path, references.folder))
+def _by_pattern(references: Names, distorted: Names, pattern: str) -> dict[Path, Path]:
+    by_stem = _index(references, _stem)
     parts = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split("{name}"))
-    names = re.compile("(?P<name>.+)".join(parts))
+    fits = re.compile("(?P<name>.+)".join(parts))
     whole, in_folder = "." in pattern.rpartition("{name}")[2], "/" not in pattern
     found = {}
-    for path in distorted.images:
-        text = (_name if whole else _stem)(path, distorted.folder)
-        folder, slash, name = text.rpartition("/") if in_folder else ("", "", text)
-        fit = names.fullmatch(name)
+    for name, path in distorted.items():
+        text = name if whole else _stem(name)
+        folder, slash, last = text.rpartition("/") if in_folder else ("", "", text)
+        fit = fits.fullmatch(last)
         fitting = by_stem.get(folder + slash + fit["name"], ()) if fit else ()
         if len(fitting) > 1:
             raise _several(path, fitting)
@@ -243,109 +248,106 @@ def _by_pattern(references: Listing, distorted: Listing, pattern: str) -> dict[P
             found[path] = fitting[0]
     if not found:
         raise ValueError(
-            f"no name in {distorted.folder} is a reference's in the pattern {pattern!r}: the first are "
-            f"{references.images[0].name} and {distorted.images[0].name}"
+            f"no name of a distorted image is a reference's in the pattern {pattern!r}: {_first_of(references, distorted)}"
         )
     return found
 
 
-def _by_order(references: Listing, distorted: Listing) -> dict[Path, Path]:
-    if len(references.images) != len(distorted.images):
+def _by_order(references: Names, distorted: Names) -> dict[Path, Path]:
+    if len(references) != len(distorted):
         raise ValueError(
-            f"{len(references.images)} reference images cannot be matched by order with {len(distorted.images)} distorted "
-            "ones: give folders of equally many images"
+            f"{len(references)} reference images cannot be matched by order with {len(distorted)} distorted ones: give folders "
+            "of equally many images"
         )
-    ordered = (sorted(side.images, key=lambda path: _natural(_name(path, side.folder))) for side in (distorted, references))
+    ordered = ([side[name] for name in sorted(side, key=natural)] for side in (distorted, references))
     return dict(zip(*ordered, strict=True))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, in which numbers count as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", _alike(name))]
 
 
 # Names that agree but for something before or behind. All names are lower-case paths without suffix.
 
 Affix = tuple[str, str]
+#: A reference, and what another name has before or behind its name.
+Fit = tuple[Path, Affix]
+_NOTHING: Affix = ("", "")
 
 
-def _by_affix(references: Listing, distorted: Listing) -> tuple[dict[Path, Path], str]:
+def _by_affix(references: Names, distorted: Names) -> tuple[dict[Path, Path], str]:
     """Pairs of names that differ by a prefix or suffix.
 
     Raises:
         ValueError: a name fits several references, or none does any.
     """
-    stems = {path: _alike(_stem(path, references.folder)) for path in references.images}
-    names = {path: _alike(_stem(path, distorted.folder)) for path in distorted.images}
-    found = part = _continued(_cores(stems, ("", "")), names)
-    if len(found) == len(names):
-        return _first(found), f"matched by name without the distorted images' {_described(found)}"
-    cuts = [(cut, _cores(stems, cut)) for cut in _common(stems.values())]
-    for other in _common(names.values()):
-        for cut, cores in cuts:
-            if all(_shortened(name, other) in cores for name in names.values()) and len(_cores(names, other)) == len(names):
-                sides = (("distorted", other), ("reference", cut))
-                words = " and ".join(f"the {whose} images' {_affix(affix)}" for whose, affix in sides if affix != ("", ""))
-                return {
-                    path: cores[_shortened(name, other)] for path, name in names.items()
-                }, f"matched by name without {words}"
-    for cut, cores in cuts:
-        found = _continued(cores, names)
-        if len(found) == len(names):
-            return _first(found), f"matched by name without the reference images' {_affix(cut)} and the distorted images' ends"
+    stems = {path: _alike(_stem(name)) for name, path in references.items()}
+    names = {path: _alike(_stem(name)) for name, path in distorted.items()}
+    common = set(_common(names.values()))
+    part: dict[Path, Fit] = {}
+    for cut in _common(stems.values()):
+        cores = {_shortened(stem, cut): path for path, stem in stems.items()}
+        fits: dict[Path, list[Fit]] = {}
+        for path, name in names.items():
+            fits[path] = list(_fitting(name, cores, common))
+            if not fits[path] and cut != _NOTHING:
+                break
+        else:
+            found = _chosen(fits) if len(cores) == len(stems) else {}
+            if len(found) == len(names):
+                sides = (("distorted", _described(found)), ("reference", _affix(cut)))
+                words = " and ".join(f"the {side} images' {affix}" for side, affix in sides if affix)
+                return _first(found), f"matched by name without {words}"
+            part = part or found
     if part:
         return _first(part), f"matched by name without the distorted images' {_described(part)}"
     if len(stems) == len(names) == 1:
-        return {distorted.images[0]: references.images[0]}, "of the only image in each folder"
+        return dict(zip(names, stems, strict=True)), "of the only image in each folder"
     raise ValueError(
-        f"no two names agree; the first are {references.images[0].name} and {distorted.images[0].name}: state how they belong "
-        "together by a pattern (--match '{name}_x4.png') or a table of pairs, or, where their sorted orders agree, --by-order"
+        f"no two names agree; {_first_of(references, distorted)}: state how they belong together by a pattern (--match "
+        "'{name}_x4.png') or a table of pairs, or, where their sorted orders agree, --by-order"
     )
 
 
-def _cores(stems: Mapping[Path, str], cut: Affix) -> dict[str, Path]:
-    """Images by what is left of their names; none where that is the same for two."""
-    cores = {_shortened(stem, cut): path for path, stem in stems.items()}
-    return cores if len(cores) == len(stems) else {}
-
-
-def _continued(cores: Mapping[str, Path], names: Mapping[Path, str]) -> dict[Path, tuple[Path, Affix]]:
-    """For each name the reference whose name it continues, before or behind, and by what.
+def _chosen(fits: Mapping[Path, Sequence[Fit]]) -> dict[Path, Fit]:
+    """The reference of each image that any fits, and what the name has more.
 
     Raises:
         ValueError: several references fit as well.
     """
-    fitting = {path: list(_fitting(name, cores)) for path, name in names.items()}
-    counts = Counter(affix for found in fitting.values() for _, affix in found)
+    counts = Counter(affix for found in fits.values() for _, affix in found)
     chosen = {}
-    for path, found in fitting.items():
+    for path, found in fits.items():
         if not found:
             continue
         # What most images have more than a reference is the most likely; then the longest name of a reference.
-        best = max(found, key=lambda fit: (counts[fit[1]], -len("".join(fit[1]))))
-        behind = bool(best[1][1])
+        best = max(found, key=lambda fit: (fit[1] == _NOTHING, counts[fit[1]], -len("".join(fit[1]))))
+        behind, length = bool(best[1][1]), len("".join(best[1]))
         rivals = [
-            fit
-            for fit in found
-            if (bool(fit[1][1]) != behind and counts[fit[1]] == counts[best[1]])
-            or (bool(fit[1][1]) == behind and len("".join(fit[1])) < len("".join(best[1])))
+            reference
+            for reference, affix in found
+            if (bool(affix[1]) != behind and counts[affix] == counts[best[1]])
+            or (bool(affix[1]) == behind and len("".join(affix)) < length)
         ]
-        if rivals:
-            raise _several(path, {best[0], *(fit[0] for fit in rivals)})
+        if rivals and length:  # nothing rivals the very name
+            raise _several(path, {best[0], *rivals})
         chosen[path] = best
     return chosen
 
 
-def _fitting(name: str, cores: Mapping[str, Path]) -> Iterator[tuple[Path, Affix]]:
-    """The references whose name a name begins or ends with, not within a word or a number."""
+def _fitting(name: str, cores: Mapping[str, Path], common: Collection[Affix]) -> Iterator[Fit]:
+    """The references whose name a name begins or ends with: not within a word or a number, but for what all names share."""
     folder, slash, last = name.rpartition("/")
-    for at in range(1, len(last)):
-        before, after = last[at - 1], last[at]
+    for at in range(len(last) + 1):
+        before, after = last[at - 1 : at], last[at : at + 1]
         parted = not (before.isalnum() and after.isalnum())
         head, tail = folder + slash + last[:at], folder + slash + last[at:]
-        if head in cores and (parted or (before.isdecimal() and after.isalpha())):
-            yield cores[head], ("", last[at:])
-        if tail in cores and (parted or before.isdecimal() != after.isdecimal()):
-            yield cores[tail], (last[:at], "")
+        ends, begins = ("", last[at:]), (last[:at], "")
+        if head in cores and (parted or (before.isdecimal() and after.isalpha()) or ends in common):
+            yield cores[head], ends
+        if tail in cores and begins != _NOTHING and (parted or before.isdecimal() != after.isdecimal() or begins in common):
+            yield cores[tail], begins
 
 
 def _common(names: Iterable[str]) -> Iterator[Affix]:
@@ -354,12 +356,12 @@ def _common(names: Iterable[str]) -> Iterator[Affix]:
     Of a single name these are only its last words, such as ``_HR`` or ``_SR_x4``.
     """
     last = [name.rpartition("/")[2] for name in names]
-    yield "", ""
+    yield _NOTHING
     if len(last) == 1:
         for found in re.finditer(r"(?<=[^\W_])(?=([\W_]+[^\W\d_]+\d*)+$)", last[0]):
             yield "", last[0][found.start() :]
         return
-    begin, end = _common_begin(last), _common_begin([name[::-1] for name in last])[::-1]
+    begin, end = commonprefix(last), commonprefix([name[::-1] for name in last])[::-1]  # noqa: RUF071 (of characters)
     for length in range(1, len(end) + 1):
         suffix = end[-length:]
         if not any(name[-length - 1 : -length].isdecimal() and suffix[0].isdecimal() for name in last):
@@ -369,27 +371,22 @@ def _common(names: Iterable[str]) -> Iterator[Affix]:
             yield begin[:length], ""
 
 
-def _common_begin(names: Sequence[str]) -> str:
-    first, last = min(names), max(names)
-    return first[: next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
-
-
 def _shortened(name: str, cut: Affix) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.removeprefix(cut[0]).removesuffix(cut[1])
 
 
-def _first(found: Mapping[Path, tuple[Path, Affix]]) -> dict[Path, Path]:
+def _first(found: Mapping[Path, Fit]) -> dict[Path, Path]:
     return {path: reference for path, (reference, _) in found.items()}
 
 
-def _described(found: Mapping[Path, tuple[Path, Affix]]) -> str:
+def _described(found: Mapping[Path, Fit]) -> str:
     affixes = {affix for _, affix in found.values()}
     return _affix(affixes.pop()) if len(affixes) == 1 else f"ends, of which there are {len(affixes)}"
 
 
 def _affix(affix: Affix) -> str:
-    return f"prefix {affix[0]!r}" if affix[0] else f"suffix {affix[1]!r}"
+    return f"prefix {affix[0]!r}" if affix[0] else f"suffix {affix[1]!r}" if affix[1] else ""
 
 
 # Pairs that are not found by two folders.
@@ -423,7 +420,7 @@ def _side_by_side(folder: Path, how: Pairing) -> Matching:
 
 def _in_layout(root: Path, layout: str) -> Matching:
     names = LAYOUTS[layout]
-    folders = sorted((path.parent for path in root.rglob(names[0])), key=lambda path: _natural(path.as_posix()))
+    folders = sorted((path.parent for path in root.rglob(names[0])), key=lambda path: natural(path.as_posix()))
     found = [(folder, _folder_pair(folder, names)) for folder in folders if (folder / names[1]).is_dir()]
     if not found and layout == "nerfstudio":
         images = sorted(path for path in root.rglob("*") if re.fullmatch(r"(eval_)?img_\d+\.(png|jpe?g)", path.name))

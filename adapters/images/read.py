@@ -152,7 +152,7 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
         return tiff_size(path)
     content = Path(path).read_bytes()
     with open_content(content) as image:
-        return image.size if (orientation_of(image, content) or 1) >= 5 else image.size[::-1]
+        return image.size if orientation_of(image, content) in (5, 6, 7, 8) else image.size[::-1]
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:
@@ -185,19 +185,23 @@ def read_image(
     return to_tensor(decode(path, Reading(peak, colour(background), max_pixels))).contiguous()
 
 
-def open_image(path: str | os.PathLike[str], reading: Reading = _DEFAULT) -> Opened:
+def open_image(path: str | os.PathLike[str], reading: Reading = _DEFAULT, half: str = "") -> Opened:
     """An image file, decoded, or ready to be read in windows if it is a large TIFF; cut as ``reading`` says.
+
+    Args:
+        path: the file.
+        reading: what it does not say.
+        half: ``left`` or ``right`` for that half of it.
 
     Raises:
         ImageFileError: as :func:`decode`, or nothing is left of it.
     """
-    return _without_border(_open(path, reading), path, reading)
+    return without_border(_open(path, reading, half), reading.crop_border, path)
 
 
 def open_reference(pair: Pair, reading: Reading = _DEFAULT) -> Opened:
     """The reference of a pair, to be shared by all pairs that have it and the same ``half``; see :func:`open_image`."""
-    image = _open(pair.reference, reading, pair.half)
-    return _without_border(image, pair.reference, reading)
+    return open_image(pair.reference, reading, pair.half)
 
 
 def open_distorted(pair: Pair, reading: Reading, reference: Opened) -> Opened:
@@ -214,7 +218,7 @@ def open_distorted(pair: Pair, reading: Reading, reference: Opened) -> Opened:
         if isinstance(image, LargeImage):
             raise ImageFileError(f"cannot resize {pair.distorted}: TIFFs of its size are read in windows")
         image = image.resized(size)
-    return _without_border(image, pair.distorted, reading)
+    return without_border(image, border, pair.distorted)
 
 
 def open_pair(
@@ -297,16 +301,24 @@ def _open(path: str | os.PathLike[str], reading: Reading, half: str = "") -> Ope
         if width % 2:
             raise ImageFileError(f"cannot cut {path} into halves: it is {width} pixels wide")
         image = image.crop(0, 0 if half == "left" else width // 2, height, width // 2)
-        width //= 2
-    if height % reading.mod_crop or width % reading.mod_crop:
-        image = image.crop(0, 0, height - height % reading.mod_crop, width - width % reading.mod_crop)
-    return image
+    return mod_cropped(image, reading.mod_crop)
 
 
-def _without_border(image: Opened, path: str | os.PathLike[str], reading: Reading) -> Opened:
-    border, (height, width) = reading.crop_border, image.size
+def mod_cropped(image: _Image, multiple: int) -> _Image:
+    """The top left part whose height and width are multiples of a number."""
+    height, width = (side - side % multiple for side in image.size)
+    return image if (height, width) == image.size else image.crop(0, 0, height, width)
+
+
+def without_border(image: _Image, border: int, what: object) -> _Image:
+    """An image without so many pixels on each side.
+
+    Raises:
+        ImageFileError: nothing is left; names ``what`` it is.
+    """
+    height, width = image.size
     if min(height, width) <= 2 * border:
-        raise ImageFileError(f"cannot cut {border} pixels off each side of {path}: {width} x {height} pixels are left of it")
+        raise ImageFileError(f"cannot cut {border} pixels off each side of {what}: {width} x {height} pixels are left of it")
     return image.crop(border, border, height - 2 * border, width - 2 * border) if border else image
 
 

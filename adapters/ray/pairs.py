@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -89,46 +90,27 @@ def _listing(folder: str) -> Listing:
 
 
 def _read_list(place: str) -> Iterator[Names]:
-    from pyarrow import fs
+    from pyarrow import csv, parquet, string
 
-    files, path = (fs.LocalFileSystem(), str(local_path(place))) if local_path(place) else _arrow(place)
-    (info,) = files.get_file_info([path])
-    if info.type == fs.FileType.NotFound:
+    files, path = filesystem(place)
+    folder = files.isdir(path)
+    is_csv = path.endswith(".csv") and not folder
+    if not folder and not files.exists(path):
         raise FileNotFoundError(f"no list at {place}")
-    folder = info.type == fs.FileType.Directory
     if not folder and not path.endswith((".csv", ".parquet")):
         raise ValueError(
             f"{place} is no list of pairs: its name must end in .csv or .parquet, or it must be a folder of the latter"
         )
-    if not folder and info.size <= _SMALL:
-        return iter(sorted(_names(_read_table(files, path, place))))
-    from ray import data
+    as_text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
+    if folder or files.size(path) > _SMALL:
+        from ray import data
 
-    if path.endswith(".csv"):
-        return _sorted_by_ray(data.read_csv(path, filesystem=files, convert_options=_as_text()), place)
-    return _sorted_by_ray(data.read_parquet(path, filesystem=files), place)
-
-
-def _arrow(place: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
-    files, path = filesystem(place)
-    return fs.PyFileSystem(fs.FSSpecHandler(files)), path
-
-
-def _as_text() -> Any:
-    from pyarrow import csv, string
-
-    return csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
-
-
-def _read_table(files: Any, path: str, place: str) -> Any:
-    from pyarrow import csv, parquet
-
-    with files.open_input_file(path) as file:
-        table = csv.read_csv(file, convert_options=_as_text()) if path.endswith(".csv") else parquet.read_table(file)
+        read = partial(data.read_csv, convert_options=as_text) if is_csv else data.read_parquet
+        return _sorted_by_ray(read(path, filesystem=files), place)
+    with files.open(path, "rb") as file:
+        table = csv.read_csv(file, convert_options=as_text) if is_csv else parquet.read_table(file)
     _check(table.column_names, place)
-    return table
+    return iter(sorted(_names(table)))
 
 
 def _check(columns: Sequence[str], place: str) -> None:
@@ -137,8 +119,7 @@ def _check(columns: Sequence[str], place: str) -> None:
 
 
 def _names(table: Any) -> Iterator[Names]:
-    reference, distorted = (table.column(name).to_pylist() for name in _COLUMNS)
-    return zip(map(_text, reference), map(_text, distorted), strict=True)
+    return zip(*(map(_text, table.column(name).to_pylist()) for name in _COLUMNS), strict=True)
 
 
 def _text(name: Any) -> str:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from msds_plugin.adapters.ray.pairs import Names, read_pairs, shards
 from msds_plugin.adapters.ray.places import is_uri, names_in
 from msds_plugin.adapters.ray.shard import Done, Job, write_lost, write_shard
+from msds_plugin.adapters.scorers import Scorer, create_scorers
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.checks import MissingDependencyError
 
+_LOG = logging.getLogger("msds_plugin")
 #: Shards at each actor, so that it never waits for the driver.
 _AHEAD = 2
 #: How often Ray gives a shard to the successor of an actor that died.
@@ -50,38 +57,19 @@ class _Actor:
     """Holds the metrics, on one core unless more are asked for."""
 
     def __init__(self, metrics: Sequence[str], run: Run, options: dict[str, Any], cpus: int) -> None:
-        import torch
+        self._made_of = metrics, run.device, run.runtime
+        self._run, self._options, self._cpus = run, options, cpus
 
-        from msds_plugin.adapters.scorers import create_scorers
-
-        torch.set_num_threads(cpus)
-        self.run = run
-        self.workers = 0 if cpus == 1 else cpus
-        self.error: Exception | None = None
-        try:
-            self.scorers = create_scorers(metrics, run.device, run.runtime, **options)
-        except Exception as error:  # raised by start: an actor that fails here could only die
-            self.error = error
+    @cached_property
+    def _scorers(self) -> list[Scorer]:  # not made by __init__, where an actor that fails could only die
+        torch.set_num_threads(self._cpus)
+        return create_scorers(*self._made_of, **self._options)
 
     def start(self, folder: str) -> Job:
-        if self.error is not None:
-            raise self.error
-        return Job.of(self.scorers, folder, self.run)
+        return Job.of(self._scorers, folder, self._run)
 
     def score(self, pairs: Sequence[Names], job: Job) -> Done:
-        return write_shard(pairs, self.scorers, job, self.workers)
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError(f"clusters are reached with Ray ({error}): pip install 'msds-plugin[ray]'") from error
-    return ray
-
-
-def _silent(note: str) -> None:
-    pass
+        return write_shard(pairs, self._scorers, job)
 
 
 def score(
@@ -100,10 +88,10 @@ def score(
 ) -> Progress:
     """Score pairs on a Ray cluster, one Parquet file per shard, with the loop of ``msds score``.
 
-    The pairs are sorted, so that those of one reference stand together, and cut into shards. The file of a shard is named
-    after its pairs and metrics and written whole, so that a worker that dies, whose shard Ray gives to its successor, leaves
-    nothing lost and nothing twice. Every row says by a hash which content of its two files it is of: a run that is started
-    again with the same list, metrics and shard size computes what is missing, what failed, and images that are others now.
+    The pairs are sorted by reference and cut into shards. The file of a shard is named after its pairs and all that its scores
+    depend on, and written whole, so that a worker that dies leaves nothing lost and nothing twice. Every row holds a hash of
+    the content of its two files: a run that is started again with the same list, metrics and shard size computes what is
+    missing, what failed, and images that are others now.
 
     Args:
         pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray
@@ -127,13 +115,17 @@ def score(
         MissingDependencyError: Ray is not installed.
         MetricUnavailableError, WeightsNotFoundError: as ``create_scorers``, where the actors are.
     """
-    ray = _ray()
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(f"clusters are reached with Ray ({error}): pip install 'msds-plugin[ray]'") from error
     if min(workers, shard_size, cpus) < 1:
         raise ValueError(f"workers, shard_size and cpus must be at least 1, got {workers}, {shard_size}, {cpus}")
     if not metrics:
         raise ValueError("no metric to score with")
     target = os.fspath(folder) if is_uri(os.fspath(folder)) else str(Path(folder).resolve())
-    run = replace(run, device=run.device or (None if gpus else "cpu"), note=_silent)
+    threads = 0 if cpus == 1 else cpus
+    run = replace(run, device=run.device or (None if gpus else "cpu"), workers=threads, note=_LOG.debug)
     started = not ray.is_initialized()
     actors: list[Any] = []
     progress = Progress()
@@ -146,7 +138,11 @@ def score(
         # Own actors, not map_batches: what that writes gets new names each time, so that a restart could not find it.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
         actors += [remote.remote(list(metrics), run, options, cpus) for _ in range(workers)]
-        for done in _all_done(ray, actors, _start(ray, actors[0], target), shards(names, shard_size)):
+        try:
+            job = ray.get(actors[0].start.remote(target))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        for done in _all_done(ray, actors, job, shards(names, shard_size)):
             before.discard(done.file)
             progress = progress.after(done)
             if on_progress is not None:
@@ -185,14 +181,6 @@ def _room(ray: Any, cpus: int, gpus: float) -> int:
     return sum(fits)
 
 
-def _start(ray: Any, actor: Any, target: str) -> Job:
-    try:
-        job: Job = ray.get(actor.start.remote(target))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    return job
-
-
 def _all_done(ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]]) -> Iterator[Done]:
     """What came of each shard; one that no actor survives is tried once more, with no other shard behind it, and given up."""
     lost: list[list[Names]] = []
@@ -209,22 +197,20 @@ def _handed_out(
     ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]], ahead: int
 ) -> Iterator[tuple[list[Names], Done | None]]:
     """Each shard and what came of it, None if its actor died time and again; ``ahead`` of them at each actor."""
+    waiting = iter(every)
     free = [each for _ in range(ahead) for each in actors]
     in_flight: dict[Any, tuple[Any, list[Names]]] = {}
-
-    def finished() -> tuple[list[Names], Done | None]:
+    while True:
+        for shard in islice(waiting, len(free)):
+            actor = free.pop(0)
+            in_flight[actor.score.remote(shard, job)] = actor, shard
+        if not in_flight:
+            return
         (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)
         actor, shard = in_flight.pop(ready)
         free.append(actor)
         try:
-            return shard, ray.get(ready)
+            done: Done | None = ray.get(ready)
         except ray.exceptions.RayActorError:
-            return shard, None
-
-    for shard in every:
-        if not free:
-            yield finished()
-        actor = free.pop(0)
-        in_flight[actor.score.remote(shard, job)] = actor, shard
-    while in_flight:
-        yield finished()
+            done = None
+        yield shard, done

@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import math
+import posixpath
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,14 +20,16 @@ from pyarrow import parquet
 
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray.pairs import Names
-from msds_plugin.adapters.ray.places import copy_here, join, local_path, read_bytes, write_bytes
+from msds_plugin.adapters.ray.places import filesystem, join, local_path
 from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.adapters.scoring.store import identity, pair_key
 
 _Row: TypeAlias = dict[str, Any]
-_Coming: TypeAlias = tuple[int, tempfile.TemporaryDirectory[str], dict[str, Path | Future[Path | str]]]
+#: The file of each name on this machine, or why there is none.
+_Files: TypeAlias = dict[str, Path | str]
 #: Pairs whose images are fetched together, while those before are scored.
 _BLOCK = 128
 #: Images that are fetched at the same time, since a store far away answers late but to many.
@@ -61,17 +64,25 @@ class Job:
         return f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
 
     def read(self, pairs: Sequence[Names]) -> list[_Row]:
-        """The rows of a shard's file; rows without scores if there is none."""
-        found = read_bytes(join(self.folder, self.file(pairs)))
-        return self.rows(pairs, "not scored yet") if found is None else parquet.read_table(io.BytesIO(found)).to_pylist()
+        """The rows of a shard's file; rows without scores if there is none, or one that is damaged."""
+        files, path = filesystem(join(self.folder, self.file(pairs)))
+        try:
+            return parquet.read_table(io.BytesIO(files.cat_file(path))).to_pylist()
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return self.rows(pairs, "not scored yet")
 
     def write(self, pairs: Sequence[Names], rows: Sequence[_Row]) -> None:
-        """Write the file of a shard whole."""
-        texts, numbers = ["reference", "distorted"], [(name, pa.float64()) for name in self.metrics]
-        schema = [*((name, pa.string()) for name in texts), *numbers, ("error", pa.string()), ("content", pa.string())]
+        """Write the file of a shard whole: whoever looks sees all of it or nothing."""
+        columns = ("reference", "distorted", *self.metrics, "error", "content")
+        schema = pa.schema([(name, pa.float64() if name in self.metrics else pa.string()) for name in columns])
         buffer = io.BytesIO()
-        parquet.write_table(pa.Table.from_pylist(rows, pa.schema(schema)), buffer)
-        write_bytes(buffer.getvalue(), join(self.folder, self.file(pairs)))
+        parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
+        files, path = filesystem(join(self.folder, self.file(pairs)))
+        files.makedirs(posixpath.dirname(path), exist_ok=True)
+        if local_path(self.folder) is None:
+            files.pipe_file(path, buffer.getvalue())  # object stores show an object when it is complete
+        else:
+            replace_file(Path(path), lambda part: part.write_bytes(buffer.getvalue()))
 
     def rows(self, pairs: Sequence[Names], error: str | None) -> list[_Row]:
         """Rows without scores."""
@@ -89,7 +100,7 @@ class Done:
     computed: int
 
 
-def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], job: Job, workers: int = 0) -> Done:
+def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], job: Job) -> Done:
     """Score what the shard's file lacks, what failed before, and images that are others than they were; write it whole."""
     rows: list[_Row] = []
     computed = 0
@@ -99,7 +110,7 @@ def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], job: Job, wor
         lacking = [place for place, row in enumerate(block) if not _is_current(row, files)]
         computed += len(lacking)
         names = [pairs[start + place] for place in lacking]
-        for place, row in zip(lacking, _score(names, files, scorers, job, workers), strict=True):
+        for place, row in zip(lacking, _score(names, files, scorers, job), strict=True):
             block[place] = row
         rows += block
     if computed:
@@ -113,18 +124,14 @@ def write_lost(pairs: Sequence[Names], job: Job) -> Done:
     return Done(job.file(pairs), len(pairs), len(pairs), len(pairs))
 
 
-def _is_current(row: _Row, files: dict[str, Path | str]) -> bool:
+def _is_current(row: _Row, files: _Files) -> bool:
     """Whether a row has all scores, of what is in the two files now."""
-    if row["error"] is not None:
-        return False
     reference, distorted = files[row["reference"]], files[row["distorted"]]
-    both = isinstance(reference, Path) and isinstance(distorted, Path)
-    return both and row.get("content") == pair_key(reference, distorted)
+    here = isinstance(reference, Path) and isinstance(distorted, Path)
+    return here and row["error"] is None and row["content"] == pair_key(reference, distorted)
 
 
-def _score(
-    pairs: Sequence[Names], files: dict[str, Path | str], scorers: Sequence[Scorer], job: Job, workers: int
-) -> list[_Row]:
+def _score(pairs: Sequence[Names], files: _Files, scorers: Sequence[Scorer], job: Job) -> list[_Row]:
     rows = job.rows(pairs, None)
     places: dict[Pair, list[int]] = {}
     for place, names in enumerate(pairs):
@@ -132,8 +139,8 @@ def _score(
         if isinstance(reference, Path) and isinstance(distorted, Path):
             places.setdefault(Pair(reference, distorted), []).append(place)
         else:
-            rows[place]["error"] = next(each for each in (reference, distorted) if isinstance(each, str))
-    for result in score_pairs(list(places), scorers, replace(job.run, workers=workers), keyed=True):
+            rows[place]["error"] = reference if isinstance(reference, str) else distorted
+    for result in score_pairs(list(places), scorers, job.run, keyed=True):
         for row in (rows[place] for place in places[result.pair]):
             row[result.metric], row["content"] = result.score, result.key
             if result.error is not None:
@@ -142,34 +149,31 @@ def _score(
     return rows
 
 
-def _at_hand(pairs: Sequence[Names]) -> Iterator[tuple[int, dict[str, Path | str]]]:
-    """Blocks by their start, with the file of each name on this machine, or why there is none.
-
-    The next block is fetched while one is in use.
-    """
+def _at_hand(pairs: Sequence[Names]) -> Iterator[tuple[int, _Files]]:
+    """Blocks by their start, with the file of each name; the next block is fetched while one is in use."""
+    coming: deque[tuple[int, tempfile.TemporaryDirectory[str], dict[str, Future[Path | str]]]] = deque()
     with ThreadPoolExecutor(_FETCHES) as pool:
-        coming: deque[_Coming] = deque()
-        for start in range(0, len(pairs), _BLOCK):
-            folder = tempfile.TemporaryDirectory()
-            names = dict.fromkeys(name for pair in pairs[start : start + _BLOCK] for name in pair)
-            coming.append(
-                (start, folder, {name: local_path(name) or pool.submit(_fetch, name, Path(folder.name)) for name in names})
-            )
-            if len(coming) > 1:
-                yield from _arrived(*coming.popleft())
-        for each in coming:
-            yield from _arrived(*each)
-
-
-def _arrived(
-    start: int, folder: tempfile.TemporaryDirectory[str], files: dict[str, Path | Future[Path | str]]
-) -> Iterator[tuple[int, dict[str, Path | str]]]:
-    with folder:
-        yield start, {name: each if isinstance(each, Path) else each.result() for name, each in files.items()}
+        for start in range(0, len(pairs) + _BLOCK, _BLOCK):
+            if block := pairs[start : start + _BLOCK]:
+                folder = tempfile.TemporaryDirectory()
+                names = dict.fromkeys(name for pair in block for name in pair)
+                coming.append((start, folder, {name: pool.submit(_fetch, name, Path(folder.name)) for name in names}))
+            if len(coming) > bool(block):
+                begin, folder, files = coming.popleft()
+                with folder:
+                    yield begin, {name: file.result() for name, file in files.items()}
 
 
 def _fetch(name: str, folder: Path) -> Path | str:
+    """The path of an image on this machine, copied below ``folder`` if it is elsewhere; or why there is none."""
+    if (path := local_path(name)) is not None:
+        return path
+    kind, _, rest = name.partition("://")
+    target = folder / kind / posixpath.normpath(f"/{rest}").lstrip("/")
     try:
-        return copy_here(name, folder)
+        files, there = filesystem(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(there, str(target))
     except Exception as error:  # every store has exceptions of its own
         return f"cannot fetch {name} ({type(error).__name__}: {error})"
+    return target

@@ -78,22 +78,22 @@ COUNT = len(PHOTOGRAPHS) * sum(len(series.strengths) for series in SERIES)
 
 def photographs() -> dict[str, Photo]:
     """Three photographs of scikit-image, each 288 x 288 pixels: 256 x 256 and a margin around them."""
-    side = SIZE + 2 * MARGIN
-    return {name: _square(getattr(data, name)(), side) for name in PHOTOGRAPHS}
-
-
-def _square(photo: Photo, side: int) -> Photo:
-    short = min(photo.shape[:2])
-    top, left = ((length - short) // 2 for length in photo.shape[:2])
-    return to_bytes(transform.resize(photo[top : top + short, left : left + short], (side, side), anti_aliasing=True))
+    side, found = SIZE + 2 * MARGIN, {}
+    for name in PHOTOGRAPHS:
+        photo = getattr(data, name)()
+        short = min(photo.shape[:2])
+        top, left = ((length - short) // 2 for length in photo.shape[:2])
+        square = photo[top : top + short, left : left + short]
+        found[name] = to_bytes(transform.resize(square, (side, side), anti_aliasing=True))
+    return found
 
 
 def choose_metrics() -> tuple[tuple[str, str], str]:
     """Names of MSDS and DeepSSIM that need no download here, and the reason for that choice of backbone."""
     url = str(BACKBONES["vgg16"].url)
-    path = hub_path(url)
     if cached(url):
-        return ("msds", "deepssim"), f"VGG16, whose weights are in {path.parent}"
+        return ("msds", "deepssim"), f"VGG16, whose weights are in {hub_path(url).parent}"
+    path = hub_path(url)
     return ("msds-fast", "deepssim-fast"), f"EfficientNet-Lite0, as VGG16's weights ({path.name}) are not in {path.parent}"
 
 
@@ -112,8 +112,8 @@ def run(scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
             for level, strength in enumerate(series.strengths, 1):
                 image = series.apply(photo, strength)
                 row = {"photo": name, "distortion": series.name, "level": level, "strength": strength}
-                for scorer, represented in zip(scorers, kept, strict=True):
-                    with torch.inference_mode():
+                with torch.inference_mode():
+                    for scorer, represented in zip(scorers, kept, strict=True):
                         distorted = scorer.metric.represent(to_tensor(image, scorer.device))
                         row[scorer.name] = float(scorer.metric.compare(distorted, represented))
                 yield row | _classical(image, reference)

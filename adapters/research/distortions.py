@@ -26,6 +26,8 @@ Grid: TypeAlias = npt.NDArray[np.float64]
 MARGIN = 1 / 16
 #: Smoothness of the elastic field, as a share of the longer side: 12 pixels of 512.
 _SMOOTH = 12 / 512
+#: Smoothness of the border between two layers, likewise.
+_LAYERS = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Change:
         strengths: those used unless others are given, from mild to strong.
         apply: (photograph, strength) to the changed photograph, uint8 (H, W, 3); of a deformation, without the margin.
         least, most: strengths lie in this range.
+        usual: it is among those that are used where none are named.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Change:
     apply: Callable[[Photo, float], Photo]
     least: float
     most: float
+    usual: bool = True
 
     def __call__(self, photo: Photo, strength: float) -> Photo:
         """The changed photograph.
@@ -98,6 +102,20 @@ def _jpeg2000(photo: Photo, rate: float) -> Photo:
     return _coded(photo, "JPEG2000", quality_mode="rates", quality_layers=[rate], irreversible=True)
 
 
+def _floaters(photo: Photo, count: float) -> Photo:
+    """So many soft, coloured, half transparent ellipses, as badly placed splats leave them; more of them hold the fewer."""
+    random, image = np.random.default_rng(0), photo / 255
+    rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
+    for _ in range(round(count)):
+        down, right, angle = random.random(3) * (*photo.shape[:2], np.pi)
+        long, wide = random.uniform(0.01, 0.05, 2) * max(photo.shape[:2])
+        along = (rows - down) * np.cos(angle) + (columns - right) * np.sin(angle)
+        across = (columns - right) * np.cos(angle) - (rows - down) * np.sin(angle)
+        opacity = random.uniform(0.4, 0.8) * np.exp(-((along / long) ** 2 + (across / wide) ** 2) / 2)[..., None]
+        image = image + opacity * (random.random(3) - image)
+    return to_bytes(image)
+
+
 def _coded(photo: Photo, kind: str, **options: Any) -> Photo:
     file = BytesIO()
     Image.fromarray(photo).save(file, kind, **options)
@@ -136,14 +154,31 @@ def _rotate(photo: Photo, degrees: float) -> Photo:
     return sample(photo, turned, f"rotation of {degrees:g}")
 
 
-def _shift(photo: Photo, percent: float) -> Photo:
-    """To the right and down by whole pixels, at least one, so that no pixel is interpolated."""
-    pixels, edge = max(1, round(percent / 100 * max(photo.shape[:2]))), margin(photo)
-    if pixels > edge:
-        raise ValueError(f"shift of {percent:g} % is more than the margin of {100 * MARGIN:g} %: give a smaller strength")
+def _moved(photo: npt.NDArray[Any], down: int, right: int, what: str) -> npt.NDArray[Any]:
+    """The picture moved by whole pixels, so that none is interpolated."""
+    edge = margin(photo)
+    if max(abs(down), abs(right)) > edge:
+        raise ValueError(f"{what} is more than the margin of {edge} pixels: give a smaller strength")
     height, width = inner(photo).shape[:2]
-    first = edge - pixels
-    return photo[first : first + height, first : first + width]
+    return photo[edge - down : edge - down + height, edge - right : edge - right + width]
+
+
+def _shift(photo: Photo, percent: float) -> Photo:
+    """To the right and down, by one pixel at least."""
+    pixels = max(1, round(percent / 100 * max(photo.shape[:2])))
+    return _moved(photo, pixels, pixels, f"shift of {percent:g} %")
+
+
+def _offset(photo: Photo, pixels: float) -> Photo:
+    return _moved(photo, round(pixels), round(pixels), f"offset of {pixels:g}")
+
+
+def _parallax(photo: Photo, pixels: float) -> Photo:
+    """Two layers, as if the camera had gone to the left: the near one moves to the right, the far one half as far."""
+    near, far = (_moved(photo, 0, round(pixels * share), f"parallax of {pixels:g}") for share in (1, 0.5))
+    depth = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(photo.shape[:2]), _LAYERS * max(photo.shape[:2]))
+    covered = _moved(depth[..., None], 0, round(pixels), f"parallax of {pixels:g}") > 0
+    return np.where(covered, near, far)
 
 
 def _perspective(photo: Photo, percent: float) -> Photo:
@@ -155,7 +190,7 @@ def _perspective(photo: Photo, percent: float) -> Photo:
     corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=float)
     seen = np.array([[left, top], [right, top - give], [right, bottom + give], [left, bottom]], dtype=float)
     rows, columns = _grid(photo)
-    mapping = transform.ProjectiveTransform.from_estimate(corners, seen)
+    mapping = transform.estimate_transform("projective", corners, seen)
     places = mapping(np.column_stack([columns.ravel(), rows.ravel()]))
     return sample(photo, np.stack([places[:, 1], places[:, 0]]).reshape(2, height, width), f"perspective of {percent:g}")
 
@@ -167,6 +202,11 @@ def _elastic(photo: Photo, percent: float) -> Photo:
     field = ndimage.gaussian_filter(random, (0, _SMOOTH * longer, _SMOOTH * longer), mode="reflect")
     field *= percent / 100 * longer / np.sqrt((field**2).mean())
     return sample(photo, grid + field, f"elastic of {percent:g}")
+
+
+def _zoom(photo: Photo, percent: float) -> Photo:
+    centre = (np.array(photo.shape[:2])[:, None, None] - 1) / 2
+    return sample(photo, (_grid(photo) - centre) / (1 + percent / 100) + centre, f"zoom of {percent:g}")
 
 
 def _smaller(photo: Photo, percent: float) -> tuple[int, int]:
@@ -204,6 +244,7 @@ DISTORTIONS = _named(
     Change("noise", "σ of 255", (5, 10, 20, 40, 60), noise, 0.01, 255),
     Change("jpeg", "quality", (70, 40, 20, 10, 5), jpeg, 1, 95),
     Change("jpeg2000", "compression to one of", (20, 40, 80, 120, 200), _jpeg2000, 1.01, 10_000),
+    Change("floaters", "number", (1, 4, 12), _floaters, 1, 1000, usual=False),
 )
 DEFORMATIONS = _named(
     Change("rotation", "degrees", (1, 3, 5), _rotate, 0, 45),
@@ -213,4 +254,10 @@ DEFORMATIONS = _named(
     Change("perspective", "% of the longer side at each far corner", (1, 3, 5), _perspective, 0, 99),
     Change("elastic", "% of the longer side, root mean square", (0.1, 0.2, 0.4), _elastic, 0, 99),
     Change("seam carving", "% of the width", (5, 15, 30), _seams, 0, 99),
+    Change("offset", "pixels", (2, 4, 8), _offset, 0, 1000, usual=False),
+    Change("zoom", "% larger", (2,), _zoom, 0, 99, usual=False),
+    Change("parallax", "pixels of the near layer", (2, 8), _parallax, 0, 1000, usual=False),
 )
+#: What a view rendered from a pose that is a bit off looks like, and what renderers do besides.
+VIEW_DEFORMATIONS = {"rotation": (1, 3), "offset": (2, 4, 8), "zoom": (2,), "parallax": (2, 8)}
+VIEW_DISTORTIONS = {"blur": (1, 2, 4), "noise": (5, 15, 40), "floaters": (1, 4, 12)}

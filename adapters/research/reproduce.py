@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,7 @@ from msds_plugin.adapters.benchmark.datasets import Dataset, load_pyiqa
 from msds_plugin.adapters.benchmark.report.document import Document
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
-from msds_plugin.adapters.benchmark.summary import Summary, summarise
+from msds_plugin.adapters.benchmark.summary import summarise
 from msds_plugin.adapters.research.tables import Shown, shown
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.checks import MissingDependencyError
@@ -147,14 +147,13 @@ class Reproduction:
             ``published`` (NaN where there is none), ``difference`` (measured - published, of the nearest listing), ``inside``
             (whether the interval holds the published figure; None where that is not known).
         found: what there is of each data set.
-        benchmark, summary: of the sets that are there; None where there is none.
+        benchmark: of the sets that are there; None where there is none.
         notes: what a reader has to know.
     """
 
     table: pd.DataFrame
     found: tuple[Found, ...]
     benchmark: Benchmark | None
-    summary: Summary | None
     notes: tuple[str, ...]
 
     @property
@@ -198,44 +197,31 @@ def reproduce(
     chosen = list(PUBLISHED) if which == "all" else [which]
     found = tuple(look(name, Path(data_root)) for name in sets)
     here = [each.data for each in found if each.data is not None]
-    benchmark = summary = None
-    measured = pd.DataFrame()
+    benchmark, measured = None, pd.DataFrame()
     if here:
         benchmark = score([PUBLISHED[name].metric for name in chosen], here, results, run, progress)
-        summary = summarise(benchmark.scores, resamples=resamples, seed=seed)
-        names = dict(zip(benchmark.scores.metrics, chosen, strict=True))
-        measured = summary.table.assign(metric=summary.table["metric"].map(names))
+        measured = summarise(benchmark.scores, resamples=resamples, seed=seed).table
+        measured["metric"] = measured["metric"].map(dict(zip(benchmark.scores.metrics, chosen, strict=True)))
     rows = [row for name in chosen for each in found for row in _rows(name, each, measured)]
     notes = [f"{name}: {PUBLISHED[name].about}" for name in chosen] + [each.note for each in found if each.note]
-    return Reproduction(pd.DataFrame(rows), found, benchmark, summary, tuple(notes))
+    return Reproduction(pd.DataFrame(rows), found, benchmark, tuple(notes))
 
 
-def _rows(name: str, found: Found, measured: pd.DataFrame) -> list[dict[str, Any]]:
+def _rows(name: str, found: Found, measured: pd.DataFrame) -> Iterator[dict[str, Any]]:
     own: dict[Any, Any] = {}
     if found.data is not None:
         own = measured[(measured["metric"] == name) & (measured["dataset"] == found.name)].iloc[0].to_dict()
-    rows = []
     for statistic in ("srcc", "plcc"):
         value, low, high = (own.get(f"{statistic}{end}", float("nan")) for end in ("", "_low", "_high"))
         listed = getattr(PUBLISHED[name], statistic).get(found.name, ())
         nearest = min(listed, key=lambda one: abs(one - value) if value == value else 0, default=float("nan"))
         known = found.state == "whole" and bool(listed) and low == low
-        rows.append(
-            {
-                "metric": name,
-                "dataset": found.name,
-                "statistic": statistic,
-                "state": found.state,
-                "images": int(own.get("count", 0)),
-                "measured": value,
-                "low": low,
-                "high": high,
-                "published": nearest,
-                "difference": value - nearest,
-                "inside": bool(low <= nearest <= high) if known else None,
-            }
-        )
-    return rows
+        yield {
+            **{"metric": name, "dataset": found.name, "statistic": statistic, "state": found.state},
+            **{"images": int(own.get("count", 0)), "measured": value, "low": low, "high": high},
+            **{"published": nearest, "difference": value - nearest},
+            "inside": bool(low <= nearest <= high) if known else None,
+        }
 
 
 def table(made: Reproduction) -> Shown:
@@ -248,8 +234,8 @@ def table(made: Reproduction) -> Shown:
     return shown(named, texts | figures | {"inside": "interval holds it"}, signed="difference")
 
 
-def write_report(made: Reproduction, directory: str | os.PathLike[str], progress: Progress = no_progress) -> Path:
-    """Write ``reproduction.csv`` and the report, that of the benchmark where a data set is there; the path of the page.
+def write_report(made: Reproduction, directory: str | os.PathLike[str]) -> Path:
+    """Write ``report.html``, ``report.md`` and ``reproduction.csv``; the path of the page.
 
     Raises:
         OSError: the folder cannot be written.

@@ -27,7 +27,7 @@ from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.notes import Notes
 from msds_plugin.adapters.images.read import Reading, decode
 from msds_plugin.adapters.research.distortions import DEFORMATIONS, DISTORTIONS, Change, Photo, inner
-from msds_plugin.adapters.research.tables import shown
+from msds_plugin.adapters.research.tables import Shown, shown
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.options import Run
 
@@ -81,8 +81,8 @@ def run_robustness(
     Args:
         metrics: names with options after commas, or scorers.
         photographs: folder of clean photographs; a margin of each is set aside for what comes into view.
-        deformations: strengths by name of ``DEFORMATIONS``; None for all of them that can be had here.
-        distortions: strengths by name of ``DISTORTIONS``; None for all of them.
+        deformations: strengths by name of ``DEFORMATIONS``; None for the usual ones that can be had here.
+        distortions: strengths by name of ``DISTORTIONS``; None for the usual ones.
         images: folder for the images that are made.
         results: file that keeps scores; None to keep none.
         resize: how an image of another size is resampled for metrics that need equal sizes; None to leave such scores out.
@@ -113,7 +113,7 @@ def run_robustness(
 
 def _chosen(kind: str, chosen: Strengths | None, known: Mapping[str, Change]) -> dict[str, Sequence[float]]:
     if chosen is None:
-        return {name: each.strengths for name, each in known.items()}
+        return {name: each.strengths for name, each in known.items() if each.usual}
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise ValueError(f"no {kind} {f'named {unknown[0]!r}' if unknown else 'given'}: choose from {', '.join(known)}")
@@ -189,56 +189,75 @@ def _slug(name: str, strength: float) -> str:
     return name if name == NONE else f"{name.replace(' ', '-')}-{strength:g}"
 
 
-def summarise(made: Robustness, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
-    """Rank and penalty of every metric, deformation and strength.
+def of_photographs(made: Robustness) -> pd.DataFrame:
+    """Rank and penalty of every metric and deformation on each photograph.
 
     - *rank*: Spearman's correlation between the scores of distorted images with and without the deformation, within a
-      photograph, mean over photographs. 1: the deformation does not change which image is better.
+      photograph. 1: the deformation does not change which image is better.
     - *penalty*: share of the distorted, undeformed images of a photograph that score better than the clean, merely deformed
-      photograph, mean over photographs. 0: a deformation that nobody minds costs less than any damage.
+      photograph. 0: a deformation that nobody minds costs less than any damage.
+
+    Returns:
+        One row per ``metric``, ``deformation``, ``strength`` (zero, the undeformed photograph, among them of each deformation)
+        and ``photograph``: ``rank``, ``penalty``, ``score`` (of the clean, merely deformed photograph), ``failed``.
+    """
+    rows = []
+    for (metric, photograph), part in made.table.groupby(["metric", "photograph"], sort=False):
+        sign = -1.0 if made.benchmark.scores.lower_is_better[str(metric)] else 1.0
+        scores = part.pivot(index=["distortion", "level"], columns=["deformation", "strength"], values="score")
+        clean, damaged = scores.loc[NONE, 0.0], scores.drop(index=(NONE, 0.0))
+        plain = damaged[NONE, 0.0]
+        for deformation in part.loc[part["deformation"] != NONE, "deformation"].unique():
+            for name, strength in [(NONE, 0.0), *(column for column in scores if column[0] == deformation)]:
+                moved, whole = damaged[name, strength], clean[name, strength]
+                both = plain.notna() & moved.notna()
+                row = {"metric": metric, "deformation": deformation, "strength": strength, "photograph": photograph}
+                row |= {"rank": statistics.srcc(plain[both], moved[both]), "score": whole}
+                row["penalty"] = (sign * plain.dropna() > sign * whole).mean() if np.isfinite(whole) else np.nan
+                rows.append({**row, "failed": int(scores[name, strength].isna().sum())})
+    return pd.DataFrame(rows)
+
+
+def summarise(made: Robustness, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
+    """Means over photographs of :func:`of_photographs`, with 95 % intervals over photographs.
 
     Args:
         made: from :func:`run_robustness`.
         resamples, seed: of the bootstrap over photographs.
 
     Returns:
-        One row per metric, deformation and strength, zero (the undeformed photographs) among them: ``rank`` and ``penalty``
-        with their 95 % intervals over photographs (``rank_low``, ...), ``score`` (mean of the clean, merely deformed
-        photographs), ``photographs``, ``failed``.
+        One row per metric, deformation and strength: ``rank`` and ``penalty`` with their intervals (``rank_low``, ...),
+        ``score``, ``photographs``, ``failed``.
     """
     rows = []
-    for metric, part in made.table.groupby("metric", sort=False):
-        sign = -1.0 if made.benchmark.scores.lower_is_better[str(metric)] else 1.0
-        plain = part[part["deformation"] == NONE]
-        for deformation, own in part[part["deformation"] != NONE].groupby("deformation", sort=False):
-            for strength, moved in (*[(0.0, plain)], *own.groupby("strength")):
-                found = _figures(plain, moved, sign, resamples, seed)
-                rows.append({"metric": metric, "deformation": deformation, "strength": strength} | found)
+    key = ["metric", "deformation", "strength"]
+    for found, part in of_photographs(made).groupby(key, sort=False):
+        row = {**dict(zip(key, found, strict=True)), **_means(part, resamples, seed)}
+        rows.append({**row, "score": part["score"].mean(), "photographs": len(part), "failed": part["failed"].sum()})
     return pd.DataFrame(rows)
 
 
-def _figures(plain: pd.DataFrame, moved: pd.DataFrame, sign: float, resamples: int, seed: int) -> dict[str, Any]:
-    key = ["photograph", "distortion", "level"]
-    both = plain[[*key, "score"]].merge(moved[[*key, "score"]], on=key, suffixes=("_plain", "_moved"))
-    ranks, penalties, clean = [], [], []
-    for _, rows in both.groupby("photograph", sort=False):
-        whole = rows[rows["distortion"] == NONE]["score_moved"].dropna()
-        damaged = rows[rows["distortion"] != NONE].dropna(subset=["score_plain"])
-        pairs = damaged.dropna(subset=["score_moved"])
-        ranks.append(statistics.srcc(pairs["score_plain"], pairs["score_moved"]))
-        if len(whole) and len(damaged):
-            penalties.append(float((sign * damaged["score_plain"] > sign * whole.iloc[0]).mean()))
-        clean.extend(whole)
+def overall(made: Robustness, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
+    """Two numbers per metric: ``rank`` and ``penalty``, means over all deformations above zero, with intervals likewise."""
+    moved = of_photographs(made).query("strength > 0")
+    if moved.empty:
+        return pd.DataFrame(columns=["metric", "rank", "penalty"])
+    means = moved.groupby(["metric", "photograph"], sort=False)[["rank", "penalty"]].mean().reset_index()
+    return pd.DataFrame(
+        [{"metric": name, **_means(part, resamples, seed)} for name, part in means.groupby("metric", sort=False)]
+    )
+
+
+def _means(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, values in (("rank", ranks), ("penalty", penalties)):
-        known = np.array([value for value in values if np.isfinite(value)])
+    for name in ("rank", "penalty"):
+        known = part[name].dropna().to_numpy(float)
         found[name] = float(known.mean()) if len(known) else float("nan")
         found[f"{name}_low"], found[f"{name}_high"] = statistics.mean_interval(known, resamples, seed)
-    score = float(np.mean(clean)) if clean else float("nan")
-    return found | {"score": score, "photographs": both["photograph"].nunique(), "failed": int(moved["score"].isna().sum())}
+    return found
 
 
-def by_deformation(summed: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def by_deformation(summed: pd.DataFrame) -> Shown:
     """Rank and penalty of every metric (columns) and deformation (rows), averaged over strengths above zero, as text."""
     metrics = list(summed["metric"].unique()) if len(summed) else []
     rows = []
@@ -249,8 +268,17 @@ def by_deformation(summed: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["rank / penalty", *metrics], rows
 
 
-def write_report(made: Robustness, summed: pd.DataFrame, directory: str | os.PathLike[str]) -> Path:
+def overall_table(summed: pd.DataFrame) -> Shown:
+    """The numbers of :func:`overall` as text."""
+    return shown(summed, {name: name for name in ("metric", "rank", "penalty")})
+
+
+def write_report(made: Robustness, summed: pd.DataFrame, numbers: pd.DataFrame, directory: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, ``report.md`` with ``figures``, ``robustness.csv`` and ``scores.csv``; the path of the page.
+
+    Args:
+        made, summed, numbers: from :func:`run_robustness`, :func:`summarise`, :func:`overall`.
+        directory: where they go.
 
     Raises:
         OSError: the folder cannot be written.
@@ -266,12 +294,13 @@ def write_report(made: Robustness, summed: pd.DataFrame, directory: str | os.Pat
         "photograph; 1 is best. Penalty: share of the distorted, undeformed images that score better than the clean, merely "
         "deformed photograph; 0 is best. Means over photographs and over the strengths above zero."
     )
+    page.table(*overall_table(numbers), 2)
     headings, rows = by_deformation(summed)
     page.table(headings, rows, len(headings) - 1)
     page.heading("Against the strength of the deformation")
     page.text("Means over photographs; scores are those of clean, merely deformed photographs, each metric on its own scale.")
-    for deformation, part in summed.groupby("deformation", sort=False) if len(summed) else ():
-        page.picture(to_svg(_curves(part, str(deformation))), f"curve-{deformation}", f"rank, penalty and score: {deformation}")
+    if len(summed):
+        page.picture(to_svg(_curves(summed)), "curves", "rank, penalty and score by deformation and strength")
     page.heading("Every strength")
     page.text(f"In brackets: 95 % intervals over {photographs} photographs.")
     columns = ("deformation", "metric", "strength", "rank", "penalty", "score")
@@ -289,21 +318,23 @@ def write_report(made: Robustness, summed: pd.DataFrame, directory: str | os.Pat
     return page.write(directory)
 
 
-def _curves(part: pd.DataFrame, deformation: str) -> Figure:
-    drawn = Figure(figsize=(10.5, 3.2), layout="constrained")
-    axes = drawn.subplots(1, 3)
-    for ax, name in zip(axes, ("rank", "penalty", "score"), strict=True):
-        for index, (metric, rows) in enumerate(part.groupby("metric", sort=False)):
-            style = {"color": _COLOURS[index % len(_COLOURS)], "marker": "os^Dv<>P"[index // len(_COLOURS) % 8]}
-            ax.plot(rows["strength"], rows[name], lw=1.8, ms=4, label=str(metric), **style)
-        ax.set_title(name, fontsize=10, loc="left", fontweight="bold")
-        ax.set_xlabel(f"{deformation}, {DEFORMATIONS[deformation].unit}", fontsize=8)
-        ax.tick_params(labelsize=8)
-        ax.grid(True, color="#dddddd", lw=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
-        if name != "score":
-            ax.set_ylim(-0.05, 1.05)
-    axes[0].legend(fontsize=7, frameon=False)
+def _curves(summed: pd.DataFrame) -> Figure:
+    deformations = list(summed["deformation"].unique())
+    drawn = Figure(figsize=(10.5, 2.7 * len(deformations)), layout="constrained")
+    for axes, deformation in zip(drawn.subplots(len(deformations), 3, squeeze=False), deformations, strict=True):
+        part = summed[summed["deformation"] == deformation]
+        for ax, name in zip(axes, ("rank", "penalty", "score"), strict=True):
+            for index, (metric, rows) in enumerate(part.groupby("metric", sort=False)):
+                style = {"color": _COLOURS[index % len(_COLOURS)], "marker": "os^Dv<>P"[index // len(_COLOURS) % 8]}
+                ax.plot(rows["strength"], rows[name], lw=1.8, ms=4, label=str(metric), **style)
+            ax.set_title(name, fontsize=10, loc="left", fontweight="bold")
+            ax.set_xlabel(f"{deformation}, {DEFORMATIONS[deformation].unit}", fontsize=8)
+            ax.tick_params(labelsize=8)
+            ax.grid(True, color="#dddddd", lw=0.8)
+            ax.spines[["top", "right"]].set_visible(False)
+            if name != "score":
+                ax.set_ylim(-0.05, 1.05)
+        axes[0].legend(fontsize=7, frameon=False)
     return drawn
 
 
@@ -311,13 +342,13 @@ def _examples(table: pd.DataFrame) -> Iterator[tuple[bytes, str, str, str]]:
     """The reference of the first photograph, its clean image in the strongest deformations, and its middling distortions."""
     first = table[(table["photograph"] == table["photograph"].iloc[0]) & (table["metric"] == table["metric"].iloc[0])]
     found = {"reference": str(first["reference"].iloc[0])}
-    for deformation, rows in first[first["distortion"] == NONE].groupby("deformation", sort=False):
-        if deformation != NONE:
-            row = rows.sort_values("strength").iloc[-1]
-            found[f"{deformation}, {row['strength']:g} {DEFORMATIONS[str(deformation)].unit}"] = row["distorted"]
-    for distortion, rows in first[first["deformation"] == NONE].groupby("distortion", sort=False):
-        if distortion != NONE:
-            found[f"{distortion}, undeformed"] = rows["distorted"].iloc[len(rows) // 2]
+    clean = first[(first["distortion"] == NONE) & (first["deformation"] != NONE)]
+    for deformation, rows in clean.groupby("deformation", sort=False):
+        row = rows.sort_values("strength").iloc[-1]
+        found[f"{deformation}, {row['strength']:g} {DEFORMATIONS[str(deformation)].unit}"] = row["distorted"]
+    unmoved = first[(first["distortion"] != NONE) & (first["deformation"] == NONE)]
+    for distortion, rows in unmoved.groupby("distortion", sort=False):
+        found[f"{distortion}, undeformed"] = rows["distorted"].iloc[len(rows) // 2]
     for caption, path in found.items():
         yield thumbnail(path, Reading()), f"example-{caption}", caption, caption
 

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from time import perf_counter
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from msds_plugin.adapters.benchmark import runner
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.runner import Progress, no_progress
-from msds_plugin.adapters.images.notes import Notes
-from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.images.read import Opened, Picture, open_distorted, open_reference, reconcile, to_tensor
-from msds_plugin.adapters.research.networks import RANDOM, Network, at_hand, make_networks
-from msds_plugin.adapters.scorers import choose_device
+from msds_plugin.adapters.research.networks import Network, at_hand, make_networks
+from msds_plugin.adapters.scorers import Scorer, choose_device
 from msds_plugin.adapters.scoring.options import Run
-from msds_plugin.adapters.scoring.store import Outcome, Results, pair_key, pair_keys
+from msds_plugin.backbones import Backbone
 from msds_plugin.functional import block_dissimilarity, global_dissimilarity, gram_matrix, pyramid
-from msds_plugin.metric import digest
+from msds_plugin.metric import Metric, Representation, digest
 
 LEVELS = 3
-#: To be raised when scores come out differently.
-_RECIPE = 3
-
-#: Layer, level, comparison.
-Key = tuple[str, int, str]
 
 
-@dataclass(frozen=True)
-class Features:
-    """Feature maps (1, C, h, w) of one image at one layer, and their Gram matrix (1, C, C), not divided by anything."""
+@dataclass(frozen=True, eq=False)
+class Features(Representation):
+    """Feature maps (N, C, h, w) at one layer and level, and their Gram matrices (N, C, C), not divided by anything."""
 
     maps: Tensor
     gram: Tensor
@@ -71,7 +63,7 @@ def cosine(x: Features, y: Features) -> Tensor:
 
 
 def _check(x: Features, y: Features) -> None:
-    if x.maps.shape != y.maps.shape:
+    if x.maps.shape[-2:] != y.maps.shape[-2:]:
         sizes = " and ".join(" x ".join(map(str, each.maps.shape[-2:])) for each in (x, y))
         raise ValueError(f"features of {sizes} positions cannot be compared place by place")
 
@@ -91,8 +83,8 @@ class Study:
 
     Attributes:
         table: one row per pair and cell: ``backbone``, ``layer``, ``level``, ``comparison``, ``reference``, ``distorted``,
-            ``opinion``, ``distortion``, ``score`` (a distance; NaN where it failed), ``seconds`` (for the features of the
-            distorted image at all layers of this level, and the comparison), ``error``.
+            ``opinion``, ``distortion``, ``score`` (a distance; NaN where it failed), ``seconds`` (of the whole grid of this
+            backbone on this pair), ``error``.
         networks: ``backbone``, ``parameters``, ``accuracy``, ``source``.
         data: the set.
         notes: networks that are left out, and why.
@@ -145,11 +137,7 @@ def run_study(
         raise ValueError(f"the opinions of {data.name} are all the same: nothing can agree with them")
     named, elsewhere = at_hand() if backbones is None else (list(backbones), [])
     networks, notes = make_networks(named, choose_device(run.device))
-    with Results(results) as kept, progress("study", len(networks) * len(data.table)) as advance:
-        grid = [
-            _of_network(network, data, list(product(network.backbone.layers, range(levels), comparisons)), kept, run, advance)
-            for network in networks
-        ]
+    tables = [_of_network(network, data, levels, comparisons, results, run, progress) for network in networks]
     described = pd.DataFrame(
         {
             "backbone": [each.name for each in networks],
@@ -158,102 +146,68 @@ def run_study(
             "source": [each.source for each in networks],
         }
     )
-    return Study(pd.concat(grid, ignore_index=True), described, data, (*elsewhere, *notes))
+    return Study(pd.concat(tables, ignore_index=True), described, data, (*elsewhere, *notes))
 
 
 def _of_network(
-    network: Network, data: Dataset, cells: list[Key], kept: Results, run: Run, advance: Callable[[], None]
+    network: Network,
+    data: Dataset,
+    levels: int,
+    comparisons: Sequence[str],
+    results: str | Path | None,
+    run: Run,
+    progress: Progress,
 ) -> pd.DataFrame:
-    shared = {
-        "kind": "study",
-        "recipe": _RECIPE,
-        "backbone": network.name.removesuffix(RANDOM),
-        "weights": digest(network.backbone),
-        "device": network.backbone.device.type,
-        "reading": str(run.reading),
-    }
-    numbers: dict[Key, int] = {}
-    for layer, level, comparison in cells:
-        own = {"layer": layer, "level": level, "comparison": comparison}
-        name = f"study {network.name} {layer} level {level} {comparison}"
-        numbers[layer, level, comparison] = kept.metric(name, shared | own)
-    pairs = [Pair(Path(r), Path(d)) for r, d in zip(data.table["reference"], data.table["distorted"], strict=True)]
-    keys = pair_keys((pair.reference, pair.distorted) for pair in pairs)
-    done = set.intersection(*(kept.scored(number) for number in numbers.values()))
-    lacking: dict[Path, list[tuple[str, Pair]]] = {}
-    for key, pair in zip(keys, pairs, strict=True):
-        if key in done:
-            advance()
-        else:
-            lacking.setdefault(pair.reference, []).append((key, pair))
-    notes = Notes(run.note)
-    for those in lacking.values():
-        reference = _Reference(network, run, notes)
-        for key, pair in those:
-            kept.add(reference.outcomes(key, pair, numbers))
-            advance()
-    base = data.table.rename(columns={"score": "opinion"}).reset_index(drop=True)
-    base = base.reindex(columns=["reference", "distorted", "opinion", "distortion"])
-    rows = []
-    for (layer, level, comparison), number in numbers.items():
-        found = kept.frame(number).reindex(keys).reset_index(drop=True)
-        part = pd.concat([base, found], axis=1)
-        for place, value in enumerate((network.name, layer, level, comparison)):
-            part.insert(place, ("backbone", "layer", "level", "comparison")[place], value)
-        rows.append(part)
-    return pd.concat(rows, ignore_index=True)
+    shared, weights = _Shared(network.backbone, levels), digest(network.backbone)
+    cells, scorers = {}, []
+    for layer, level, comparison in product(network.backbone.layers, range(levels), comparisons):
+        metric = _Cell(f"study {network.name} {layer} level {level} {comparison}", weights, shared, layer, level, comparison)
+        cells[metric.description] = (network.name, layer, level, comparison)
+        scorers.append(Scorer(metric.description, metric, network.backbone.device, {}, True, True))
+    one_by_one = replace(run, workers=0)  # the features of a network's layers take much memory
+    table = runner.run(scorers, [data], results, one_by_one, progress).scores.table
+    cell = pd.DataFrame([cells[name] for name in table["metric"]], table.index, ["backbone", "layer", "level", "comparison"])
+    seconds = table.groupby(["reference", "distorted"])["seconds"].transform("sum")
+    columns = ["reference", "distorted", "opinion", "distortion", "score", "seconds", "error"]
+    return pd.concat([cell, table.assign(seconds=seconds)[columns]], axis=1)
 
 
-class _Reference:
-    """Compares distorted images with one reference, whose features are computed once: as it is, and once more in sRGB where a
-    distorted image has another colour profile.
-    """
+class _Shared:
+    """The features of the two images that were seen last: all cells of a network are asked about a pair, one by one."""
 
-    def __init__(self, network: Network, run: Run, notes: Notes) -> None:
-        self.network, self.run, self.notes = network, run, notes
-        self.image: Opened | None = None
-        self.features: dict[bytes | None, list[tuple[list[Features], float]]] = {}
+    def __init__(self, backbone: Backbone, levels: int) -> None:
+        self.backbone, self.levels = backbone, levels
+        self.seen: list[tuple[Tensor, list[list[tuple[Tensor, Tensor]]]]] = []
 
-    def outcomes(self, key: str, pair: Pair, numbers: Mapping[Key, int]) -> list[Outcome]:
-        """What came of every cell on one pair."""
-        paths = str(pair.reference), str(pair.distorted)
-        try:
-            both = self._beside(pair, 1 + max(level for _, level, _ in numbers))
-            if pair_key(*paths) != key:
-                raise ValueError("one of its two files changed while the run lasted: start the same command again")
-        except Exception as error:  # whatever is wrong with one image must not cost the others
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return [Outcome(number, key, *paths, None, None, reason) for number in numbers.values()]
-        found = []
-        for (layer, level, comparison), number in numbers.items():
-            (x, seconds), (y, _) = (features[level] for features in both)
-            place, start = self.network.backbone.layers.index(layer), perf_counter()
-            try:
-                score = float(COMPARISONS[comparison](x[place], y[place]))
-                found.append(Outcome(number, key, *paths, score, seconds + perf_counter() - start))
-            except ValueError as error:
-                found.append(Outcome(number, key, *paths, None, None, str(error)))
+    def __call__(self, image: Tensor) -> list[list[tuple[Tensor, Tensor]]]:
+        """Maps and Gram matrices by level and layer."""
+        for known, features in self.seen:
+            if torch.equal(known, image):
+                return features
+        found = [[(maps, gram_matrix(maps)) for maps in self.backbone(level)] for level in pyramid(image, self.levels)]
+        self.seen = [*self.seen[-1:], (image, found)]
         return found
 
-    def _beside(self, pair: Pair, levels: int) -> tuple[list[tuple[list[Features], float]], ...]:
-        if self.image is None:
-            self.image = open_reference(pair, self.run.reading)
-            self.notes.say(pair.reference, self.image)
-        opened = open_distorted(pair, self.run.reading, self.image)
-        self.notes.say(pair.distorted, opened)
-        x, y = reconcile(opened, self.image)
-        if y.profile not in self.features:
-            self.features[y.profile] = self._features(y, levels)
-        return self._features(x, levels), self.features[y.profile]
 
-    def _features(self, image: Opened, levels: int) -> list[tuple[list[Features], float]]:
-        """For each level the features of all layers, and the seconds they took."""
-        if not isinstance(image, Picture):
-            raise ValueError("images so large are read in windows, which a study cannot")
-        found = []
-        with torch.inference_mode():
-            for level in pyramid(to_tensor(image, self.network.backbone.device), levels):
-                start = perf_counter()
-                features = [Features(maps, gram_matrix(maps)) for maps in self.network.backbone(level)]
-                found.append((features, perf_counter() - start))
-        return found
+class _Cell(Metric):
+    """One layer, level and comparison of a network."""
+
+    lower_is_better = True
+
+    def __init__(self, name: str, weights: str, shared: _Shared, layer: str, level: int, comparison: str) -> None:
+        super().__init__()
+        self.name, self.weights, self.shared = name, weights, shared
+        self.place, self.level, self.comparison = shared.backbone.layers.index(layer), level, comparison
+
+    @property
+    def description(self) -> str:
+        return self.name
+
+    def source(self) -> str:
+        return f"{self.name} weights {self.weights}"  # hashed once for all cells
+
+    def _represent(self, image: Tensor) -> Features:  # type: ignore[override]
+        return Features(self.name, *self.shared(image)[self.level][self.place])
+
+    def _compare(self, a: Features, b: Features) -> Tensor:
+        return COMPARISONS[self.comparison](a, b)

@@ -104,21 +104,16 @@ def _with_means(study: Study) -> pd.DataFrame:
     for (backbone, comparison), part in study.table.groupby(["backbone", "comparison"], sort=False):
         layers, levels = list(part["layer"].unique()), list(part["level"].unique())
         pairs = part.drop_duplicates(["reference", "distorted"])[pair].reset_index(drop=True)
-        score, seconds = (
-            part.pivot(index=["reference", "distorted"], columns=["layer", "level"], values=value)
-            .reindex(pd.MultiIndex.from_frame(pairs[["reference", "distorted"]]))
-            .reset_index(drop=True)
-            for value in ("score", "seconds")
-        )
+        score = part.pivot(index=["reference", "distorted"], columns=["layer", "level"], values="score")
+        score = score.reindex(pd.MultiIndex.from_frame(pairs[["reference", "distorted"]])).reset_index(drop=True)
         of_layers = [([layer], layer) for layer in layers] + [(layers, MEAN)] * (len(layers) > 1)
         of_levels = [([level], str(level)) for level in levels] + [(levels, MEAN)] * (len(levels) > 1)
         for (own_layers, layer), (own_levels, level) in product(of_layers, of_levels):
             found = score[list(product(own_layers, own_levels))].mean(axis=1, skipna=False)
-            # The layers of a level come out of one pass.
-            time = sum(max(seconds[one, other].mean() for one in own_layers) for other in own_levels)
             cell = {"backbone": backbone, "layer": layer, "level": level, "comparison": comparison}
             own = pairs.assign(**cell, dataset=study.data.name, metric=" / ".join(map(str, cell.values())), score=found)
-            parts.append(own.assign(seconds=time, error=[None if known else "no score" for known in found.notna()]))
+            own["seconds"] = part["seconds"].mean()
+            parts.append(own.assign(error=[None if known else "no score" for known in found.notna()]))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from msds_plugin import registry
-from msds_plugin.adapters.images.colours import cmyk_to_srgb, to_bytes
+from msds_plugin.adapters.images.colours import Samples, cmyk_to_srgb, to_bytes, to_colours
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Pair, match
@@ -32,6 +33,7 @@ from msds_plugin.adapters.scorers import Scorer, create_scorer
 from msds_plugin.adapters.scoring.files import content
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
+from msds_plugin.adapters.scoring.masks import find_masks
 from msds_plugin.adapters.scoring.options import Run, default_metric
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Scores", "score"]
 
-_LARGEST = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_WHOLE = (np.uint8, np.uint16)
 _ORIENTATION = 0x0112  # of EXIF
 _ALPHA = "is laid over white, as it has an alpha channel"
 _TURNED = "is turned as its EXIF orientation {} says"
@@ -48,10 +50,10 @@ _DEEP = "has 16 bits, which are kept"
 _PICTURED, _IN_A_ROW, _SIDE = 6, 8, 96
 
 
-class Scores(Sequence[float]):
+class Scores(NDArrayOperatorsMixin, Sequence[float]):
     """Scores of pairs of images by one metric: a sequence of floats that shows itself, in a notebook with small pictures.
 
-    A single score acts as a number: ``float(scores)``, ``scores > 0.9``, ``f"{scores:.3f}"``. Several compare one by one.
+    A single score acts as a number: ``float(scores)``, ``scores > 0.9``, ``f"{scores:.3f}"``. Several act as an array.
 
     Attributes:
         values: (N,) float64.
@@ -59,6 +61,7 @@ class Scores(Sequence[float]):
         lower_is_better: direction.
         names: of the distorted images.
         notes: what was done to images beyond reading 8-bit RGB, each kind once.
+        regimes: how MSDS-Auto judged each pair, with ``details``; else None.
 
     Example:
         >>> scores = Scores([0.5, 1.0], "msds", False)
@@ -79,12 +82,16 @@ class Scores(Sequence[float]):
         pairs: Sequence[tuple[_Given, _Given]] = (),
         pictures: Sequence[tuple[str, str]] = (),
         scorer: Scorer | None = None,
+        regimes: Sequence[str] | None = None,
+        masked: bool = False,
     ) -> None:
         self.values: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)
         self.metric = metric
         self.lower_is_better = lower_is_better
         self.notes = tuple(notes)
+        self.regimes = None if regimes is None else list(regimes)
         self._pairs, self._pictures, self._scorer = tuple(pairs), tuple(pictures), scorer
+        self._masked = masked
 
     @property
     def names(self) -> list[str]:
@@ -112,25 +119,10 @@ class Scores(Sequence[float]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self.values, dtype=dtype)
 
-    def _compared(self, result: Any) -> Any:
-        return bool(result[0]) if len(self) == 1 and np.shape(result) == (1,) else result
-
-    def __eq__(self, other: object) -> Any:
-        return self._compared(self.values == np.asarray(other))
-
-    def __lt__(self, other: Any) -> Any:
-        return self._compared(self.values < np.asarray(other))
-
-    def __le__(self, other: Any) -> Any:
-        return self._compared(self.values <= np.asarray(other))
-
-    def __gt__(self, other: Any) -> Any:
-        return self._compared(self.values > np.asarray(other))
-
-    def __ge__(self, other: Any) -> Any:
-        return self._compared(self.values >= np.asarray(other))
-
-    __hash__ = None  # type: ignore[assignment]
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        values = [each.values if isinstance(each, Scores) else each for each in inputs]
+        found = getattr(ufunc, method)(*values, **options)
+        return found.item() if np.shape(found) == (1,) else found
 
     def mean(self) -> float:
         """The arithmetic mean."""
@@ -138,10 +130,28 @@ class Scores(Sequence[float]):
 
     def to_frame(self) -> pd.DataFrame:
         """A table with one row per pair: ``distorted``, ``reference`` where known, and the metric's column."""
-        table = pd.DataFrame({"distorted": self.names, self.metric: self.values})
-        if self._pairs:
-            table.insert(0, "reference", [str(y) for _, y in self._pairs])
-        return table
+        references = {"reference": [str(y) for _, y in self._pairs]} if self._pairs else {}
+        return pd.DataFrame({**references, "distorted": self.names, **self._columns})
+
+    @property
+    def _columns(self) -> dict[str, Sequence[Any] | npt.NDArray[Any]]:
+        regimes = {} if self.regimes is None else {f"{self.metric} regime": self.regimes}
+        return {self.metric: self.values, **regimes}
+
+    def explain(self, index: int | None = None) -> str:
+        """What a score means: the JPEG quality, Gaussian blur, noise and shift that score the same, a line each.
+
+        Args:
+            index: of the pair; None for the mean.
+
+        Raises:
+            ValueError: these scores were not made by :func:`score`.
+        """
+        from msds_plugin.adapters.scoring.ladders import explain
+
+        if self._scorer is None:
+            raise ValueError("these scores were not made by msds_plugin.score, so that it is not known what made them")
+        return explain(self._scorer, self.mean() if index is None else self[index])
 
     def map(self, index: int = 0) -> Figure:
         """Where the images of a pair differ: a figure of the distorted image with the map over it and a colour bar.
@@ -149,8 +159,10 @@ class Scores(Sequence[float]):
         The colours go up to the 99th percentile of the map's absolute values, which the bar states.
 
         Raises:
-            ValueError: the metric has no map, or the images differ in size.
+            ValueError: the metric has no map, or the images differ in size, or had a mask.
         """
+        if self._masked:
+            raise ValueError("scores with a mask have no map")
         if self._scorer is None:
             raise ValueError("these scores were not made by msds_plugin.score, so that there are no images to draw")
         opened = reconcile(*(_open(given.image) for given in self._pairs[index]))
@@ -160,7 +172,8 @@ class Scores(Sequence[float]):
         shown = ", ".join(f"{value:.4f}" for value in self.values[:_IN_A_ROW])
         more = f", … {len(self)} in all" if len(self) > _IN_A_ROW else ""
         mean = f" (mean {self.mean():.4f})" if len(self) > 1 else ""
-        return "\n".join([f"{self._heading}: {shown}{more}{mean}", *(f"  {note}" for note in self.notes)])
+        regimes = [f"judged as {', '.join(self.regimes[:_IN_A_ROW])}{more and ', …'}"] if self.regimes else []
+        return "\n".join([f"{self._heading}: {shown}{more}{mean}", *(f"  {note}" for note in (*regimes, *self.notes))])
 
     @property
     def _heading(self) -> str:
@@ -188,7 +201,7 @@ class ScoreTable(Mapping[str, Scores]):
     def to_frame(self) -> pd.DataFrame:
         """A table with one row per pair and one column per metric."""
         first, *others = self._scores.values()
-        return first.to_frame().assign(**{each.metric: each.values for each in others})
+        return first.to_frame().assign(**{name: cells for each in others for name, cells in each._columns.items()})
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self._scores.values()))
@@ -200,11 +213,14 @@ class ScoreTable(Mapping[str, Scores]):
 def _html(scores: Sequence[Scores]) -> str:
     """A table with one row per pair that has pictures, one column per metric, and the means."""
     first = scores[0]
-    headings = "".join(f"<th>{escape(each._heading)}</th>" for each in scores)
+    headings = "".join(f"<th>{escape(each._heading)}</th>" + "<th>regime</th>" * bool(each.regimes) for each in scores)
     rows = [
         f"<tr><td>{escape(first.names[index])}</td>"
         + "".join(f'<td><img src="{source}" alt=""></td>' for source in pictures)
-        + "".join(f"<td>{each.values[index]:.4f}</td>" for each in scores)
+        + "".join(
+            f"<td>{each.values[index]:.4f}</td>" + (f"<td>{each.regimes[index]}</td>" if each.regimes else "")
+            for each in scores
+        )
         + "</tr>"
         for index, pictures in enumerate(first._pictures)
     ]
@@ -224,6 +240,8 @@ def score(
     metric: str | Sequence[str] | None = None,
     device: str | torch.device | None = None,
     runtime: str | None = None,
+    mask: Any = None,
+    details: bool = False,
     **options: Any,
 ) -> Any:
     """Score distorted images beside their references, whatever holds them.
@@ -239,6 +257,10 @@ def score(
             for the one that README recommends.
         device: None for the GPU if there is one.
         runtime: ``"torch"`` or ``"openvino"``; None for OpenVINO on a CPU where it is installed, else torch.
+        mask: image, or one for each reference, that is white (more than 0.5) where the reference counts; or a folder of files
+            with the names of the references. It is the saliency of DeepSSIM, MSDS and their forms; for other metrics both
+            images are cropped to its bounding box.
+        details: also how MSDS-Auto judged each pair: ``regimes`` of the result.
         options: those of the metric.
 
     Returns:
@@ -246,7 +268,7 @@ def score(
 
     Raises:
         ValueError: no metric of this name (names the nearest), other numbers of x and y, a file that cannot be read,
-            values outside [0, 1], sizes that the metric does not take.
+            values outside [0, 1], sizes that the metric does not take, a mask of another size or that is nowhere white.
         TypeError: what holds no image, or values whose range is not known.
 
     Example:
@@ -259,20 +281,28 @@ def score(
     """
     names = [metric or default_metric()] if metric is None or isinstance(metric, str) else list(dict.fromkeys(metric))
     pairs = _paired(x, y)
+    masks = {} if mask is None else _masks(mask, list(dict.fromkeys(reference for _, reference in pairs)))
     scorers = [_scorer(name, str(device) if device else None, runtime, options) for name in names]
+    judged = scorers
+    if details:
+        from msds_plugin.adapters.scoring.details import with_regimes, words
+
+        judged = with_regimes(scorers)
     reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair})
     values: dict[tuple[_Given, str], float] = {}
     asked = [cast(Any, Pair)(reference, distorted) for distorted, reference in pairs]
-    with closing(score_pairs(asked, scorers, Run(note=reader.note), opener=reader.open)) as results:
+    with closing(score_pairs(asked, judged, Run(masks=masks, note=reader.note), opener=reader.open)) as results:
         for result in results:
             if result.error is not None:
                 raise reader.error or ValueError(result.error)
             values[cast(Any, result.pair.distorted), result.metric] = result.score
     pictures = [(reader.thumbnails[distorted], reader.thumbnails[reference]) for distorted, reference in pairs[:_PICTURED]]
-    found = [
-        Scores([values[x, each.name] for x, _ in pairs], each.name, each.lower_is_better, reader.notes, pairs, pictures, each)
-        for each in scorers
-    ]
+    columns = {each.name: [values[distorted, each.name] for distorted, _ in pairs] for each in judged}
+    found = []
+    for each in scorers:
+        regimes = words(columns[f"{each.name} regime"]) if f"{each.name} regime" in columns else None
+        made_of = (reader.notes, pairs, pictures, each, regimes, bool(masks))
+        found.append(Scores(columns[each.name], each.name, each.lower_is_better, *made_of))
     return found[0] if metric is None or isinstance(metric, str) else ScoreTable(found)
 
 
@@ -307,19 +337,37 @@ def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
         ValueError: an empty list, other numbers, or names that do not agree.
     """
     if _is_path(x) and _is_path(y) and os.path.isdir(x) and os.path.isdir(y):
-        pairs = match(Path(y), Path(x)).pairs
-        return [(_Given(str(each.distorted), each.distorted), _Given(str(each.reference), each.reference)) for each in pairs]
+        matched = match(Path(y), Path(x)).pairs
+        once = {pair.reference: _Given(str(pair.reference), pair.reference) for pair in matched}
+        return [(_Given(str(pair.distorted), pair.distorted), once[pair.reference]) for pair in matched]
     distorted, references = _split(x, "x"), _split(y, "y")
     if len(references) == 1:
         return [(each, references[0]) for each in distorted]
     if len(references) != len(distorted):
         raise ValueError(f"{len(distorted)} distorted images and {len(references)} references: give one each, or a single one")
-    pairs_of = list(zip(distorted, references, strict=True))
+    pairs = list(zip(distorted, references, strict=True))
     if _is_path(x) and _is_path(y):  # patterns, each sorted
-        for one, other in pairs_of:
+        for one, other in pairs:
             if Path(one.image).stem != Path(other.image).stem:
                 raise ValueError(f"{one} beside {other}: their names differ, so give lists of paths in the order of the pairs")
-    return pairs_of
+    return pairs
+
+
+def _masks(mask: Any, references: Sequence[_Given]) -> dict[_Given, _Given]:
+    """The mask of each reference.
+
+    Raises:
+        ValueError: their numbers or names do not agree.
+    """
+    if _is_path(mask) and os.path.isdir(mask):
+        if not all(_is_path(each.image) for each in references):
+            raise ValueError("a folder of masks is for references that are files: give a list of masks")
+        found = find_masks(Path(mask), [Path(each.image) for each in references])
+        return {each: _Given(str(found[Path(each.image)]), found[Path(each.image)]) for each in references}
+    masks = _split(mask, "mask")
+    if len(masks) not in (1, len(references)):
+        raise ValueError(f"{len(masks)} masks and {len(references)} references: give one each, or a single one")
+    return dict(zip(references, masks * len(references) if len(masks) == 1 else masks, strict=True))
 
 
 def _is_path(given: object) -> bool:
@@ -450,17 +498,16 @@ def _from_array(array: npt.NDArray[Any]) -> Picture:
             f"an array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}; "
             "for channels first give a tensor, torch.from_numpy(array)"
         )
-    if array.dtype not in _LARGEST and not np.issubdtype(array.dtype, np.floating):
+    whole = array.dtype in _WHOLE
+    if not whole and not np.issubdtype(array.dtype, np.floating):
         raise TypeError(f"values of type {array.dtype} have no known range: give uint8, uint16, or floats in [0, 1]")
-    values = np.require(array, array.dtype if array.dtype in _LARGEST else np.float32, ["C", "W"])
-    if values.shape[2] != 4:
-        return Picture(values, notes=_depth(values))
-    largest = _LARGEST.get(values.dtype, 1.0)
-    colours, alpha = values[..., :3], values[..., 3:].astype(np.float32) / np.float32(largest)
-    if (alpha == 1).all():
-        return Picture(np.ascontiguousarray(colours), notes=_depth(values))
-    over = colours.astype(np.float32) / np.float32(largest) * alpha + (1 - alpha)
-    return Picture(over, notes=(*_depth(values), _ALPHA))
+    values = np.require(array, array.dtype if whole else np.float32, ["C", "W"])
+    notes = _depth(values)
+    if values.shape[2] == 4:
+        samples = Samples(8 * values.itemsize, "unsigned" if whole else "floating-point", 3, alpha=3)
+        values, transparent = to_colours(values, samples, Reading(peak=1.0))
+        notes += (_ALPHA,) * transparent
+    return Picture(values, notes=notes)
 
 
 def _from_tensor(tensor: Tensor) -> Picture:

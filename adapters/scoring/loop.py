@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -26,8 +25,10 @@ from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Opened, Picture, Reading, alike, open_distorted, open_reference, to_tensor
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.files import content, state
+from msds_plugin.adapters.scoring.masks import Mask, describe, takes_weights, to_mask
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.metric import Representation
+from msds_plugin.runtimes import cores
 
 #: (pair, reading, None) to the reference of a pair; with the reference in place of None, to its distorted image.
 Opener: TypeAlias = Callable[[Pair, Reading, Opened | None], Opened]
@@ -62,9 +63,10 @@ class Result:
     key: str | None = None
 
 
-def joined(reference: str, distorted: str, half: str = "") -> str:
-    """The key of a pair by the content of its files, and by the half that is the reference where one file holds both."""
-    text = "\0".join((reference, distorted, half) if half else (reference, distorted))
+def joined(reference: str, distorted: str, half: str = "", mask: str = "") -> str:
+    """The key of a pair by the content of its files, by the half that is the reference where one file holds both, and by the
+    content of its mask."""
+    text = "\0".join([reference, distorted, *filter(None, (half, mask))])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -103,31 +105,29 @@ def score_pairs(
     by_reference: dict[tuple[Path, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_reference[pair.reference, pair.half].append(pair)
-    return _results(list(by_reference.values()), _Work(scorers, run, keyed, opener))
+    groups = list(by_reference.values())
+    workers = min(cores(), MOST_WORKERS) if run.workers is None else run.workers
+    size = max(1, min(TASK, -(-sum(map(len, groups)) // max(1, workers))))
+    tasks = [group[at : at + size] for group in groups for at in range(0, len(group), size)]
+    return _side_by_side(_Work(scorers, run, keyed, opener), tasks, min(workers, len(tasks)))
 
 
-def _results(groups: Sequence[Sequence[Pair]], work: _Work) -> Generator[Result, None, None]:
-    run = work.run
-    count = sum(map(len, groups))
-    workers = min(_cores(), MOST_WORKERS) if run.workers is None else run.workers
-    size = max(1, min(TASK, -(-count // max(1, workers))))
-    tasks = deque(group[at : at + size] for group in groups for at in range(0, len(group), size))
+def _side_by_side(work: _Work, tasks: Sequence[Sequence[Pair]], workers: int) -> Generator[Result, None, None]:
     if not workers:
         for task in tasks:
             for results in work.score(task):
                 yield from results
         return
-    yield from _side_by_side(work, tasks, min(workers, max(1, len(tasks))))
-
-
-def _side_by_side(work: _Work, tasks: deque[Sequence[Pair]], workers: int) -> Generator[Result, None, None]:
+    waiting: SimpleQueue[Sequence[Pair] | None] = SimpleQueue()
     found: SimpleQueue[list[Result] | None] = SimpleQueue()
     stopped = threading.Event()
+    for each in (*tasks, *[None] * workers):
+        waiting.put(each)
 
     def work_on_tasks() -> None:
         torch.set_num_threads(max(1, work.cores // workers))
         try:
-            while (task := _next(tasks)) is not None:
+            for task in iter(waiting.get, None):
                 for results in work.score(task):
                     found.put(results)
                     if stopped.is_set():
@@ -138,8 +138,9 @@ def _side_by_side(work: _Work, tasks: deque[Sequence[Pair]], workers: int) -> Ge
     pool = ThreadPoolExecutor(workers, "msds")
     threads = [pool.submit(work_on_tasks) for _ in range(workers)]
     try:
-        for results in _until_all_end(found, workers):
-            yield from results
+        for _ in threads:
+            for results in iter(found.get, None):
+                yield from results
         for thread in threads:
             thread.result()  # raises what it ran into
     finally:
@@ -169,20 +170,21 @@ class _File:
         return self._content
 
 
+@dataclass(eq=False)
 class _Reference:
-    """An image beside which others are scored, and its representations by the metrics' places."""
+    """An image beside which others are scored, what of it counts, and its representations by the metrics' places."""
 
-    def __init__(self, image: Opened) -> None:
-        self.image = image
-        self.represented: dict[int, Representation] = {}
+    image: Opened
+    mask: Mask | None
+    represented: dict[int, Representation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A pair whose files are open."""
+    """A pair whose files, (reference, distorted, mask if any), are open."""
 
     pair: Pair
-    file: _File
+    files: Sequence[_File]
     image: Opened
     reference: _Reference
 
@@ -196,64 +198,80 @@ class _Work:
         self.notes = Notes(run.note)
         self.batch_size = 1 if any(scorer.device.type == "cpu" for scorer in scorers) else run.batch_size
         self._lock = threading.Lock()
+        if run.masks:
+            run.note(describe(scorers))
 
     def score(self, task: Sequence[Pair]) -> Iterator[list[Result]]:
         """The results of each pair of one reference."""
-        reading = self.run.reading
         try:
-            file = _File(task[0].reference, lambda: self._opener(task[0], reading, None), self.keyed)
-            self.notes.say(file.path, file.image)
+            file = self._open(task[0], None)
+            masks = self._masks(task[0], file.image)
+            mask = to_mask(masks[0].image, file.image.size, masks[0].path) if masks else None
         except Exception as error:  # whatever is wrong with one file must not cost the others
             yield from (self._failed(pair, error) for pair in task)
             return
-        references = {False: _Reference(file.image)}  # as it is, and in sRGB where a distorted image has another profile
+        # As it is, and in sRGB where a distorted image has another profile.
+        references = {False: _Reference(file.image, mask)}
         batch: list[_Job] = []
         for pair in task:
             try:
-                job = self._open(pair, references)
+                job = self._job(pair, file, masks, references)
             except Exception as error:
                 yield self._failed(pair, error)
                 continue
             if batch and not self._fits(batch, job):
-                yield from self._results(batch, file)
+                yield from self._results(batch)
                 batch = []
             batch.append(job)
-            if len(batch) >= self.batch_size:
-                yield from self._results(batch, file)
-                batch = []
         if batch:
-            yield from self._results(batch, file)
+            yield from self._results(batch)
 
-    def _open(self, pair: Pair, references: dict[bool, _Reference]) -> _Job:
-        reference = references[False].image
-        file = _File(pair.distorted, lambda: self._opener(pair, self.run.reading, reference), self.keyed)
-        image = file.image
-        self.notes.say(file.path, image)
-        differ = image.profile != reference.profile
+    def _open(self, pair: Pair, reference: Opened | None) -> _File:
+        """The reference of a pair; given that, the distorted image."""
+        path = pair.reference if reference is None else pair.distorted
+        file = _File(path, partial(self._opener, pair, self.run.reading, reference), self.keyed)
+        self.notes.say(path, file.image)
+        return file
+
+    def _masks(self, pair: Pair, reference: Opened) -> list[_File]:
+        if not self.run.masks:
+            return []
+        path = self.run.masks[pair.reference]
+        reading = replace(self.run.reading, channel="rgb")
+        return [_File(path, partial(self._opener, replace(pair, reference=path, half=""), reading, None), self.keyed)]
+
+    def _job(self, pair: Pair, file: _File, masks: Sequence[_File], references: dict[bool, _Reference]) -> _Job:
+        original = references[False]
+        distorted = self._open(pair, original.image)
+        image = distorted.image
+        if original.mask is not None and image.size != original.image.size:
+            raise ValueError("its size is not that of its reference, as a mask needs: let it be resized (--resize, resize=)")
+        differ = image.profile != original.image.profile
         if differ:
             self.notes.say_profiles(pair.distorted, pair.reference)
             image = image.in_srgb()
             if True not in references:
-                references[True] = _Reference(reference.in_srgb())
-        return _Job(pair, file, image, references[differ])
+                references[True] = _Reference(original.image.in_srgb(), original.mask)
+        return _Job(pair, (file, distorted, *masks), image, references[differ])
 
     def _fits(self, batch: Sequence[_Job], job: _Job) -> bool:
-        first = batch[0]
+        first, number = batch[0], len(batch) + 1
         same = first.reference is job.reference and first.image.size == job.image.size
-        return same and (len(batch) + 1) * math.prod(job.image.size) <= PIXELS_ON_GPU and not isinstance(job.image, LargeImage)
+        small = number * math.prod(job.image.size) <= PIXELS_ON_GPU and not isinstance(job.image, LargeImage)
+        return same and small and number <= self.batch_size
 
     def _failed(self, pair: Pair, error: Exception) -> list[Result]:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return [Result(pair, scorer.name, math.nan, 0.0, reason) for scorer in self.scorers]
+        return [Result(pair, scorer.name, math.nan, 0.0, _reason(error)) for scorer in self.scorers]
 
-    def _results(self, batch: Sequence[_Job], reference: _File) -> Iterator[list[Result]]:
+    def _results(self, batch: Sequence[_Job]) -> Iterator[list[Result]]:
         by_metric = [self._scores(place, batch) for place in range(len(self.scorers))]
         for job, scored in zip(batch, zip(*by_metric, strict=True), strict=True):
             try:
-                key = joined(reference.content, job.file.content, job.pair.half) if self.keyed else None
+                reference, distorted, *mask = [file.content for file in job.files]
             except ValueError as error:
                 yield self._failed(job.pair, error)
                 continue
+            key = joined(reference, distorted, job.pair.half, *mask) if self.keyed else None
             yield [
                 Result(job.pair, scorer.name, score, seconds, error, key)
                 for scorer, (score, seconds, error) in zip(self.scorers, scored, strict=True)
@@ -267,27 +285,29 @@ class _Work:
         except Exception as error:  # whatever a metric cannot do with one pair must not cost the others
             if len(batch) > 1:
                 return [scored for job in batch for scored in self._scores(place, [job])]
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return [(math.nan, perf_counter() - start, reason)]
+            return [(math.nan, perf_counter() - start, _reason(error))]
         seconds = (perf_counter() - start) / len(batch)
         return [(score, seconds, "the score is not a number" if math.isnan(score) else None) for score in scores]
 
     def _compare(self, place: int, batch: Sequence[_Job]) -> Tensor:
         scorer, reference = self.scorers[place], batch[0].reference
-        images = [job.image for job in batch]
-        if not scorer.ours and images[0].size != reference.image.size:  # they compare pixel by pixel
-            pairs = [alike(image, reference.image) for image in images]
+        mask, represented = reference.mask, reference.represented
+        images = [reference.image, *(job.image for job in batch)]
+        if mask is not None and not takes_weights(scorer):
+            images, mask = [image.crop(*mask.box) for image in images], None
+        if not scorer.ours and images[0].size != images[1].size:  # they compare pixel by pixel
+            pairs = [alike(image, images[0]) for image in images[1:]]
             self.notes.say_sizes(batch[0].pair.distorted, batch[0].pair.reference)
-            images, reference = [image for image, _ in pairs], _Reference(pairs[0][1])
-        large = max(math.prod(image.size) for image in (reference.image, *images)) > ALONE
+            images, represented = [pairs[0][1], *(image for image, _ in pairs)], {}
+        large = max(math.prod(image.size) for image in images) > ALONE
         with (
             self._alone(large or not scorer.ours),
             torch.inference_mode(),
             torch.autocast(scorer.device.type, enabled=self.run.amp),
         ):
-            if place not in reference.represented:
-                reference.represented[place] = scorer.metric.represent(_stack([reference.image], scorer))
-            return scorer.metric.compare(scorer.metric.represent(_stack(images, scorer)), reference.represented[place])
+            if place not in represented:
+                represented[place] = _represent(scorer, images[:1], mask)
+            return scorer.metric.compare(_represent(scorer, images[1:], mask), represented[place])
 
     @contextmanager
     def _alone(self, needed: bool) -> Iterator[None]:
@@ -304,29 +324,20 @@ class _Work:
                 torch.set_num_threads(share)
 
 
-def _stack(images: Sequence[Opened], scorer: Scorer) -> Tensor | LargeImage:
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _represent(scorer: Scorer, images: Sequence[Opened], mask: Mask | None) -> Representation:
+    batch: Tensor | LargeImage
     if any(isinstance(image, LargeImage) for image in images):  # one, never with others
         if not scorer.metric.reads_windows:
             raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
-        return next(image for image in images if isinstance(image, LargeImage))
-    return torch.cat([to_tensor(image, scorer.device) for image in images if isinstance(image, Picture)])
-
-
-def _next(tasks: deque[Sequence[Pair]]) -> Sequence[Pair] | None:
-    try:
-        return tasks.popleft()
-    except IndexError:
-        return None
-
-
-def _until_all_end(found: SimpleQueue[list[Result] | None], threads: int) -> Iterator[list[Result]]:
-    while threads:
-        results = found.get()
-        if results is None:
-            threads -= 1
-        else:
-            yield results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        batch = next(image for image in images if isinstance(image, LargeImage))
+    else:
+        batch = torch.cat([to_tensor(image, scorer.device) for image in images if isinstance(image, Picture)])
+    if mask is None:
+        return scorer.metric.represent(batch)
+    metric = cast(Any, scorer.metric)
+    found: Representation = metric.represent(batch, mask.saliency(metric, batch))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -104,26 +105,16 @@ def map_names(pairs: Sequence[Pair], scorers: Sequence[Scorer]) -> dict[tuple[in
 
 
 def _distinct(choices: Sequence[Sequence[str]]) -> list[str]:
-    """One of the choices for each, the first that nobody else has, whatever a file system thinks of case; else a number."""
-    levels = [0] * len(choices)
-    while True:
-        names = [each[level] for each, level in zip(choices, levels, strict=True)]
-        counts = Counter(name.casefold() for name in names)
-        again = [
-            place for place, name in enumerate(names) if counts[name.casefold()] > 1 and levels[place] + 1 < len(choices[place])
-        ]
-        if not again:
-            break
-        for place in again:
-            levels[place] += 1
-    taken = {name for name, count in counts.items() if count == 1}
-    for place, name in enumerate(names):
-        number = 0
-        while names[place].casefold() in taken and counts[name.casefold()] > 1:
-            number += 1
-            names[place] = f"{name}-{number}"
-        taken.add(names[place].casefold())
-    return names
+    """One of the choices for each, the first that nobody else could have, whatever a file system thinks of case; else the last
+    with a number."""
+    wanted = Counter(name for names in choices for name in {name.casefold() for name in names})
+    found = []
+    for names in choices:
+        numbered = (f"{names[-1]}-{number}" for number in count(1))
+        name = next(name for name in chain(names, numbered) if wanted[name.casefold()] <= (name in names))
+        wanted[name.casefold()] += 1
+        found.append(name)
+    return found
 
 
 def _safe(name: str) -> str:

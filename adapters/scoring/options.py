@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from msds_plugin import registry
 from msds_plugin.adapters.images.read import Reading
@@ -23,6 +24,7 @@ class Run:
         batch_size: images of one pass on a GPU, at most; on a CPU images go one by one.
         workers: threads that decode and score; 0 for the calling one alone, None for one per core (at most 16).
         reading: what the user states about the files.
+        masks: an image for each reference that says by white where it counts, see :mod:`msds_plugin.adapters.scoring.masks`.
         note: called with each remark on how files were read.
 
     Raises:
@@ -35,6 +37,7 @@ class Run:
     batch_size: int = 8
     workers: int | None = None
     reading: Reading = Reading()  # noqa: RUF009 (frozen)
+    masks: Mapping[Any, Any] = field(default_factory=dict)
     note: Callable[[str], object] = _LOG.warning
 
     def __post_init__(self) -> None:

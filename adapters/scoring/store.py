@@ -8,14 +8,15 @@ import math
 import os
 import sqlite3
 import time
-from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -33,7 +34,7 @@ _FORMAT = 2
 _PATIENCE = 120.0  # seconds to wait for another run that is writing
 _WRITE_EVERY = 0.5  # seconds: a commit that is on disk for certain takes some milliseconds
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT NOT NULL, identity TEXT NOT NULL UNIQUE);
 CREATE TABLE pair (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, reference TEXT NOT NULL, distorted TEXT NOT NULL);
 CREATE TABLE score (
@@ -41,6 +42,8 @@ CREATE TABLE score (
     score REAL, seconds REAL, error TEXT, time REAL NOT NULL,
     PRIMARY KEY (metric, pair), CHECK ((score IS NULL) <> (error IS NULL))
 ) WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_FORMAT};
 """
 
 
@@ -128,22 +131,19 @@ class Results:
             raise self._damaged(error) from error
 
     def _check_or_make(self) -> None:
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        application, version, tables = (
+            self._db.execute(query).fetchone()[0]
+            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
         if tables == 0:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
-            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {_FORMAT}")
         elif application != _APPLICATION:
             raise ResultsFileError(f"{self.path} is a database of another program: choose another name")
         elif version != _FORMAT:
             raise ResultsFileError(f"{self.path} has format {version}, this version writes {_FORMAT}: choose another name")
-        else:
-            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+        elif (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
 
     def _damaged(self, error: sqlite3.Error) -> ResultsFileError:
         reason = " ".join(str(error).split())
@@ -175,7 +175,8 @@ class Results:
         Raises:
             ResultsWriteError: the disk is full, for example.
         """
-        rows = list(outcomes)
+        if not (rows := list(outcomes)):
+            return
         with self._told(), self._writing():
             self._db.executemany(
                 "INSERT OR IGNORE INTO pair (key, reference, distorted) VALUES (?, ?, ?)",
@@ -258,19 +259,23 @@ def pair_key(reference: _Path, distorted: _Path) -> str:
     return joined(content(reference), content(distorted))
 
 
-def pair_keys(pairs: Iterable[Pair | tuple[_Path, _Path]]) -> list[str]:
+def pair_keys(pairs: Iterable[Pair | tuple[_Path, _Path]], masks: Mapping[Any, _Path] = MappingProxyType({})) -> list[str]:
     """For each pair or (reference, distorted) a text that follows from the content of the two files, wherever they are.
 
     Every file is read once. What cannot be read, or is no regular file, counts as its path.
+
+    Args:
+        pairs: the files.
+        masks: the masks of references, whose content counts too.
     """
     sides = [(pair.reference, pair.distorted, pair.half) if isinstance(pair, Pair) else (*pair, "") for pair in pairs]
-    files = list(dict.fromkeys(path for *both, _ in sides for path in both))
+    files = list(dict.fromkeys([path for *both, _ in sides for path in both] + list(masks.values())))
     pool = ThreadPoolExecutor(min(8, max(1, len(files))))
     try:
-        contents = dict(zip(files, pool.map(content, files), strict=True))
+        contents: dict[_Path, str] = dict(zip(files, pool.map(content, files), strict=True))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return [joined(contents[reference], contents[distorted], half) for reference, distorted, half in sides]
+    return [joined(contents[one], contents[other], half, contents.get(masks.get(one, ""), "")) for one, other, half in sides]
 
 
 def identity(scorer: Scorer, run: Run) -> dict[str, Any]:
@@ -293,10 +298,8 @@ def _versions(scorer: Scorer) -> dict[str, str]:
     packages |= {"msds-plugin", "piq"} if scorer.name.startswith("piq:") else {"msds-plugin"}
     found = {}
     for package in sorted(packages):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -330,12 +333,22 @@ def score_and_keep(
         chosen = [scorers[number] for number in numbers]
         if warm_up:
             list(score_pairs([next(iter(keys))], chosen, run))
-        with _Writer(kept) as writer, closing(score_pairs(keys, chosen, run, by_content)) as results:
-            for number, result in zip(cycle(numbers), results, strict=False):
-                outcome = _outcome(number, keys[result.pair], result)
-                writer.waiting.append(outcome)
-                yield outcome
-                writer.write_if_due()
+        waiting: list[Outcome] = []
+        due = time.monotonic() + _WRITE_EVERY
+        with closing(score_pairs(keys, chosen, run, by_content)) as results:
+            try:
+                for number, result in zip(cycle(numbers), results, strict=False):
+                    waiting.append(_outcome(number, keys[result.pair], result))
+                    yield waiting[-1]
+                    if time.monotonic() >= due:
+                        kept.add(waiting)
+                        waiting.clear()
+                        due = time.monotonic() + _WRITE_EVERY
+            except ResultsWriteError:  # a disk that is full stays so
+                waiting.clear()
+                raise
+            finally:
+                kept.add(waiting)
 
 
 def _outcome(number: int, key: str, result: Result) -> Outcome:
@@ -348,26 +361,88 @@ def _outcome(number: int, key: str, result: Result) -> Outcome:
     return Outcome(number, key, str(result.pair.reference), str(result.pair.distorted), score, result.seconds, error)
 
 
-class _Writer:
-    """Gathers outcomes for a moment."""
+class Scored:
+    """A table with a row for each pair and a column for each metric; only what no earlier run kept is computed.
 
-    def __init__(self, kept: Results) -> None:
-        self.kept = kept
-        self.waiting: list[Outcome] = []
-        self.since = time.monotonic()
+    Args:
+        pairs: its rows.
+        scorers: its columns.
+        kept: where scores are kept, and taken from.
+        run: how they are made.
+        groups: a name for each pair, by which means are taken too.
+        words: by the names of metrics whose scores are places in a list of words, that list.
+    """
 
-    def write_if_due(self) -> None:
-        if time.monotonic() - self.since >= _WRITE_EVERY:
-            self.write()
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scorers: Sequence[Scorer],
+        kept: Results,
+        run: Run,
+        groups: Sequence[str] | None = None,
+        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        self.pairs, self.scorers, self.groups, self.words = pairs, scorers, groups, words
+        self.kept, self._run = kept, run
+        by_content = kept.path is not None
+        self._keys = pair_keys(pairs, run.masks) if by_content else [*map(str, range(len(pairs)))]
+        self._numbers = [
+            kept.metric(scorer.name, identity(scorer, run) if by_content else {"place": place})
+            for place, scorer in enumerate(scorers)
+        ]
+        self._found: dict[tuple[int, str], float | str] = {}  # scores, or why there is none
+        for number in self._numbers:
+            self._found |= {(number, str(key)): score for key, score in kept.frame(number)["score"].dropna().items()}
 
-    def write(self) -> None:
-        self.kept.add(self.waiting)
-        self.waiting.clear()
-        self.since = time.monotonic()
+    @property
+    def ready(self) -> int:
+        """How many scores there are."""
+        return sum(isinstance(found, float) for key in self._keys for found in self._row(key))
 
-    def __enter__(self) -> _Writer:
-        return self
+    @property
+    def is_whole(self) -> bool:
+        """Whether every pair has every score."""
+        return self.ready == len(self._keys) * len(self._numbers)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not issubclass(kind, OSError):  # a disk that is full stays so
-            self.write()
+    def run(self) -> Generator[None, None, None]:
+        """Compute what is lacking; yields for each pair that is complete, those first that are."""
+        waiting = {key: pair for key, pair in zip(self._keys, self.pairs, strict=True) if None in self._row(key)}
+        rows = Counter(self._keys)
+        yield from (None for key in self._keys if key not in waiting)
+        scorers = dict(zip(self._numbers, self.scorers, strict=True))
+        with closing(score_and_keep(self.kept, scorers, waiting, self._run)) as outcomes:
+            for outcome in outcomes:
+                found = outcome.error or "" if outcome.score is None else outcome.score
+                self._found[outcome.metric, outcome.key] = found
+                if None not in self._row(outcome.key):
+                    yield from [None] * rows[outcome.key]
+
+    def _row(self, key: str) -> list[float | str | None]:
+        """What is known of a pair by each metric; None for what was not tried yet."""
+        return [self._found.get((number, key)) for number in self._numbers]
+
+    def frame(self) -> pd.DataFrame:
+        """The pairs that are complete, in the order asked for: ``reference``, ``distorted``, ``folder`` if any, and metrics."""
+        rows = [
+            [_text(str(pair.reference)), _text(str(pair.distorted)), *group]
+            + [self._cell(scorer.name, found) for scorer, found in zip(self.scorers, self._row(key), strict=True)]
+            for pair, key, *group in zip(self.pairs, self._keys, *filter(None, [self.groups]), strict=True)
+            if None not in self._row(key)
+        ]
+        names = ["reference", "distorted", *(["folder"] if self.groups else [])]
+        return pd.DataFrame(rows, columns=[*names, *(scorer.name for scorer in self.scorers)])
+
+    def _cell(self, metric: str, found: float | str | None) -> float | str:
+        if not isinstance(found, float):
+            return math.nan
+        return self.words[metric][int(found)] if metric in self.words else found
+
+    @property
+    def failures(self) -> list[tuple[Pair, str, str]]:
+        """What could not be scored: the pair, the metric and the reason."""
+        return [
+            (pair, scorer.name, found)
+            for pair, key in zip(self.pairs, self._keys, strict=True)
+            for scorer, found in zip(self.scorers, self._row(key), strict=True)
+            if isinstance(found, str)
+        ]

@@ -117,8 +117,10 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path, pd.DataFrame | None], None]] =
     ".json": _to_json,
     ".parquet": lambda table, path, _: table.to_parquet(path, index=False),
 }
+#: What pandas before 3 needs to read a number to its last digit; later ones do so, and warn of the option.
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": pd.read_csv,
+    ".csv": lambda path: pd.read_csv(path, **_EXACT),
     ".json": _read_json,
     ".parquet": pd.read_parquet,
 }

@@ -35,9 +35,9 @@ class Perceptual:
         Args:
             image: a path, PIL image, numpy array or tensor, as ``msds_plugin.score`` takes; goldens are PNG of 8 bits.
             name: of the golden, without suffix.
-            max_difference: what passes, 1 minus the score; None for ``<name>.json`` beside the golden, as ``msds calibrate``
-                writes it, or the default of msds-auto.
-            metric: any name of ``msds list --all``; None for msds-auto, or the one of that file.
+            max_difference: what passes; None for ``<name>.json`` beside the golden, as ``msds calibrate`` writes it, or the
+                metric's default (1 of ``local``).
+            metric: ``local``, or any name of ``msds list --all``; None for ``local``, or the one of that file.
 
         Raises:
             AssertionError: it does not, or there is no golden yet.

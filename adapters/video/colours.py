@@ -18,12 +18,20 @@ _WEIGHTS = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-_UNKNOWN = (0, 2, 3)
 _BT601, _YCGCO = 6, 8
-_MATRICES = {0: "RGB", 1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 8: "YCgCo", 9: "BT.2020"}
-_TRANSFERS = {16: "PQ", 18: "HLG"}
-_RANGES = {1: "limited", 2: "full"}
-_PRIMARIES = {1: "BT.709", 5: "BT.470 BG", 6: "SMPTE 170M", 7: "SMPTE 240M", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+#: Of each statement: what stands for unspecified, and names of code points.
+_STATEMENTS: dict[str, tuple[int, dict[int, str]]] = {
+    "matrix": (
+        2,
+        {0: "RGB", 1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 8: "YCgCo", 9: "BT.2020"},
+    ),
+    "range": (0, {1: "limited", 2: "full"}),
+    "transfer": (2, {16: "PQ", 18: "HLG"}),
+    "primaries": (
+        2,
+        {1: "BT.709", 5: "BT.470 BG", 6: "SMPTE 170M", 7: "SMPTE 240M", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"},
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Colours:
         name = frame.format.name
         kind = "rgb" if _is_rgb(frame.format) else "gray" if name.startswith(("gray", "mono")) else "yuv"
         matrix, primaries, transfer = (
-            2 if (value := int(getattr(frame, field, 2))) in _UNKNOWN else value
+            2 if (value := int(getattr(frame, field, 2))) in (0, 2, 3) else value
             for field in ("colorspace", "color_primaries", "color_trc")
         )
         stated = 2 if kind == "rgb" or name.startswith("yuvj") else int(frame.color_range)
@@ -65,7 +73,11 @@ class Colours:
     @property
     def light(self) -> str:
         """``PQ``, ``HLG`` or ``SDR``."""
-        return _TRANSFERS.get(self.transfer, "SDR")
+        return self.named("transfer", "SDR")
+
+    def named(self, field: str, default: str) -> str:
+        """The name of what is stated; the default for what has none."""
+        return _STATEMENTS[field][1].get(getattr(self, field), default)
 
 
 def agree(reference: Colours, distorted: Colours) -> tuple[Colours, Colours, list[str]]:
@@ -74,33 +86,22 @@ def agree(reference: Colours, distorted: Colours) -> tuple[Colours, Colours, lis
     Raises:
         ValueError: high dynamic range beside another, or beside standard range.
     """
-    sides = {"reference": reference, "distorted": distorted}
-    taken: dict[str, list[str]] = {}
-    for (name, side), other in zip(list(sides.items()), (distorted, reference), strict=True):
-        for field, words, unknown in (
-            ("matrix", _MATRICES, 2),
-            ("range", _RANGES, 0),
-            ("transfer", _TRANSFERS, 2),
-            ("primaries", _PRIMARIES, 2),
-        ):
-            value = getattr(other, field)
-            if getattr(side, field) != unknown or value == unknown:
-                continue
-            if field in ("matrix", "range") and (side.kind, other.kind) != ("yuv", "yuv"):
-                continue
-            if side.bits <= 8 and other.transfer in _TRANSFERS:  # 8 bits are of no high dynamic range
-                continue
-            sides[name] = replace(sides[name], **{field: value})
-            default = {"matrix": value in (5, _BT601), "range": value == 1}.get(field)
-            if default is None:
-                default = cicp_profile(value if field == "primaries" else 2, value if field == "transfer" else 2) is None
-            if not default:
-                taken.setdefault(name, []).append(f"{field} ({words.get(value, f'code point {value}')})")
-    notes = [
-        f"the {name} video does not name its colour {' and '.join(fields)}: taken from the other one"
-        for name, fields in taken.items()
-    ]
-    first, second = sides["reference"], sides["distorted"]
+    found, notes = [], []
+    for name, side, other in (("reference", reference, distorted), ("distorted", distorted, reference)):
+        taken = {
+            field: getattr(other, field)
+            for field, (unknown, _) in _STATEMENTS.items()
+            if getattr(side, field) == unknown != getattr(other, field)
+            and (field in ("transfer", "primaries") or side.kind == other.kind == "yuv")
+            and (side.bits > 8 or other.light == "SDR")  # 8 bits are of no high dynamic range
+        }
+        found.append(replace(side, **taken))
+        words = [
+            f"{key} ({other.named(key, f'code point {value}')})" for key, value in taken.items() if not _is_usual(key, value)
+        ]
+        if words:
+            notes.append(f"the {name} video does not name its colour {' and '.join(words)}: taken from the other one")
+    first, second = found
     if first.light != second.light:
         raise ValueError(
             f"the transfer functions differ: the reference is {first.light}, the distorted video {second.light}. Equal values "
@@ -109,17 +110,24 @@ def agree(reference: Colours, distorted: Colours) -> tuple[Colours, Colours, lis
     return first, second, notes + _differences(first, second)
 
 
+def _is_usual(field: str, value: int) -> bool:
+    """Whether a statement says what would be assumed without it."""
+    if field in ("matrix", "range"):
+        return value in {"matrix": (5, _BT601), "range": (1,)}[field]
+    return cicp_profile(*((value, 2) if field == "primaries" else (2, value))) is None
+
+
 def _differences(first: Colours, second: Colours) -> list[str]:
     found = []
     if first.kind == second.kind == "yuv":
-        if _matrix(first) != _matrix(second):
-            found.append(f"matrix {_MATRICES.get(first.matrix, 'BT.601')} and {_MATRICES.get(second.matrix, 'BT.601')}")
+        if _weights(first) != _weights(second):
+            found.append(f"matrix {first.named('matrix', 'BT.601')} and {second.named('matrix', 'BT.601')}")
         if (first.range == 2) != (second.range == 2):
-            found.append(f"range {_RANGES.get(first.range, 'limited')} and {_RANGES.get(second.range, 'limited')}")
+            found.append(f"range {first.named('range', 'limited')} and {second.named('range', 'limited')}")
     differ = "the colours of reference and distorted differ: "
     notes = [f"{differ}{', '.join(found)}; each is converted by its own"] if found else []
     if first.profile != second.profile:
-        names = [f"{_PRIMARIES.get(side.primaries, 'BT.709')} (transfer {side.transfer})" for side in (first, second)]
+        names = [f"{side.named('primaries', 'BT.709')} (transfer {side.transfer})" for side in (first, second)]
         notes.append(f"{differ}primaries {' and '.join(names)}; both are converted to sRGB")
     yuv = [side for side in (first, second) if side.kind == "yuv"]
     if len(yuv) == 1 and yuv[0].matrix == 2:
@@ -127,71 +135,50 @@ def _differences(first: Colours, second: Colours) -> list[str]:
     return notes
 
 
-def _matrix(colours: Colours) -> object:
+def _weights(colours: Colours) -> object:
     return _YCGCO if colours.matrix == _YCGCO else _WEIGHTS.get(colours.matrix, _WEIGHTS[_BT601])
 
 
-def planes_of(frame: Any) -> list[Array]:
-    """The planes of a frame without transparency: Y, U and V, or one of grey, or red, green and blue; (h, w) each.
+def planes_of(frame: Any) -> tuple[list[Array], Array | None]:
+    """The planes of a frame: Y, U and V, or one of grey, or red, green and blue, (h, w) each; and its opacity.
 
-    What is packed is unpacked without loss.
+    What is packed is unpacked without loss. The opacity is (H, W, 1), float32 in 0 to 1; None for a frame that has none.
     """
-    return _planes(frame)[0]
-
-
-def alpha_of(frame: Any) -> Array | None:
-    """The opacity of a frame, (H, W, 1) float32 in 0 to 1; None for one that has none."""
-    if not any(component.is_alpha for component in frame.format.components) and frame.format.name != "pal8":
-        return None
-    _, alpha, largest = _planes(frame)
-    return (alpha.astype(np.float32) / np.float32(largest))[..., None] if alpha is not None else None
-
-
-def _planes(frame: Any) -> tuple[list[Array], Array | None, float]:
     name = _planar(frame.format)
     if name != frame.format.name or any(plane.line_size < 0 for plane in frame.planes):
         frame = frame.reformat(format=name)
-    bits = _bits(frame.format)
-    kind = np.dtype(("<f" if "f32" in name else "<u") + ("4" if bits > 16 else "2" if bits > 8 else "1"))
+    bits, real = _bits(frame.format), "f32" in name
+    kind = np.dtype(f"<{'f' if real else 'u'}{4 if bits > 16 else 2 if bits > 8 else 1}")
+    by_plane = {component.plane: component for component in frame.format.components}
     found = []
-    for plane, component in zip(frame.planes, _components(frame.format), strict=False):
-        rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
-        found.append(rows[: component.height, : component.width])
-    alpha = found.pop() if name.startswith(("yuva", "gbrap")) else None
-    if name.startswith("gbr"):
-        found = [found[2], found[0], found[1]]
-    return found, alpha, 1.0 if kind.kind == "f" else 2.0**bits - 1
-
-
-def _components(form: Any) -> list[Any]:
-    by_plane = {component.plane: component for component in form.components}
-    return [by_plane[plane] for plane in sorted(by_plane)]
+    for number, plane in enumerate(frame.planes):
+        if component := by_plane.get(number):
+            rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
+            found.append(rows[: component.height, : component.width])
+    alpha = None
+    if name.startswith(("yuva", "gbrap")):
+        alpha = (found.pop().astype(np.float32) / np.float32(1 if real else 2**bits - 1))[..., None]
+    return ([found[2], found[0], found[1]] if name.startswith("gbr") else found), alpha
 
 
 def _planar(form: Any) -> str:
     """The planar format of the same values, little endian."""
     name, bits = form.name, _bits(form)
-    alpha = any(component.is_alpha for component in form.components)
-    end = "" if bits == 8 else f"{bits}le"
+    alpha = "a" if name == "pal8" or any(component.is_alpha for component in form.components) else ""
     if "f32" in name or "f16" in name:
-        return "grayf32le" if name.startswith("gray") else "gbrapf32le" if alpha else "gbrpf32le"
-    if name == "pal8":
-        return "gbrap"
+        return "grayf32le" if name.startswith("gray") else f"gbr{alpha}pf32le"
+    if name.startswith(("gbr", "yuvj")):
+        return name.replace("be", "le") if bits > 8 else str(name)
     if _is_rgb(form):
-        if name.startswith("gbr"):
-            return name.replace("be", "le") if bits > 8 else name
-        deep = "" if bits <= 8 else "10le" if bits <= 10 else "12le" if bits <= 12 else "16le"
-        return f"gbrap{deep}" if alpha else f"gbrp{deep}"
-    if name.startswith("gray"):
-        return f"gray{end}"
-    if name.startswith("mono"):
-        return "gray"
-    if name.startswith("yuvj"):
-        return str(name)
+        deep = min(each for each in (8, 10, 12, 16) if each >= bits)
+        return f"gbr{alpha}p" if deep == 8 else f"gbr{alpha}p{deep}le"
+    depth = "" if bits <= 8 else f"{bits}le"
+    if name.startswith(("gray", "mono")):
+        return f"gray{depth}"
     luma, chroma = form.components[0], form.components[1]
     across, down = round(luma.width / max(1, chroma.width)), round(luma.height / max(1, chroma.height))
     sampling = {(2, 2): "420", (2, 1): "422", (1, 1): "444", (1, 2): "440", (4, 1): "411", (4, 4): "410"}[across, down]
-    return f"yuv{'a' if alpha else ''}{sampling}p{end}"
+    return f"yuv{alpha}{sampling}p{depth}"
 
 
 def _is_rgb(form: Any) -> bool:
@@ -202,7 +189,7 @@ def _bits(form: Any) -> int:
     return max((component.bits for component in form.components), default=8)
 
 
-def to_picture(planes: list[Array], form: Any, colours: Colours) -> Array:
+def to_picture(planes: list[Array], colours: Colours) -> Array:
     """Planes as RGB or grey, (H, W, 3 or 1): uint8 or uint16 as they are, or float32 in 0 to 1.
 
     Each chroma sample serves the pixels that it covers, as in the frames that FFmpeg and OpenCV write. A video that names no

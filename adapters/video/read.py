@@ -8,16 +8,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from msds_plugin.adapters.images.colours import Array, ImageFileError, Reading
+from msds_plugin.adapters.images.colours import Array, ImageFileError, Reading, to_bytes, unit
 from msds_plugin.adapters.images.large import TRANSPARENT
 from msds_plugin.adapters.images.listing import VIDEO_SUFFIXES, list_images
+from msds_plugin.adapters.images.pairs import natural
 from msds_plugin.adapters.images.read import Picture, decode
-from msds_plugin.adapters.video.colours import Colours, alpha_of, planes_of, to_picture, turn
+from msds_plugin.adapters.video.colours import Colours, planes_of, to_picture, turn
 from msds_plugin.adapters.video.structure import ends_early
 from msds_plugin.checks import MissingDependencyError
 
@@ -100,15 +103,15 @@ class Folder:
 
     colours: Colours | None = None
     interlaced = False
+    aspect = 1.0
+    square = None
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path, self.interval = path, 1 / 25
         self.notes: list[str] = []
         self.problems: list[str] = []
         self._reading = reading
-        self._files = sorted(list_images(path), key=_natural)
-        if not self._files:
-            raise VideoFileError(f"{path} holds no images")
+        self._files = sorted(list_images(path), key=lambda file: natural(file.name))
         height, width = decode(self._files[0], reading).size
         self.size = width, height
 
@@ -161,7 +164,8 @@ class Video:
             stream = self._choose(container)
             rate = stream.average_rate or stream.guessed_rate
             self.rate = float(rate) if rate else None
-            self.seconds = _stated_seconds(container)
+            stated = container.format.name in _STATES_LENGTH and container.duration is not None
+            self.seconds = float(container.duration / _av().time_base) if stated else None
             aspect = float(stream.sample_aspect_ratio or 1)
         first = next(self._decode(), None)
         if first is None:
@@ -171,8 +175,9 @@ class Video:
         self.size = width, height
         self.aspect = 1 / aspect if width != frame.width and height != frame.height else aspect
         self.interlaced = bool(frame.interlaced_frame)
-        self.colours = Colours.of(frame)
-        self.notes += _unturned(path, frame)
+        self.colours, self._format = Colours.of(frame), frame.format.name
+        if (matrix := _matrix(frame)) and matrix[0] * matrix[1]:
+            self.notes.append(f"{path} is to be shown at an angle that is no multiple of 90 degrees: compared as it is stored")
         self.problems.clear()
 
     def _choose(self, container: Any) -> Any:
@@ -203,6 +208,8 @@ class Video:
         """
         for time, frame in self._decode(whole=True):
             try:
+                if frame.format.name != self._format:
+                    raise ValueError(f"its pixels change from {self._format} to {frame.format.name} at {time:.3f} s")
                 picture = self._picture(frame)
             except ValueError as error:
                 self.problems.append(f"{self.path}: {error}")
@@ -210,59 +217,27 @@ class Video:
             yield Frame(time, picture)
 
     def _picture(self, frame: Any) -> Picture:
-        values = to_picture(planes_of(frame), frame.format, self.colours)
-        alpha = alpha_of(frame)
-        notes: tuple[str, ...] = ()
+        planes, alpha = planes_of(frame)
+        values = to_picture(planes, self.colours)
         if alpha is not None and alpha.min() < 1:
             behind = np.array(self._reading.background, np.float32) / np.float32(255)
-            white = 1.0 if values.dtype == np.float32 else float(np.iinfo(values.dtype).max)
-            values = (values / np.float32(white) * alpha + behind * (1 - alpha)).astype(np.float32)
-            notes = (TRANSPARENT,)
-        picture = Picture(np.ascontiguousarray(turn(values, _matrix(frame))), self.colours.profile, notes)
-        if self.square is not None and picture.size != self.square[::-1]:
-            picture = picture.resized(self.square[::-1])
-        for note in notes:
-            if (said := f"{self.path} {note}") not in self.notes:
-                self.notes.append(said)
-        return picture
+            values = (unit(values) * alpha + behind * (1 - alpha)).astype(np.float32)
+            self._note_once(f"{self.path} {TRANSPARENT}")
+        picture = Picture(np.ascontiguousarray(turn(values, _matrix(frame))), self.colours.profile)
+        return picture if self.square in (None, picture.size[::-1]) else picture.resized(self.square[::-1])
 
     def _decode(self, whole: bool = False) -> Iterator[tuple[float, Any]]:
         """Times and frames as PyAV has them; ``whole``: look at how the file ends."""
         av = _av()
         count, shift, end, last = 0, 0.0, 0.0, None
-        step = 1 / self.rate if self.rate and self.rate < 200 else 1 / 25
-        longest = step
+        longest = step = 1 / self.rate if self.rate and self.rate < 200 else 1 / 25
         try:
             with _open(self.path) as container:
                 stream = self._choose(container)
-                decoder = _decoder(stream)
                 name = container.format.name
-                begin = (container.start_time or 0) / av.time_base
-                packets = container.demux()
-                before, suspect = -math.inf, 0
-                while True:
-                    frames, reason = [], ""
-                    with _listening() as heard:
-                        packet = next(packets, None)
-                        if packet is None:
-                            break
-                        if packet.pts is not None:
-                            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
-                        if packet.stream is stream:
-                            at = math.inf if packet.dts is None else float(packet.dts * packet.time_base)
-                            # Where pieces were joined, one of the last packets of the first one looks incomplete.
-                            suspect = 0 if at < before else max(suspect - 1, 0) or int(suspect == 1)
-                            if packet.is_corrupt:
-                                suspect = _JOINED if name in _MAY_JUMP else 1
-                            before = at
-                            if suspect == 1:
-                                reason = "a packet is incomplete"
-                            frames = decoder.decode(packet if packet.size and not reason else None)
-                    reason = reason or next(iter(heard), "")
+                for end, frames, damage in _decoded(container, stream):  # noqa: B007 (the last is used below)
                     for frame in frames:
-                        if frame.is_corrupt or heard:
-                            raise _damaged(self.path, count, reason or "a frame is incomplete")
-                        time = last + step if last is not None else 0.0
+                        time = 0.0 if last is None else last + step
                         if frame.pts is not None:
                             time = float(frame.pts * stream.time_base) + shift
                         if last is not None:
@@ -277,19 +252,16 @@ class Video:
                         yield time, frame
                         last = time
                         count += 1
-                    if reason:
-                        raise _damaged(self.path, count, reason)
-        except VideoFileError as error:
-            self.problems.append(f"{error}; the scores up to there are kept")
-            return
-        except (av.FFmpegError, OSError) as error:
-            reason = f"{self.path} is damaged after {count} frames: {error.strerror or error}; the scores up to there are kept"
-            self.problems.append(reason)
+                    if damage:
+                        raise ValueError(damage)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            self.problems.append(f"{self.path} is damaged after {count} frames: {why}; the scores up to there are kept")
             return
         if not whole:
             return
         cut = ends_early(self.path, name)
-        if cut is None and self.seconds and name in _STATES_LENGTH and end + shift < self.seconds - 1.5 * longest:
+        if cut is None and self.seconds and end + shift < self.seconds - 1.5 * longest:
             cut = f"it states {self.seconds:.2f} s and holds {end + shift:.2f} s"
         if cut is not None:
             self.problems.append(f"{self.path} ends early, after {count} frames: {cut}; the scores up to there are kept")
@@ -333,6 +305,36 @@ def _listening() -> Iterator[list[str]]:
         log.set_level(level)
 
 
+def _decoded(container: Any, stream: Any) -> Iterator[tuple[float, list[Any], str]]:
+    """Of each packet: the end in seconds of what was read so far, the frames that it completes, and what is damaged."""
+    decoder, packets = _decoder(stream), container.demux()
+    begin, end, before = (container.start_time or 0) / _av().time_base, 0.0, -math.inf
+    # Where files were joined, which the times tell, one of the last packets of the first one looks incomplete.
+    patience = _JOINED if container.format.name in _MAY_JUMP else 1
+    suspect = 0
+    while True:
+        with _listening() as heard:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
+            frames, damage = [], ""
+            if packet.stream is stream:
+                at = math.inf if packet.dts is None else float(packet.dts * packet.time_base)
+                suspect = 0 if at < before else max(suspect - 1, min(suspect, 1))
+                suspect, before = patience if packet.is_corrupt else suspect, at
+                if suspect == 1:
+                    damage = "a packet is incomplete"
+                frames = decoder.decode(packet if packet.size and not damage else None)
+        if heard:
+            frames, damage = [], damage or heard[0]
+        intact = list(takewhile(lambda frame: not frame.is_corrupt, frames))
+        if len(intact) < len(frames):
+            damage = damage or "a frame is incomplete"
+        yield end, intact, damage
+
+
 def _decoder(stream: Any) -> Any:
     """The decoder of a stream; slices side by side, so that what it says belongs to the packet that it was given."""
     context = stream.codec_context
@@ -348,18 +350,8 @@ def _decoder(stream: Any) -> Any:
     return context
 
 
-def _damaged(path: Path, count: int, reason: str) -> VideoFileError:
-    return VideoFileError(f"{path} is damaged after {count} frames: {reason}")
-
-
 def _is_cover(stream: Any) -> bool:
     return "attached_pic" in str(getattr(stream, "disposition", "")).lower()
-
-
-def _stated_seconds(container: Any) -> float | None:
-    if container.format.name in _STATES_LENGTH and container.duration is not None:
-        return float(container.duration / _av().time_base)
-    return None
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
@@ -371,22 +363,7 @@ def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
     return a, b, c, d
 
 
-def _unturned(path: Path, frame: Any) -> list[str]:
-    matrix = _matrix(frame)
-    if matrix is None or not matrix[0] * matrix[1]:
-        return []
-    return [f"{path} is to be shown at an angle that is no multiple of 90 degrees: compared as it is stored"]
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part or 0), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
-
-
 def _luma(picture: Picture) -> Array:
-    from PIL import Image
-
-    from msds_plugin.adapters.images.colours import to_bytes
-
     colours = to_bytes(picture.in_srgb().colours)
     image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
     return np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX))

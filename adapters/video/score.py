@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from msds_plugin.adapters.images.read import Picture, alike, reconcile, to_tensor
+from msds_plugin.adapters.images.read import Picture, alike, mod_cropped, reconcile, to_tensor, without_border
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.adapters.video.colours import agree
@@ -82,7 +82,7 @@ class VideoScores(Iterator[FrameScores]):
             if isinstance(side, Folder) and not isinstance(self._sides[other], Folder):
                 side.interval = interval or side.interval
                 self.notes.append(f"the images of {side.path} are taken for frames at {1 / side.interval:.3f} per second")
-        starts = [float(preview.times[0]) for preview in previews]
+        starts = self._starts = [float(preview.times[0]) for preview in previews]
         self._offset, self._near = starts[0] - starts[1], near_of(*previews)
         if self._align == "auto":
             self._offset, self._near = find_offset(reference, distorted)
@@ -98,7 +98,6 @@ class VideoScores(Iterator[FrameScores]):
             self._offset = 0.0
             if abs(starts[0] - starts[1]) > self._near:
                 self.notes.append(f"the files start at {starts[0]:.3f} s and {starts[1]:.3f} s: compared by these times")
-        self._starts = starts
         intervals = [preview.interval for preview in previews]
         self.notes += _differences(reference, distorted, intervals)
         if distorted.seconds and intervals[1]:
@@ -113,11 +112,10 @@ class VideoScores(Iterator[FrameScores]):
         for count, frame in enumerate(distorted.frames(), 1):
             if (count - 1) % self._every:
                 continue
-            nearest = (
-                references.at_index(count - 1)
-                if self._align == "index"
-                else references.at_time(frame.time + self._offset, self._near)
-            )
+            if self._align == "index":
+                nearest = references.at_index(count - 1)
+            else:
+                nearest = references.at_time(frame.time + self._offset, self._near)
             if nearest is None:
                 alone += 1
                 continue
@@ -155,48 +153,40 @@ class VideoScores(Iterator[FrameScores]):
     def _images(self, distorted: Picture, reference: Picture) -> tuple[Picture, Picture]:
         """Both as they are compared, by what the user states of images."""
         reading = self._run.reading
-        x, y = reconcile(distorted, reference)
-        x, y = (each.crop(0, 0, *(side - side % reading.mod_crop for side in each.size)) for each in (x, y))
+        x, y = (mod_cropped(each, reading.mod_crop) for each in reconcile(distorted, reference))
         if reading.resize and x.size != y.size:
             x = x.resized(y.size)
-        if border := reading.crop_border:
-            x, y = (each.crop(border, border, each.size[0] - 2 * border, each.size[1] - 2 * border) for each in (x, y))
-        if reading.channel != "rgb":
-            x, y = (Picture(each.colours, each.profile, channel=reading.channel) for each in (x, y))
-        return x, y
+        x, y = (without_border(each, reading.crop_border, "the frame") for each in (x, y))
+        return replace(x, channel=reading.channel), replace(y, channel=reading.channel)
 
 
 def _square(reference: Video | Folder, distorted: Video | Folder) -> list[str]:
     """Have frames whose pixels are not square resized, if those of the two videos have different shapes."""
+    aspect, other_aspect = reference.aspect, distorted.aspect
+    if abs(aspect / other_aspect - 1) < 1e-3:
+        same = abs(aspect - 1) < 1e-3
+        return [] if same else [f"the pixels of both videos are not square (aspect {aspect:.3f}): compared as they are stored"]
     notes = []
-    aspects = [getattr(side, "aspect", 1.0) for side in (reference, distorted)]
-    if abs(aspects[0] / aspects[1] - 1) < 1e-3:
-        if abs(aspects[0] - 1) >= 1e-3:
-            notes.append(f"the pixels of both videos are not square (aspect {aspects[0]:.3f}): compared as they are stored")
-        return notes
-    for side, other, aspect in ((reference, distorted, aspects[0]), (distorted, reference, aspects[1])):
-        if abs(aspect - 1) < 1e-3 or isinstance(side, Folder):
+    for side, other in ((reference, distorted), (distorted, reference)):
+        if abs(side.aspect - 1) < 1e-3 or isinstance(side, Folder):
             continue
         width, height = side.size
-        wide, high = (round(width * aspect), height), (width, round(height / aspect))
-        shown = wide if aspect > 1 else high
-        for each in (wide, high):
-            if max(abs(one - two) for one, two in zip(each, other.size, strict=True)) <= 2:
-                shown = other.size
-        side.square = shown
+        sizes = [(round(width * side.aspect), height), (width, round(height / side.aspect))]
+        near = any(max(abs(one - two) for one, two in zip(each, other.size, strict=True)) <= 2 for each in sizes)
+        side.square = other.size if near else sizes[0] if side.aspect > 1 else sizes[1]
         notes.append(
-            f"the pixels of {side.path} are not square (aspect {aspect:.3f}): its frames of {width} x {height} are resized to "
-            f"{shown[0]} x {shown[1]}, as players show them"
+            f"the pixels of {side.path} are not square (aspect {side.aspect:.3f}): its frames of {width} x {height} are "
+            f"resized to {side.square[0]} x {side.square[1]}, as players show them"
         )
     return notes
 
 
 def _differences(reference: Video | Folder, distorted: Video | Folder, intervals: Sequence[float | None]) -> list[str]:
     notes = []
-    sizes = [getattr(side, "square", None) or side.size for side in (reference, distorted)]
-    if sizes[0] != sizes[1]:
+    (width, height), other = (side.square or side.size for side in (reference, distorted))
+    if (width, height) != other:
         notes.append(
-            f"the frames differ in size: reference {sizes[0][0]} x {sizes[0][1]}, distorted {sizes[1][0]} x {sizes[1][1]}; "
+            f"the frames differ in size: reference {width} x {height}, distorted {other[0]} x {other[1]}; "
             "compared as they are, by the metrics that can"
         )
     interlaced = [name for name, side in (("reference", reference), ("distorted video", distorted)) if side.interlaced]
@@ -208,13 +198,12 @@ def _differences(reference: Video | Folder, distorted: Video | Folder, intervals
             f"the rates differ: reference {1 / intervals[0]:.3f}, distorted {1 / intervals[1]:.3f} frames per second; "
             "each distorted frame is compared with the reference frame nearest in time"
         )
-    if reference.seconds and distorted.seconds:
-        frame = max((each for each in intervals if each), default=1 / 25)
-        if abs(reference.seconds - distorted.seconds) > frame * 1.01:
-            notes.append(
-                f"the lengths differ: reference {reference.seconds:.2f} s, distorted {distorted.seconds:.2f} s; "
-                "only what both have is compared"
-            )
+    longest = max((each for each in intervals if each), default=1 / 25)
+    if reference.seconds and distorted.seconds and abs(reference.seconds - distorted.seconds) > longest * 1.01:
+        notes.append(
+            f"the lengths differ: reference {reference.seconds:.2f} s, distorted {distorted.seconds:.2f} s; "
+            "only what both have is compared"
+        )
     return notes
 
 

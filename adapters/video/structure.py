@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 
 def ends_early(path: Path, container: str) -> str | None:
@@ -14,72 +13,47 @@ def ends_early(path: Path, container: str) -> str | None:
         path: of the file.
         container: FFmpeg's name of its format.
     """
-    size = os.path.getsize(path)
+    size, at = os.path.getsize(path), 0
     with open(path, "rb") as file:
-        if container.startswith("mov"):
-            return _boxes(file, size)
-        if container == "avi":
-            return _chunks(file, size)
-        if container.startswith("matroska"):
-            return _segment(file, size)
         if container == "mpegts":
-            return _packets(file, size)
-    return None
+            return _packets(file.read(4 * 204), size)
+        length_of = next((each for name, each in _ELEMENTS.items() if container.startswith(name)), None)
+        while length_of is not None and at + 8 <= size:
+            file.seek(at)
+            length = length_of(file.read(16))
+            if length is None:
+                return None
+            if length < 8:
+                return f"nothing that can be read begins at byte {at}"
+            at += length
+    return f"its last element has {at - size} bytes more than the file" if at > size + 1 else None
 
 
-def _boxes(file: BinaryIO, size: int) -> str | None:
-    """ISO base media: length and name of each box, one after the other."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length, name = int.from_bytes(head[:4], "big"), head[4:8].decode("latin-1")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length == 0:  # up to the end
-            return None
-        if length < 8:
-            return f"there is no box at byte {at}"
-        at += length
-        if at > size:
-            return f"its box {name!r} has {at - size} bytes more than the file"
-    return None
+def _box(head: bytes) -> int | None:
+    """Bytes of an element of ISO base media: its length, in 4 or 8 bytes, and its name; None for one up to the end."""
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:16], "big") if length == 1 else length or None
 
 
-def _chunks(file: BinaryIO, size: int) -> str | None:
-    """AVI: one or more RIFF chunks."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(8)
-        if head[:4] != b"RIFF":
-            return None
-        length = int.from_bytes(head[4:], "little")
-        at += 8 + length + length % 2
-        if at - length % 2 > size:
-            return f"its index states {at - size} bytes more"
-    return None
+def _chunk(head: bytes) -> int | None:
+    """Bytes of a RIFF chunk, of which an AVI has one or more; the length is made even."""
+    length = int.from_bytes(head[4:8], "little")
+    return 8 + length + length % 2 if head[:4] == b"RIFF" else None
 
 
-def _segment(file: BinaryIO, size: int) -> str | None:
-    """Matroska: a header and a segment; each has an identifier of four bytes and a length."""
-    at = 0
-    for _ in range(2):
-        file.seek(at + 4)
-        first = file.read(1)
-        if not first or not first[0]:
-            return None
-        width = 9 - first[0].bit_length()
-        length = int.from_bytes(bytes([first[0] & (0xFF >> width)]) + file.read(width - 1), "big")
-        if length == (1 << 7 * width) - 1:  # unknown, as of a live recording
-            return None
-        at += 4 + width + length
-    return f"its segment has {at - size} bytes more than the file" if at > size else None
+def _element(head: bytes) -> int | None:
+    """Bytes of Matroska's header or segment: an identifier of four bytes and a length, whose first bits state its bytes."""
+    width = 9 - head[4].bit_length()
+    length = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
+    unknown = width > 8 or length == (1 << 7 * width) - 1  # as of a live recording
+    return None if unknown or head[:4] not in (b"\x1aE\xdf\xa3", b"\x18S\x80g") else 4 + width + length
 
 
-def _packets(file: BinaryIO, size: int) -> str | None:
+_ELEMENTS = {"mov": _box, "avi": _chunk, "matroska": _element}
+
+
+def _packets(head: bytes, size: int) -> str | None:
     """MPEG-TS: packets of 188 bytes, of 192 with times (.m2ts), of 204 with error correction."""
-    head = file.read(4 * 204)
     for length, offset in ((188, 0), (192, 4), (204, 0)):
         if all(head[place] == 0x47 for place in range(offset, len(head), length)):
             return f"{size % length} bytes of its last packet are there" if size % length else None

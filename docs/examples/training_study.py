@@ -53,6 +53,7 @@ LOSSES = (
     "deepssim-lite-fast",
     "msds-lite-fast",
     "msds-align",
+    "msds-auto",
 )
 JUDGES = {"psnr": "PSNR ↑", "ssim": "SSIM ↑", "lpips": "LPIPS ↓", "msds-fast": "MSDS-Fast ↑"}
 #: The network's input, in the place of a loss.

@@ -30,7 +30,7 @@ from pyiqa.utils import download_util
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import msds_plugin
+import msds_plugin.msds
 
 LARGEST = 1024
 #: AHIQ scores 20 random crops by default; two are enough to see whether it works.
@@ -248,7 +248,7 @@ def main() -> None:
     """Print the table; arguments choose metrics by name."""
     warnings.simplefilter("ignore")
     # Side of the image that a metric which fails is tried on to see whether the size was why: enough for all of these.
-    msds_plugin.multiscale._LARGE = 224
+    msds_plugin.msds._LARGE = 224
     chosen = [c for c in candidates() if not sys.argv[1:] or c.name in sys.argv[1:]]
     print("| toolkit | metric | weights | works | 1 level from | 3 levels from | batch of 2 | gradient | other errors |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

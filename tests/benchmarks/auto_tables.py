@@ -8,7 +8,6 @@ python tests/benchmarks/auto_tables.py mislead      images made to drive rho up:
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import sys
@@ -16,17 +15,20 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from scipy.stats import kendalltau, spearmanr
 from scores import SHARED, pairs, read
 
 from msds_plugin import registry
+from msds_plugin.adapters.benchmark import load_csv, run
+from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.runtimes import has_openvino
 
 RUNTIME = "openvino" if has_openvino() else "torch"
 NAMES = ("msds-auto", "msds-hybrid", "msds-align", "msds-fast", "msds-retarget")
-OPINIONS = {"live_gblur": ("dmos", -1), "view_synthesis": ("mos", 1), "sr4k_quarter": ("mos", 1)}
+SETS = ("live_gblur", "view_synthesis", "sr4k_quarter")
 Change = Callable[[Image.Image], Image.Image]
 rng = np.random.default_rng(0)
 
@@ -67,20 +69,24 @@ DISPLACED: dict[str, Change] = {
 }
 
 
-def pixel(image: Image.Image) -> Image.Image:
+def written(image: Image.Image) -> Image.Image:
+    found = image.copy()
+    ImageDraw.Draw(found).text((20, 20), "the quick brown fox " * 4, fill="white")
+    return found
+
+
+def dotted(image: Image.Image) -> Image.Image:
     found = image.copy()
     found.putpixel((image.width // 2, image.height // 2), (255, 255, 255))
     return found
 
 
-def frame(image: Image.Image) -> Image.Image:
-    return ImageOps.expand(ImageOps.crop(image, 4), 4, "black")
-
-
-def text(image: Image.Image) -> Image.Image:
-    found = image.copy()
-    ImageDraw.Draw(found).text((20, 20), "the quick brown fox " * 4, fill="white")
-    return found
+MISLEADING: dict[str, Change] = {
+    "pixel": dotted,
+    "frame": lambda image: ImageOps.expand(ImageOps.crop(image, 4), 4, "black"),
+    "text": written,
+    "mirrored": ImageOps.mirror,
+}
 
 
 def interval(values: np.ndarray, groups: list[str], figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
@@ -91,34 +97,22 @@ def interval(values: np.ndarray, groups: list[str], figure: Callable[[np.ndarray
     return float(low), float(high)
 
 
-@torch.no_grad()
 def opinions() -> None:
-    metrics = {name: registry.create(name, runtime=RUNTIME) for name in NAMES}
-    for name, (column, sign) in OPINIONS.items():
-        with (SHARED / "data" / name / "labels.csv").open() as file:
-            labels = [sign * float(row[column]) for row in csv.DictReader(file)]
-        table = defaultdict(list)
-        references = []
-        for reference, distorted in pairs(name):
-            x, y = read(distorted), read(reference)
-            references.append(reference.name)
-            for label, metric in metrics.items():
-                table[label].append(metric(x, y).item())
-        for label, found in table.items():
-            both = np.array([labels, found]).T
-            low, high = interval(both, references, lambda rows: spearmanr(rows[:, 0], rows[:, 1])[0])
-            print(f"{name} {label} {spearmanr(both[:, 0], both[:, 1])[0]:.3f} [{low:.3f}, {high:.3f}]")
-    folder = SHARED / "data" / "retargetme"
-    with (folder / "labels.csv").open() as file:
-        votes = [float(row["votes"]) for row in csv.DictReader(file)]
-    both = defaultdict(list)
-    for vote, (reference, distorted) in zip(votes, pairs("retargetme"), strict=True):
-        x, y = read(distorted), read(reference)
-        both[reference.name].append((vote, *(metrics[name](x, y).item() for name in ("msds-auto", "msds-retarget"))))
-    for index, name in enumerate(("msds-auto", "msds-retarget"), 1):
-        taus = np.array([kendalltau([r[0] for r in rows], [r[index] for r in rows])[0] for rows in both.values()])
-        low, high = np.quantile([rng.choice(taus, len(taus)).mean() for _ in range(1000)], [0.025, 0.975])
-        print(f"retargetme {name} tau {taus.mean():.3f} [{low:.3f}, {high:.3f}]")
+    for name in (*SETS, "retargetme"):
+        folder, names = SHARED / "data" / name, ("msds-auto", "msds-retarget") if name == "retargetme" else NAMES
+        data = load_csv(folder / "labels.csv", folder / "images", name == "live_gblur", name)
+        made = run(names, [data], None, Run("cpu", RUNTIME)).scores
+        references = list(data.table["reference"])
+        for label in names:
+            both = made.of(name, label)[["opinion", "score"]].to_numpy() * (-1 if name == "live_gblur" else 1, 1)
+            if name == "retargetme":
+                rows = pd.DataFrame(both).groupby(references)
+                taus = rows.apply(lambda each: kendalltau(each[0], each[1])[0]).to_numpy()
+                low, high = np.quantile([rng.choice(taus, len(taus)).mean() for _ in range(1000)], [0.025, 0.975])
+                print(f"{name} {label} tau {taus.mean():.3f} [{low:.3f}, {high:.3f}]")
+            else:
+                low, high = interval(both, references, lambda rows: spearmanr(rows[:, 0], rows[:, 1])[0])
+                print(f"{name} {label} {spearmanr(both[:, 0], both[:, 1])[0]:.3f} [{low:.3f}, {high:.3f}]")
 
 
 @torch.no_grad()
@@ -165,9 +159,7 @@ def mislead() -> None:
     photographs = [Image.open(path).convert("RGB") for path in sorted((SHARED / "data" / "kodak").glob("*.png"))]
     for index, image in enumerate(photographs):
         others = [other for other in photographs if other is not image and other.size == image.size]
-        changed = {"pixel": pixel(image), "frame": frame(image), "text": text(image), "mirrored": ImageOps.mirror(image)}
-        if others:
-            changed["another"] = others[0]
+        changed = {name: change(image) for name, change in MISLEADING.items()} | ({"another": others[0]} if others else {})
         for name, x in changed.items():
             found = metric.details(tensor(x), tensor(image))
             print(

@@ -3,8 +3,8 @@
     python tests/benchmarks/many_pairs.py --other FOLDER_OF_0_2_0
     python tests/benchmarks/many_pairs.py --other FOLDER_OF_0_2_0 --busy 2
 
-Both read the same PNG files, each in a process of its own; starting Python and the network counts. ``--other`` is a folder in which
-the package ``msds_plugin`` lies as it is installed.
+Both read the same PNG files, each in a process of its own; starting Python and the network counts. ``--other`` is a folder in
+which the package ``msds_plugin`` lies as it is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -26,19 +26,17 @@ from skimage import data
 COMMAND = "import sys; from msds_plugin.adapters.cli.app import app; app(sys.argv[1:])"
 
 
-def make_pairs(folder: Path, count: int, size: tuple[int, int], per_reference: int = 5) -> None:
-    """Photographs and noisy versions of them, ``per_reference`` of each."""
+def make_pairs(folder: Path, count: int, size: tuple[int, int]) -> None:
+    """Photographs and noisy versions of them, of the same names, which every version of the package matches."""
     photos = [np.asarray(Image.fromarray(photo).resize(size)) for photo in (data.astronaut(), data.coffee(), data.chelsea())]
     rng = np.random.default_rng(0)
     for folder_of in ("r", "d"):
         (folder / folder_of).mkdir()
     for index in range(count):
-        scene, version = divmod(index, per_reference)
-        photo = np.roll(photos[scene % 3], scene, axis=1)
-        if version == 0:
-            Image.fromarray(photo).save(folder / "r" / f"{scene:04}.png")
+        photo = np.roll(photos[index % 3], index, axis=1)
         noisy = photo + rng.normal(0, 10, photo.shape)
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / "d" / f"{scene:04}_{version}.png")
+        for side, pixels in (("r", photo), ("d", noisy.clip(0, 255).astype(np.uint8))):
+            Image.fromarray(pixels).save(folder / side / f"{index:04}.png")
 
 
 def seconds(folder: Path, metric: str, other: Path | None) -> float:
@@ -51,7 +49,7 @@ def seconds(folder: Path, metric: str, other: Path | None) -> float:
 
 
 def main(
-    other: Annotated[Optional[Path], typer.Option(help="another version's folder")] = None,
+    other: Annotated[Path | None, typer.Option(help="another version's folder")] = None,
     metric: str = "msds-fast",
     pairs: int = 500,
     size: Annotated[tuple[int, int], typer.Option(help="width and height")] = (512, 384),

@@ -1,6 +1,6 @@
-"""Prints the tables of msds-retarget in docs/alignment.md.
+"""Prints the tables of msds-retarget in docs/research/alignment-tables.md.
 
-    python tests/benchmarks/retarget_tables.py ../shared/data/retargetme
+    TORCH_HOME=../shared/torch_home python tests/benchmarks/retarget_tables.py ../shared/data/retargetme
 
 Mean Kendall tau of scores and votes within each photograph. AlexNet's weights are taken from torch.hub's cache.
 """
@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from scipy.stats import kendalltau
 from torch import Tensor
+from torch.nn import functional as F
 
 from msds_plugin import MSDS, DeepSSIM, MSDSRetarget
+from msds_plugin.adapters.images.read import read_image
 from msds_plugin.functional import global_dissimilarity
-from msds_plugin.retarget import GRAM_SHARE, _smooth, coverage
+from msds_plugin.retarget import GRAM_SHARE, NEIGHBOURHOOD, coverage
 from msds_plugin.saliency import spectral_residual
-from msds_plugin.saliency.maps import resample
+from msds_plugin.saliency.resample import resample
 
-Weights = Callable[[Tensor, Tensor], Tensor]
+SHARES = (0.0, 0.05, GRAM_SHARE, 0.2, 0.3, 1.0)
 
 
 def centre(image: Tensor, gbvs: Tensor) -> Tensor:
@@ -33,28 +34,22 @@ def centre(image: Tensor, gbvs: Tensor) -> Tensor:
 
 
 def spectral(image: Tensor, gbvs: Tensor) -> Tensor:
-    height, width = gbvs.shape
-    return resample(spectral_residual(image), (height, width), 1.0)[0, 0].clamp_min(0).sqrt()
+    return resample(spectral_residual(image), tuple(gbvs.shape), 1.0)[0, 0].clamp_min(0).sqrt()
 
 
 #: What weights positions; GBVS comes as its square root.
-WEIGHTS: dict[str, Weights] = {
+WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "square root of GBVS": lambda image, root: root,
     "GBVS": lambda image, root: root.square(),
     "square root of the spectral residual": spectral,
     "a Gaussian about the centre": centre,
     "all alike": lambda image, root: torch.ones_like(root),
 }
-SHARES = (0.0, 0.05, GRAM_SHARE, 0.2, 0.3, 1.0)
 
 
-def read(path: Path) -> Tensor:
-    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
-
-
-def taus(labels: pd.DataFrame, scores: np.ndarray) -> np.ndarray:
-    groups = labels.groupby("ref_name").indices.values()
-    return np.array([kendalltau(scores[i], labels.votes.to_numpy()[i])[0] for i in groups])
+def smooth(values: Tensor) -> Tensor:
+    edge = NEIGHBOURHOOD // 2
+    return F.avg_pool2d(F.pad(values[None, None], (edge,) * 4, mode="replicate"), NEIGHBOURHOOD, 1)[0, 0]
 
 
 def interval(values: np.ndarray) -> str:
@@ -64,47 +59,45 @@ def interval(values: np.ndarray) -> str:
     return "{:.3f} ({:.2f} – {:.2f})".format(values.mean(), *np.percentile(means, [2.5, 97.5]))
 
 
-def left_out(table: np.ndarray) -> float:
-    """Mean of each photograph's tau under the row that is best on all others."""
-    return float(np.mean([table[np.delete(table, i, 1).mean(1).argmax(), i] for i in range(table.shape[1])]))
-
-
 @torch.no_grad()
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     labels = pd.read_csv(folder / "labels.csv")
     pairs = list(zip(labels.dist_name, labels.ref_name, strict=True))
-    files = sorted({*labels.dist_name, *labels.ref_name})
-    metric = MSDSRetarget()
-    made = {name: metric.represent(read(folder / "images" / name)).grams[0] for name in files}
+    images = {name: read_image(folder / "images" / name) for name in sorted({*labels.dist_name, *labels.ref_name})}
 
+    def taus(scores: np.ndarray) -> np.ndarray:
+        groups = labels.groupby("ref_name").indices.values()
+        return np.array([kendalltau(scores[i], labels.votes.to_numpy()[i])[0] for i in groups])
+
+    metric = MSDSRetarget()
+    made = {name: metric.represent(image) for name, image in images.items()}
+    grams = np.array([global_dissimilarity(made[a].gram, made[b].gram).item() for a, b in pairs])
     missing: dict[str, list[float]] = {name: [] for name in WEIGHTS}
-    grams = np.array([global_dissimilarity(made[a][3], made[b][3]).item() for a, b in pairs])
     for a, b in pairs:
-        y, size = made[b][0][0], tuple(made[b][2][0].tolist())
-        left, whole = (_smooth(coverage(made[n][0][0], y, tuple(made[n][2][0].tolist()), size)) for n in (a, b))
+        y = made[b]
+        left, whole = (smooth(coverage(made[n].features[0], y.features[0], made[n].size, y.size)) for n in (a, b))
         lost = (1 - left / whole).clamp_min(0)
         for name, weigh in WEIGHTS.items():
-            weights = weigh(read(folder / "images" / b), made[b][1][0, 0])
+            weights = weigh(images[b], y.weights[0, 0])
             missing[name].append((weights / weights.sum() * lost).sum().item())
-    rows = {}
-    for name, values in missing.items():
-        rows[name] = {f"{share:g}": taus(labels, share * -grams - (1 - share) * np.array(values)).mean() for share in SHARES}
+
+    def fused(share: float, name: str = "square root of GBVS") -> np.ndarray:
+        return taus(share * -grams - (1 - share) * np.array(missing[name]))
+
+    rows = {name: {f"{share:g}": fused(share, name).mean() for share in SHARES} for name in WEIGHTS}
     print(pd.DataFrame(rows).T.round(3).to_markdown(), "\n")
-
-    lost = np.array(missing["square root of GBVS"])
-    table = np.stack([taus(labels, share * -grams - (1 - share) * lost) for share in np.linspace(0, 0.3, 25)])
-    print("msds-retarget", interval(taus(labels, GRAM_SHARE * -grams - (1 - GRAM_SHARE) * lost)))
-    print(f"share chosen on the other photographs: {left_out(table):.3f}\n", flush=True)
-
-    plain = {"deepssim": DeepSSIM, "msds": MSDS}
-    for options in ({}, *({"saliency": name, "saliency_threshold": 0.25} for name in ("gbvs", "spectral", "features"))):
-        for name, kind in plain.items():
+    table = np.stack([fused(share) for share in np.linspace(0, 0.3, 25)])
+    others = [table[np.delete(table, i, 1).mean(1).argmax(), i] for i in range(table.shape[1])]
+    print(f"msds-retarget {interval(fused(GRAM_SHARE))}, share chosen on the others: {np.mean(others):.3f}", flush=True)
+    for saliency in (None, "gbvs", "spectral", "features"):
+        options = {"saliency": saliency, "saliency_threshold": 0.25} if saliency else {}
+        for kind in (DeepSSIM, MSDS):
             for backbone in ("alexnet", "efficientnet_lite0"):
                 other = kind(backbone=backbone, **options)
-                kept = {file: other.represent(read(folder / "images" / file)) for file in files}
+                kept = {name: other.represent(image) for name, image in images.items()}
                 scores = np.array([other.compare(kept[a], kept[b]).item() for a, b in pairs])
-                print(name, backbone, options.get("saliency"), interval(taus(labels, scores)), flush=True)
+                print(kind.__name__, backbone, saliency, interval(taus(scores)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The time of a metric in this version, by each runtime, and in another one, beside pyiqa's dists.
+"""The time of metrics in this version, by each runtime, beside one another, another version and pyiqa's dists.
 
     python tests/benchmarks/versions.py --other FOLDER_OF_0_2_0 --size 64x64 --size 384x512
+    python tests/benchmarks/versions.py --metric msds-fast --metric msds-auto --metric msds-hybrid --runtime openvino
     python tests/benchmarks/versions.py --metric msds --rounds 4 --in-a-row 1
     python tests/benchmarks/versions.py --threads 1 --processor        # on a machine that is not quiet
 
@@ -29,11 +30,11 @@ if int(threads):
     torch.set_num_threads(int(threads))
 torch.manual_seed(0)
 if name == "dists":
-    sys.path.insert(0, sys.argv[5])
-    from speed import without_downloads
     import pyiqa
+    from torchvision import models
 
-    without_downloads()
+    make = models.vgg16
+    models.vgg16 = lambda *_, **__: make(weights=None)  # nothing is downloaded
     metric = pyiqa.create_metric("dists", pretrained=False, device="cpu").net
 else:
     from msds_plugin import registry
@@ -58,9 +59,8 @@ for line in sys.stdin:
 class Process:
     """One metric, in a process that waits for its turn."""
 
-    def __init__(self, name: str, runtime: str, clock: str, threads: int, folder: Path | None) -> None:
-        here = str(Path(__file__).resolve().parent)
-        command = [sys.executable, "-c", CHILD, name, runtime, clock, str(threads), here]
+    def __init__(self, name: str, runtime: str, clock: str, threads: int, folder: Path | None = None) -> None:
+        command = [sys.executable, "-c", CHILD, name, runtime, clock, str(threads)]
         # python -c looks into the folder that it runs in first
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder)
         while self._line() != "ready":  # a toolkit may print something
@@ -81,35 +81,37 @@ class Process:
 
 
 def main(
-    metric: str = "msds-fast",
-    other: Annotated[Path | None, typer.Option(help="folder with another version")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="what the first takes is what the others are seen beside")] = None,
+    other: Annotated[Path | None, typer.Option(help="folder with another version, of the first metric")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help='"torch", "openvino", "openvino bfloat16", ...')] = None,
     size: Annotated[list[str] | None, typer.Option(help="height x width")] = None,
     rounds: int = 8,
     in_a_row: int = 9,
     threads: Annotated[int, typer.Option(help="of torch and OpenVINO; 0 for as many as there are cores")] = 0,
     processor: Annotated[bool, typer.Option("--processor", help="processor time in place of time")] = False,
+    dists: Annotated[bool, typer.Option(help="beside pyiqa's dists")] = True,
 ) -> None:
-    """Print one row per size and runtime: its time as a multiple of that of dists and of the other version."""
+    """Print one row per size, metric and runtime: its time as a multiple of those of the three that it is seen beside."""
     clock = "process_time" if processor else "perf_counter"
-    runtimes = runtime or ["openvino", "openvino bfloat16", "torch"]
-    waiting = {what: Process(metric, what, clock, threads, None) for what in runtimes}
-    waiting["dists"] = Process("dists", "", clock, threads, None)
+    metrics, runtimes = metric or ["msds-fast"], runtime or ["openvino", "openvino bfloat16", "torch"]
+    waiting = {(name, what): Process(name, what, clock, threads) for name in metrics for what in runtimes}
+    if dists:
+        waiting["dists", ""] = Process("dists", "", clock, threads)
     if other:
-        waiting["other"] = Process(metric, "other", clock, threads, other.resolve())
-    print(f"{metric}\n\n| size | by | ms | x dists | x other |\n|---|---|---|---|---|")
+        waiting[metrics[0], "other"] = Process(metrics[0], "other", clock, threads, other.resolve())
+    print(f"| size | metric | by | ms | x {metrics[0]} | x dists | x other |\n|---|---|---|---|---|---|---|")
     for text in size or ["64x64", "384x512"]:
         height, width = map(int, text.split("x"))
         found = []
         for turn in range(rounds + 1):  # the first one warms up
             order = [*waiting] if turn % 2 else [*reversed(waiting)]
-            found.append({what: waiting[what].seconds((height, width), 1 if what == "dists" else in_a_row) for what in order})
-        for what in waiting:
-            cells = [f"{median(each[what] for each in found[1:]) * 1e3:.2f}"]
-            for base in ("dists", "other"):
-                ratios = [each[what] / each[base] for each in found[1:]] if base in waiting else [float("nan")]
+            found.append({key: waiting[key].seconds((height, width), 1 if "dists" in key else in_a_row) for key in order})
+        for name, what in waiting:
+            cells = [f"{median(each[name, what] for each in found[1:]) * 1e3:.2f}"]
+            for base in ((metrics[0], what), ("dists", ""), (metrics[0], "other")):
+                ratios = [each[name, what] / each[base] for each in found[1:]] if base in waiting else [float("nan")]
                 cells.append(f"{median(ratios):.4f} ({min(ratios):.4f} - {max(ratios):.4f})")
-            print(f"| {text} | {what} | {' | '.join(cells)} |", flush=True)
+            print(f"| {text} | {name} | {what} | {' | '.join(cells)} |", flush=True)
     for process in waiting.values():
         process.process.kill()
 

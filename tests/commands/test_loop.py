@@ -199,12 +199,6 @@ def test_pairs_of_halves_and_of_other_things(tmp_path, picture, fast):
     assert left.key != right.key
 
 
-def test_a_process_that_may_not_have_children_scores_too(pairs, monkeypatch):
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    good = [pair for pair in pairs if decode(pair.distorted).size == (64, 72)]
-    assert {result.error for result in score_pairs(good * 3, [toolkit(l1)], Run(workers=4))} == {None}
-
-
 def test_no_process_is_started_and_threads_end(pairs):
     before = threading.active_count()
     results = score_pairs(pairs * 5, [toolkit(l1)], Run(workers=3))

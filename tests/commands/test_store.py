@@ -64,13 +64,6 @@ def test_a_failure_gives_way_and_a_score_stays():
         assert frame["error"].tolist() == [None]
 
 
-def test_an_empty_metric_has_an_empty_frame():
-    with Results() as results:
-        frame = results.frame(results.metric("m", {}))
-        assert len(frame) == 0
-        assert list(frame) == ["score", "seconds", "error"]
-
-
 def test_all_or_none_of_a_batch_is_kept():
     with Results() as results:
         metric = results.metric("m", {})
@@ -98,6 +91,8 @@ def test_other_files_are_refused(tmp_path):
         Results(newer)
     with pytest.raises(FileNotFoundError, match="no folder"):
         Results(tmp_path / "absent" / "results.sqlite")
+    with pytest.raises(OSError, match="cannot open the results file"):
+        Results(tmp_path)
 
 
 def test_one_run_alone(tmp_path):
@@ -170,11 +165,6 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     replace_file(path, lambda part: part.write_text("new"))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):
-    with pytest.raises(OSError, match="cannot open the results file"):
-        Results(tmp_path)
 
 
 def test_key_follows_the_files(tmp_path):

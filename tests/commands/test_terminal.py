@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from msds_plugin import __version__, registry
+from msds_plugin.adapters.cli.list import list_metrics
 from msds_plugin.adapters.cli.shared import terminal
 
 
@@ -39,6 +40,18 @@ def test_sentences_are_broken_between_words(capsys, monkeypatch):
     lines = drawn(capsys, monkeypatch, 60, ["name", "summary"], [["msds", "one two three four five six seven " * 3]])
     assert max(map(len, lines)) <= 60
     assert "summary" in lines[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_list_on_a_terminal(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    list_metrics()
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert all(any(name in line for line in shown) for name in registry.names())
+    if width > 60:  # below that rows are stacked, in lines that a terminal breaks
+        assert ("title" in shown[1]) == (width == 120)
+        assert max(map(len, shown)) <= width
 
 
 def test_a_closed_pipe_and_odd_signs(capsys, monkeypatch):

@@ -95,6 +95,8 @@ def test_png_with_a_transparent_colour(tmp_path, bits, transparent, rgb, seed) -
         expected[(array == clear).all(2)] = 1
     check(tmp_path / "x.png", expected)
     assert (TRANSPARENT in decode(tmp_path / "x.png").notes) == transparent
+    behind = read_image(tmp_path / "x.png", background="#ff0000")[0, :, 3, 4].tolist()
+    assert behind == ([1, 0, 0] if transparent else pytest.approx(expected[3, 4]))
 
 
 @MANY
@@ -193,7 +195,7 @@ def test_bmp_with_opacity(tmp_path) -> None:
     ("suffix", "modes"),
     [(".jpg", ["L", "RGB", "CMYK"]), (".webp", ["L", "RGB"]), (".png", ["L", "RGB", "P"]), (".tif", ["L", "RGB", "P", "CMYK"])],
 )
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])  # 9 is none
 def test_pillows_numbers_turned_as_they_are_to_be_shown(tmp_path, suffix, modes, orientation) -> None:
     path, exif = tmp_path / f"x{suffix}", Image.Exif()
     exif[0x0112] = orientation
@@ -204,16 +206,6 @@ def test_pillows_numbers_turned_as_they_are_to_be_shown(tmp_path, suffix, modes,
             expected = shown(np.asarray(upright.convert("RGB")) / 255, orientation)
         image.save(path, **({"tiffinfo": {0x0112: orientation}} if suffix == ".tif" else {"exif": exif}))
         check(path, expected)
-
-
-@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
-def test_a_transparent_colour_shows_the_background(tmp_path, mode) -> None:
-    image = Image.fromarray(np.array([[0, 200]], np.uint8)).convert(mode)
-    transparent = {"P": image.convert("P").getpixel((0, 0)), "L": 0, "RGB": (0, 0, 0)}[mode]
-    image.save(tmp_path / "x.png", transparency=transparent)
-    assert decode(tmp_path / "x.png").notes == (TRANSPARENT,)
-    assert read_image(tmp_path / "x.png")[0, :, 0, 0].tolist() == [1, 1, 1]
-    assert read_image(tmp_path / "x.png", background="#ff0000")[0, :, 0, 0].tolist() == [1, 0, 0]
 
 
 def test_opaque_alpha_changes_nothing(tmp_path) -> None:

@@ -163,7 +163,7 @@ def test_patterns(tmp_path, pattern, expected, unscored) -> None:
     distorted = "cat_x4.png dog_x4.jpg elk_x4.png" if "_" in pattern else "sr-dog.png sr-elk.png dog.png"
     matching = matched(tmp_path, "cat.png dog.png", distorted, pattern=pattern)
     assert (names(matching), matching.unscored) == (expected, unscored)
-    with pytest.raises(ValueError, match="no name in"):
+    with pytest.raises(ValueError, match="no name of a distorted image"):
         match(tmp_path / "r", tmp_path / "d", Pairing(pattern="{name}_of_none"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -92,44 +91,20 @@ def test_depths_planes_and_opacity(
     premultiplied, white_is_zero = premultiplied and alpha, white_is_zero and channels == 1
     if premultiplied:
         array[..., :-1] = np.minimum(array[..., :-1], array[..., -1:])
-    if bits in (10, 12):
-        write_packed(path, array, bits, white_is_zero, premultiplied)
-    else:
-        options = {"photometric": "rgb" if channels > 2 else "miniswhite" if white_is_zero else "minisblack"}
-        if channels > 1:
-            options["planarconfig"] = "separate" if planar else "contig"
-        if alpha:
-            options["extrasamples"] = ["assocalpha" if premultiplied else "unassalpha"]
-        stored = array[..., 0] if channels == 1 else np.moveaxis(array, 2, 0) if planar else array
-        tile = (16, 16) if tiled else None
-        tifffile.imwrite(path, stored, metadata=None, compression=compression, tile=tile, **options)
+    packed = {"bitspersample": bits} if bits in (10, 12) else {}  # which is written neither in tiles nor compressed
+    options = {"photometric": "rgb" if channels > 2 else "miniswhite" if white_is_zero else "minisblack"}
+    if channels > 1:
+        options["planarconfig"] = "separate" if planar else "contig"
+    if alpha:
+        options["extrasamples"] = ["assocalpha" if premultiplied else "unassalpha"]
+    options |= packed or {"compression": compression, "tile": (16, 16) if tiled else None}
+    stored = array[..., 0] if channels == 1 else np.moveaxis(array, 2, 0) if planar else array
+    tifffile.imwrite(path, stored, metadata=None, **options)
     values = array / peak
     expected = values[..., :1].repeat(3, 2) if channels <= 2 else values[..., :3]
     if alpha:
         expected = expected * (1 if premultiplied else values[..., -1:]) + 1 - values[..., -1:]
     np.testing.assert_allclose(both(path), 1 - expected if white_is_zero else expected, atol=2e-7)
-
-
-def write_packed(path: Path, array: np.ndarray, bits: int, white_is_zero: bool, premultiplied: bool) -> None:
-    """An uncompressed little-endian TIFF whose values take ``bits`` bits, byte by byte, as no library writes them."""
-    height, width, channels = array.shape
-    places = np.arange(bits - 1, -1, -1)
-    rows = [np.packbits(((row.reshape(-1, 1) >> places) & 1).astype(np.uint8).ravel()).tobytes() for row in array]
-    data = b"".join(rows)
-    photometric = 2 if channels > 2 else 0 if white_is_zero else 1
-    tags = {256: width, 257: height, 258: [bits] * channels, 259: 1, 262: photometric, 273: 0, 277: channels, 278: height}
-    tags |= {279: len(data), 284: 1} | ({338: 1 if premultiplied else 2} if channels in (2, 4) else {})
-    behind = struct.pack(f"<{channels}H", *tags[258])
-    start = 8 + 2 + 12 * len(tags) + 4
-    tags[273] = start + len(behind)
-    if channels > 2:
-        tags[258] = start
-    else:
-        (tags[258],) = struct.unpack("<I", behind.ljust(4, b"\0"))
-    entries = (
-        struct.pack("<HHII", tag, 3 if tag == 258 else 4, channels if tag == 258 else 1, value) for tag, value in tags.items()
-    )
-    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4) + behind + data)
 
 
 @MANY

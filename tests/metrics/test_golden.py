@@ -13,7 +13,6 @@ VALUES = json.loads((Path(__file__).parents[1] / "golden/deepssim_reference.json
 
 #: Scores of (hats_jpeg8, hats) and (parrots_scale75, parrots) by version 0.2.0; AlexNet's of the seed 0.
 BEFORE = {
-    "msds-hybrid": (0.8492903, None),
     "msds-align": (0.8776003, 0.9427214),
     "msds-retarget": (0.9913784, 0.5571223),
     "msds-fast": (0.7635223, 0.7908731),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSAlign, MultiScale, build_backbone, registry
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MultiScale, build_backbone, registry
 from msds_plugin import metric as metric_module
 
 FUSION = (0.1, 0.2, 0.7)
@@ -346,12 +346,16 @@ class TestCompile:
         assert len(graphs) <= 3  # one for the first size, one for any, one for square images
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", ["msds-fast", "msds-align", "deepssim-lite"])
-    def test_export(self, kind, pair):
-        made = {
-            "msds-fast": lambda: MSDS(backbone="efficientnet_lite0", weights=None),
-            "msds-align": lambda: MSDSAlign(weights=None),
-            "deepssim-lite": lambda: DeepSSIMLite("alexnet", weights=None),
-        }[kind]()
-        program = torch.export.export(made, pair)
-        torch.testing.assert_close(program.module()(*pair), made(*pair), rtol=0, atol=1e-5)
+    @pytest.mark.parametrize("name", ["msds-fast", "msds-align", "msds-hybrid", "msds-auto", "deepssim-lite-fast"])
+    def test_export_of_one_size_and_of_any(self, name, pair):
+        metric = registry.create(name, weights=None)
+        # So large that no map has a side of one position, which torch takes for another case.
+        sides = {place: torch.export.Dim(label, min=136, max=4096) for place, label in ((2, "height"), (3, "width"))}
+        with torch.no_grad():
+            program = torch.export.export(metric, pair)
+            torch.testing.assert_close(program.module()(*pair), metric(*pair), rtol=0, atol=1e-5)
+            x, y = torch.rand(2, 2, 3, 144, 208)
+            program = torch.export.export(metric, (x, y), dynamic_shapes=(sides, sides))
+            for size in ((144, 208), (401, 390)):
+                x, y = torch.rand(2, 2, 3, *size)
+                torch.testing.assert_close(program.module()(x, y), metric(x, y), rtol=0, atol=1e-5)

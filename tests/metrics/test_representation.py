@@ -97,7 +97,7 @@ def test_damaged_and_other_files(kept, metric, tmp_path):
     content = path.read_bytes()
     for damaged in (b"", content[:4], content[: len(content) // 2], content[:-1], b"PK" + content[2:]):
         path.write_bytes(damaged)
-        with pytest.raises(WeightsFileError, match=r"kept.safetensors is damaged or not a saved representation"):
+        with pytest.raises(WeightsFileError, match=r"kept.safetensors is damaged or holds no saved representation"):
             metric.load(path)
     for metadata in (None, {"format": "pt"}):
         save_file({"features.0.weight": torch.rand(3)}, path, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.gate import Calibration, calibrate, judge, make, pairs_of
+from msds_plugin.adapters.local_difference import local_difference
 from msds_plugin.adapters.scoring.options import Run
 
 pytest.importorskip("timm")
@@ -54,13 +57,70 @@ def test_what_looks_alike_passes(images):
 def test_what_does_not_fails(images):
     done = msds("assert", "golden", "blurred", "--junit", "found.xml", "--picture", "pictures")
     assert done.exit_code == 1
-    assert done.stdout.startswith(f"FAILED 1 of 2 images: {Path('blurred/1.png')}: it differs by 0.")
+    assert done.stdout.startswith(f"FAILED 1 of 2 images: {Path('blurred/1.png')}: it differs by ")
+    assert done.stdout.endswith("more than 1 (local)\n")
     assert done.stdout.count("\n") == 1
     (picture,) = Path("pictures").rglob("*")
     assert picture == Path("pictures/1.png")
     assert Image.open(picture).size == (3 * 176 + 2 * 8, 176)
     failures = ET.parse("found.xml").getroot().findall("testcase/failure")
     assert [failure.get("message", "")[:10] for failure in failures] == ["it differs"]
+
+
+def shifted(pixels, by):
+    return ndimage.shift(pixels, (*by, 0), order=3, mode="nearest").clip(0, 255)
+
+
+def squared(pixels, change):
+    """With a square of 24 x 24 pixels changed."""
+    changed = pixels.copy()
+    changed[60:84, 60:84] = change(changed[60:84, 60:84])
+    return changed
+
+
+def as_jpeg(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels.round().astype(np.uint8)).save(file, "JPEG", quality=95)
+    return np.asarray(Image.open(file)).astype(float)
+
+
+HARMLESS = {
+    "rounding": lambda pixels: pixels + np.random.default_rng(0).integers(-1, 2, pixels.shape),
+    "recompressed": as_jpeg,
+    "moved": lambda pixels: shifted(pixels, (1, -2)),
+    "moved by half a pixel": lambda pixels: shifted(pixels, (0.5, 0.5)),
+}
+HARMFUL = {
+    "object missing": lambda pixels: squared(pixels, lambda square: square.mean((0, 1))),
+    "other colour": lambda pixels: squared(pixels, lambda square: 0.7 * square[..., ::-1] + 50),
+    "tinted": lambda pixels: pixels * (1.1, 1, 0.9),
+    "blurred": lambda pixels: ndimage.gaussian_filter(pixels, (1, 1, 0)),
+    "banded": lambda pixels: (pixels / 17).round() * 17,
+    "moved further": lambda pixels: shifted(pixels, (0, 5)),
+}
+
+
+@pytest.mark.parametrize("change", [*HARMLESS, *HARMFUL])
+def test_local_difference(photographs, change):
+    golden = photographs[1][0].permute(1, 2, 0).numpy()
+    new = (HARMLESS | HARMFUL)[change](255 * golden.astype(float)).round().clip(0, 255) / 255
+    found = local_difference(new.astype(np.float32), golden)
+    assert found.shape == golden.shape[:2]
+    assert (found.max() > 1) == (change in HARMFUL), found.max()
+
+
+def test_local_difference_says_where_and_takes_any_size():
+    golden = np.full((64, 80, 3), 0.5, np.float32)
+    new = golden.copy()
+    new[40:48, 60:68] = 0.7
+    assert np.unravel_index(local_difference(new, golden).argmax(), golden.shape[:2]) == pytest.approx((43.5, 63.5), abs=6)
+    assert local_difference(golden, golden).max() == 0
+    for shape in ((1, 1, 3), (5, 3, 3), (24, 25, 3)):
+        noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+        assert local_difference(noise, noise).max() == 0
+        assert local_difference(1 - noise, noise).max() > 1
+    with pytest.raises(ValueError, match="one shape"):
+        local_difference(golden, golden[:, 1:])
 
 
 @pytest.mark.parametrize("metric", [SIMPLE, "deepssim-fast", pytest.param("psnr", marks=pytest.mark.slow)])

@@ -235,7 +235,7 @@ def test_the_proposed_patch_makes_the_first_call_of_pyiqa_find_our_metrics(tmp_p
         pytest.skip("needs pyiqa and patch")
     source = Path(find_spec("pyiqa").submodule_search_locations[0])
     shutil.copytree(source, tmp_path / "pyiqa", ignore=shutil.ignore_patterns("__pycache__"))
-    with (ROOT / "docs/research/pyiqa_first_call.patch").open() as file:
+    with (ROOT / "docs/upstream/pyiqa/first_call.patch").open() as file:
         done = subprocess.run(["patch", "-p1"], cwd=tmp_path, stdin=file, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     code = "import pyiqa; assert pyiqa.__file__.startswith({!r}); print(pyiqa.create_metric('msds-fast').metric_name)"

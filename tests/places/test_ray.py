@@ -1,5 +1,7 @@
 """Pairs on a Ray cluster: lists, shards, restarts, workers that die."""
 
+import os
+import shutil
 import signal
 from collections import Counter
 from itertools import product
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray import shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
@@ -125,13 +128,24 @@ def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_ag
     assert {row["error"] for row in rows(tmp_path)} == {None}
 
 
-def test_scores_of_other_weights_are_not_taken_for_these(tmp_path, files):
-    first, second = (
-        Job.of(create_scorers(["deepssim"], "cpu", "torch", backbone="alexnet", weights=None), str(tmp_path), Run())
-        for _ in range(2)
-    )
-    assert first.file(files) != second.file(files)
-    assert first.file(files) == first.file(files) != first.file(files[1:])
+def test_what_names_the_file_of_a_shard(tmp_path, files):
+    def random(metric="deepssim"):
+        return create_scorers([metric], "cpu", "torch", backbone="alexnet", weights=None)
+
+    def name(scorers, pairs=files, **run):
+        return Job.of(scorers, str(tmp_path), Run(**run)).file(pairs)
+
+    made = random()
+    others = [
+        name(random("deepssim-lite")),
+        name(random()),  # other weights
+        name(made, pairs=files[1:]),
+        name(made, amp=True),
+        name(made, reading=Reading(background=(0, 0, 0))),
+        name(made, reading=Reading(channel="y")),
+    ]
+    assert len({name(made), *others}) == 7
+    assert name(made) == name(made, workers=3, batch_size=1, reading=Reading(max_pixels=9))
 
 
 def test_images_and_output_by_uri(files, scorers):
@@ -157,15 +171,22 @@ def test_shards_score_what_the_whole_list_scores(tmp_path, files, scorers, monke
     assert scores(tmp_path) == pytest.approx(local(files[::-1], scorers), abs=1e-6)
 
 
-def test_images_that_are_others_are_scored_again(tmp_path, files, scorers):
-    pairs = [(files[0][0], str(tmp_path / f"{index}.png")) for index in range(3)]
-    for _, distorted in pairs:
-        Image.open(files[0][1]).save(distorted)
+def test_what_is_computed_again(tmp_path, files, scorers):
+    reference, pairs = tmp_path / "r.png", [(str(tmp_path / "r.png"), str(tmp_path / f"{index}.png")) for index in range(3)]
+    for path in (reference, *(Path(distorted) for _, distorted in pairs)):
+        shutil.copy(files[0][1], path)
     job = Job.of(scorers, str(tmp_path / "out"), Run())
     assert write_shard(pairs, scorers, job).computed == 3
-    Image.open(files[0][0]).save(pairs[1][1])
+    shutil.copy(files[0][0], pairs[1][1])  # another image
+    os.utime(pairs[2][1], (0, 0))  # the same, by another time
     assert write_shard(pairs, scorers, job).computed == 1
-    assert scores(tmp_path / "out")[pairs[1]] == 80
+    assert [row[METRIC] == 80 for row in rows(tmp_path / "out")] == [True, False, True]
+    shutil.copy(files[0][0], reference)
+    assert write_shard(pairs, scorers, job).computed == 3
+    assert [row[METRIC] == 80 for row in rows(tmp_path / "out")] == [False, True, False]
+    kept = tmp_path / "out" / job.file(pairs)
+    kept.write_bytes(kept.read_bytes()[:-100])
+    assert write_shard(pairs, scorers, job).computed == 3
     assert write_shard(pairs, scorers, job).computed == 0
 
 

@@ -1,6 +1,5 @@
+import dataclasses
 import math
-import shutil
-from importlib.metadata import files
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from msds_plugin.adapters.benchmark import failures, runner, statistics, summary
+from msds_plugin.adapters.benchmark import datasets, failures, runner, statistics, summary
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.benchmark.report import page
 from msds_plugin.adapters.cli.app import app
@@ -199,23 +198,6 @@ def test_a_metric_that_cannot_be_made_costs_its_own_column(data, monkeypatch):
         bench(["lost"], [data])
 
 
-@pytest.mark.slow
-def test_published_calibration_of_lpips(torch_home):
-    """The five pairs and values that pyiqa's wheel and repository bring, through the same path as any data set."""
-    pytest.importorskip("pyiqa")
-    images = {path.parent.name + path.stem: path.locate() for path in files("pyiqa") or [] if path.suffix == ".bmp"}
-    if len(images) != 10:
-        pytest.skip("needs the calibration images in pyiqa's wheel")
-    published = {"I03": 0.7237, "I04": 0.2572, "I06": 0.05079, "I08": 0.05205, "I19": 0.4253}
-    table = pd.DataFrame(
-        [(str(images[f"ref_dir{name}"]), str(images[f"dist_dir{name}"]), value) for name, value in published.items()],
-        columns=["reference", "distorted", "score"],
-    )
-    found = bench(["lpips"], [Dataset("calibration", table, True)])
-    assert found.scores.table["score"].tolist() == pytest.approx(list(published.values()), rel=1e-3)
-    assert summary.summarise(found.scores, resamples=10).table["srcc"][0] == pytest.approx(1.0)
-
-
 def frame(**columns):
     return pd.DataFrame(columns)
 
@@ -384,23 +366,13 @@ def test_command(data, tmp_path):
     assert parts[2].startswith("-0.")
 
 
-@pytest.mark.slow
-def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path):
-    pyiqa = pytest.importorskip("pyiqa")
-    info = pyiqa.get_dataset_info("csiq")
-    meta = tmp_path / Path(*Path(info["meta_info_file"]).parts[1:])
-    meta.parent.mkdir(parents=True)
-    for folder in ("dataroot_target", "dataroot_ref"):
-        shutil.copytree(tmp_path / "images", tmp_path / Path(*Path(info[folder]).parts[1:]))
-    names = data.table.map(lambda cell: Path(cell).name if isinstance(cell, str) else cell)
-    pd.DataFrame({"ref_name": names["reference"], "dist_name": names["distorted"], "mos": -names["score"]}).to_csv(
-        meta, index=False
-    )
-    spec = ["-m", "deepssim,backbone=alexnet,weights=None,layers=relu1"]
-    said = invoke(
-        *spec, "--dataset", "csiq", "--data-root", tmp_path, "--amp", "--results", tmp_path / "r", "--report", tmp_path
-    )
+def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(datasets, "load_pyiqa", lambda *given: loaded.append(given) or dataclasses.replace(data, name="csiq"))
+    spec = ["-m", "deepssim,backbone=alexnet,weights=None,layers=relu1", "--dataset", "csiq", "--data-root", tmp_path]
+    said = invoke(*spec, "--amp", "--results", tmp_path / "r", "--report", tmp_path)
     assert said.exit_code == 0, said.output
+    assert loaded == [("csiq", str(tmp_path))]
     assert said.stdout.splitlines()[1].startswith("csiq\tdeepssim(alexnet")
     assert "autocast" in (tmp_path / "report.md").read_text()
 

@@ -12,8 +12,15 @@ from typer.testing import CliRunner
 
 from msds_plugin.adapters.benchmark.runner import resample
 from msds_plugin.adapters.cli.app import app
-from msds_plugin.adapters.research.distortions import DEFORMATIONS, DISTORTIONS, inner, margin
-from msds_plugin.adapters.research.robustness import make_images, run_robustness, strengths_of, summarise, write_report
+from msds_plugin.adapters.research.distortions import (
+    DEFORMATIONS,
+    DISTORTIONS,
+    VIEW_DEFORMATIONS,
+    VIEW_DISTORTIONS,
+    inner,
+    margin,
+)
+from msds_plugin.adapters.research.robustness import make_images, overall, run_robustness, strengths_of, summarise, write_report
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.checks import MissingDependencyError
@@ -103,8 +110,23 @@ def test_shift_scale_and_perspective_by_hand(photo):
     assert np.abs(seen[:, -1] - inner(photo)[:, -1]).mean() > 5
 
 
+def test_layers_move_by_different_amounts(photo):
+    moved, edge = DEFORMATIONS["parallax"](photo, 8), margin(photo)
+    near, far = (photo[edge:-edge, edge - pixels : 128 - edge - pixels] for pixels in (8, 4))
+    of_near, of_far = ((moved == layer).all(2) for layer in (near, far))
+    assert (of_near | of_far).all()
+    assert 0.2 < of_near.mean() < 0.8
+    assert np.array_equal(DEFORMATIONS["offset"](photo, 8), photo[edge - 8 : 88 - edge, edge - 8 : 120 - edge])
+
+
+def test_views_are_made_of_known_changes(photo):
+    for chosen, known in ((VIEW_DEFORMATIONS, DEFORMATIONS), (VIEW_DISTORTIONS, DISTORTIONS)):
+        for name, strengths in chosen.items():
+            assert known[name](photo, strengths[-1]).dtype == np.uint8
+
+
 def test_what_cannot_be_deformed(photo, monkeypatch):
-    for name, strength in (("rotation", 30), ("shift", 10), ("perspective", 20), ("elastic", 5)):
+    for name, strength in (("rotation", 30), ("shift", 10), ("perspective", 20), ("elastic", 5), ("parallax", 30)):
         with pytest.raises(ValueError, match="smaller strength"):
             DEFORMATIONS[name](photo, strength)
     monkeypatch.setitem(__import__("sys").modules, "seam_carving", None)
@@ -155,6 +177,9 @@ def test_rank_and_penalty(folder, tmp_path):
     assert found.loc[4, "penalty"] == pytest.approx(np.mean(penalties))
     assert found.loc[4, "penalty"] > 0.5
     assert found.loc[4, "penalty_low"] <= found.loc[4, "penalty"] <= found.loc[4, "penalty_high"]
+    numbers = overall(made).iloc[0]
+    assert numbers["penalty"] == pytest.approx(found.loc[[1, 4], "penalty"].mean())
+    assert numbers["rank_low"] <= numbers["rank"] == pytest.approx(found.loc[[1, 4], "rank"].mean())
 
 
 @pytest.mark.slow
@@ -188,20 +213,26 @@ def test_unknown_names_and_methods(folder, tmp_path):
 @pytest.mark.slow
 def test_report_and_command(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chosen = ["--deform", "shift=1,4", "--deform", "crop=10", "--distort", "blur=1,2", "--workers", "0"]
-    arguments = ["robustness", str(folder), "-m", "piq:psnr", *chosen]
-    done = CliRunner().invoke(app, [*arguments, "--report", "report", "-o", "table.csv"])
+
+    def run(*options):
+        return CliRunner().invoke(app, ["robustness", str(folder), "-m", "piq:psnr", "--workers", "0", *options])
+
+    chosen = ("--deform", "offset=1,4", "--deform", "crop=10", "--distort", "blur=1,2")
+    done = run(*chosen, "--report", "report", "-o", "table.csv")
     assert done.exit_code == 0, done.output
     assert "rank / penalty" in done.stdout
     page = (tmp_path / "report/report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 1
     assert "psnr got the distorted one resampled (bicubic)" in page
-    assert (tmp_path / "report/figures/curve-shift.svg").exists()
-    assert "figures/curve-shift.svg" in (tmp_path / "report/report.md").read_text()
-    assert set(pd.read_csv(tmp_path / "table.csv")["deformation"]) == {"shift", "crop"}
-    without = CliRunner().invoke(app, [*arguments, "--resize", "none"])
-    assert without.exit_code == 1
-    assert CliRunner().invoke(app, ["robustness", str(folder), "-m", "piq:psnr", "--deform", "twist"]).exit_code == 2
+    assert (tmp_path / "report/figures/curves.svg").exists()
+    assert "figures/curves.svg" in (tmp_path / "report/report.md").read_text()
+    assert set(pd.read_csv(tmp_path / "table.csv")["deformation"]) == {"offset", "crop"}
+    assert run(*chosen, "--resize", "none").exit_code == 1
+    assert run("--deform", "twist").exit_code == 2
+    views = run("--views", "--deform", "zoom", "-o", "views.csv")
+    assert views.exit_code == 0, views.output
+    assert "metric\trank\tpenalty" in views.stdout
+    assert set(pd.read_csv(tmp_path / "views.csv")["strength"]) == {0, 2}
 
 
 def test_report_of_a_metric_without_scores(folder, tmp_path):
@@ -210,7 +241,7 @@ def test_report_of_a_metric_without_scores(folder, tmp_path):
             raise RuntimeError("never")
 
     made = run_robustness([scorer(Silent())], folder, {"shift": [4]}, {"blur": [1]}, tmp_path / "made", run=RUN)
-    assert "never" in write_report(made, summarise(made), tmp_path / "report").read_text()
+    assert "never" in write_report(made, summarise(made), overall(made), tmp_path / "report").read_text()
 
 
 def test_the_command_in_short(folder, tmp_path, monkeypatch):

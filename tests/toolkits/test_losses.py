@@ -4,10 +4,12 @@ import copy
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from msds_plugin import registry
 
@@ -16,8 +18,8 @@ pyiqa = pytest.importorskip("pyiqa")
 pytest.importorskip("torchmetrics")
 pytest.importorskip("timm")
 
+import msds_plugin.adapters.piq as in_piq  # noqa: E402
 import msds_plugin.adapters.torchmetrics as in_torchmetrics  # noqa: E402
-from msds_plugin.adapters.names import class_name  # noqa: E402
 
 LOSSES = [
     "msds-lite-fast",
@@ -30,7 +32,7 @@ LOSSES = [
 
 def of_piq(name: str, **options: object) -> nn.Module:
     row = registry.get(name)
-    loss = getattr(piq, f"{class_name(row)}Loss")(**options)
+    loss = getattr(piq, f"{row.class_name}Loss")(**options)
     return loss if row.lower_is_better else Negated(loss)
 
 
@@ -43,6 +45,15 @@ class Negated(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return 1 - self.loss(x, y)
+
+
+class Model(nn.Module):
+    """A user's model, whose loss is a part of it."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.net = nn.Conv2d(3, 3, 3, padding=1)
+        self.loss = loss
 
 
 class Mean(nn.Module):
@@ -60,7 +71,7 @@ ADAPTERS = {
     "plain": lambda name, **options: Mean(registry.create(name, **options)),
     "piq": of_piq,
     "pyiqa": lambda name, **options: pyiqa.create_metric(name, as_loss=True, device="cpu", **options),
-    "torchmetrics": lambda name, **options: getattr(in_torchmetrics, class_name(registry.get(name)))(**options),
+    "torchmetrics": lambda name, **options: getattr(in_torchmetrics, registry.get(name).class_name)(**options),
 }
 OUTSIDE = ["piq", "pyiqa", "torchmetrics"]
 
@@ -109,13 +120,7 @@ def test_mixed_precision(name, adapter):
 
 @pytest.mark.parametrize("adapter", OUTSIDE)
 def test_the_features_are_no_part_of_the_users_model(adapter):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Conv2d(3, 3, 3, padding=1)
-            self.loss = ADAPTERS[adapter]("msds-lite-fast")
-
-    model = Model().train().requires_grad_(True)
+    model = Model(ADAPTERS[adapter]("msds-lite-fast")).train().requires_grad_(True)
     ours = [tensor for name, tensor in model.state_dict().items() if not name.startswith("net.")]
     assert sum(tensor.numel() for tensor in ours) == 0
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in model.net.parameters())
@@ -191,14 +196,102 @@ def test_values_out_of_range(adapter):
         assert loss(overshooting, y).isfinite()
 
 
+NOT_IMAGES = {
+    "8 bits": lambda y: (255 * y).byte(),
+    "8 bits of 0 and 1": lambda y: (y > 0.5).byte(),
+    "truth values": lambda y: y > 0.5,
+    "NaN": lambda y: y * float("nan"),
+    "NaN with gradients": lambda y: (y * float("nan")).requires_grad_(),
+    "infinite": lambda y: y / 0,
+    "no image": lambda y: y[:0],
+    "no batch": lambda y: y[0],
+    "four channels": lambda y: torch.cat([y, y[:, :1]], 1),
+    "an array": lambda y: y.numpy(),
+}
+
+
 @pytest.mark.parametrize("adapter", OUTSIDE)
-def test_grey_images_and_images_that_are_none(adapter):
-    x, y = (image[:, :1] for image in images())
-    loss = ADAPTERS[adapter]("deepssim-fast")
-    assert loss(x, y).item() == loss(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).item()
-    for wrong in ((255 * x).byte(), x[0], x.expand(-1, 4, -1, -1)):
+@pytest.mark.parametrize("kind", NOT_IMAGES)
+def test_what_is_no_image_is_refused(kind, adapter):
+    if (kind, adapter) == ("an array", "pyiqa"):
+        pytest.skip("pyiqa takes it for a file, and says so")
+    x, y = images()
+    loss = ADAPTERS[adapter]("deepssim-lite-fast")
+    wrong = NOT_IMAGES[kind](x)
+    for pair in ((wrong, wrong), (wrong, y)):
         with pytest.raises((TypeError, ValueError, AssertionError)):
-            loss(wrong, wrong)
+            loss(*pair)
+
+
+@pytest.mark.parametrize("adapter", OUTSIDE)
+def test_grey_images_and_other_layouts(adapter):
+    x, y = images()
+    loss = ADAPTERS[adapter]("deepssim-fast")
+    grey = loss(x[:, :1], y[:, :1]).item()
+    assert loss(*(image[:, :1].expand(-1, 3, -1, -1) for image in (x, y))).item() == grey
+    expected = loss(x, y).item()
+    assert loss(x.to(memory_format=torch.channels_last), y).item() == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(TypeError, match="convert one of them") if adapter != "torchmetrics" else nullcontext():
+        loss(x, y.double())
+
+
+def compiled(loss: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return torch.compile(loss, backend="eager")(x, y)
+
+
+def checkpointed(loss: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return checkpoint(loss, x, y, use_reentrant=False)
+
+
+WAYS = {
+    "compiled": compiled,
+    "checkpointed": checkpointed,
+    "shared memory": lambda loss, x, y: Model(loss).share_memory().loss(x, y),
+    "model in float64": lambda loss, x, y: Model(loss).double().loss(x, y),
+    "model in bfloat16": lambda loss, x, y: Model(loss).bfloat16().loss(x, y),
+    "model unfrozen": lambda loss, x, y: Model(loss).requires_grad_(True).loss(x, y),
+    "model made empty": lambda loss, x, y: Model(loss).to_empty(device="cpu").loss(x, y),
+    "model in channels_last": lambda loss, x, y: Model(loss).to(memory_format=torch.channels_last).loss(x, y),
+}
+
+
+@pytest.mark.parametrize("adapter", OUTSIDE)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] * (way == "compiled")) for way in WAYS])
+def test_what_is_done_to_a_model_does_not_change_its_loss(way, adapter):
+    if (way, adapter) == ("model made empty", "torchmetrics"):
+        pytest.skip("it empties what torchmetrics accumulates in")
+    x, y = images()
+    loss = ADAPTERS[adapter]("msds-lite-fast")
+    expected = loss(x, y).item()
+    image = x.clone().requires_grad_()
+    value = WAYS[way](copy.deepcopy(loss), image, y)
+    value.backward()
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+    assert image.grad.abs().sum() > 0
+
+
+def test_a_metric_registered_later_reaches_all_three(own_metric):
+    registry.register(own_metric)
+    x, y = images()
+    for found in (
+        piq.test_difference(x, y),
+        piq.TestDifferenceLoss()(x, y),
+        pyiqa.create_metric("test-difference", device="cpu")(x, y).mean(),
+        pyiqa.create_metric("ms-test-difference", device="cpu", levels=1)(x, y).mean(),
+        in_torchmetrics.test_difference(x, y),
+        in_torchmetrics.TestDifference()(x, y),
+    ):
+        torch.testing.assert_close(found, (x - y).abs().mean())
+    assert not in_torchmetrics.TestDifference().higher_is_better
+    assert pyiqa.create_metric("test-difference", device="cpu").lower_better
+
+
+def test_names_can_be_imported_and_pickled():
+    for row in map(registry.get, registry.names()):
+        for place, stem in ((in_piq, f"{row.class_name}Loss"), (in_torchmetrics, row.class_name)):
+            for each in (getattr(place, stem), getattr(place, row.function_name)):
+                assert pickle.loads(pickle.dumps(each)) is each
+        assert getattr(piq, f"{row.class_name}Loss") is getattr(in_piq, f"{row.class_name}Loss")
 
 
 SPAWN = """

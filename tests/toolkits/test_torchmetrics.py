@@ -1,5 +1,6 @@
 """The metrics in torchmetrics, by torchmetrics' own habits, and in Lightning."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from torch import nn
 
 pytest.importorskip("torchmetrics")
 
-from torchmetrics import MetricCollection
+from torchmetrics import MetricCollection, MetricTracker
+from torchmetrics.wrappers import Running
 
 import msds_plugin.adapters.torchmetrics as ours
 from msds_plugin import registry
-from msds_plugin.adapters.torchmetrics import DeepSSIMFast, FullReference, MSDSFast
+from msds_plugin.adapters.torchmetrics import DeepSSIMFast, FullReference, MSDSFast, MSDSLiteFast
 
 SMALL = {"backbone": "alexnet", "weights": None}
 QUICK = {"deepssim-lite-fast"}
@@ -54,19 +56,6 @@ def test_functional_class_and_accumulation_agree(name):
         torch.testing.assert_close(metric.compute(), module(x, y).squeeze())
 
 
-def test_every_registered_metric_has_a_class_and_a_function(own_metric):
-    registry.register(own_metric)
-    assert ours.TestDifference()(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)) == 1
-    assert not ours.TestDifference().higher_is_better
-    stated = Path(ours.__file__).read_text()
-    for name in registry.names()[:-1]:
-        function = name.replace("-", "_")
-        assert pickle.loads(pickle.dumps(getattr(ours, function))) is getattr(ours, function)
-        assert f"    {function}: Function" in stated  # for type checkers
-        assert f"    {registry.get(name).title.replace('-', '')} = Registered" in stated
-    assert ours.msds_lite_fast.__doc__ == "MSDS-Lite-Fast of one batch, lower is better."
-
-
 def test_forward_has_a_gradient_and_the_state_no_graph():
     for reduction in ("mean", "none"):
         metric = MSDSFast(reduction)
@@ -77,16 +66,35 @@ def test_forward_has_a_gradient_and_the_state_no_graph():
         assert not metric.compute().requires_grad
 
 
-def test_a_collection_a_clone_a_pickle():
+def test_a_collection_and_its_copies():
     pytest.importorskip("pyiqa")
-    metric = MetricCollection({"msds": MSDSFast(), "psnr": FullReference("psnr")}, prefix="val/")
-    copies = [metric.clone(), pickle.loads(pickle.dumps(metric))]
-    for each in (metric, *copies):
+    metric = MetricCollection({"msds": MSDSFast(), "all": MSDSFast("none"), "psnr": FullReference("psnr")}, prefix="val/")
+    copies = [metric, metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))]
+    for each in copies:
         for x, y in batches(3):
             each.update(x, y)
-    values = [each.compute() for each in (metric, *copies)]
-    assert values[0].keys() == {"val/msds", "val/psnr"}
-    assert values[0] == values[1] == values[2]
+    values = [{name: value.tolist() for name, value in each.compute().items()} for each in copies]
+    assert values[0].keys() == {"val/msds", "val/all", "val/psnr"}
+    assert all(value == values[0] for value in values)
+    late = copy.deepcopy(metric)  # takes along what is accumulated, and shares nothing
+    late.update(y, y)
+    assert late["msds"].compute() > metric["msds"].compute()
+    metric.reset()
+    metric.update(y, y)
+    assert metric["msds"].compute() == 1
+
+
+def test_wrappers_of_torchmetrics():
+    (x, y), _ = batches(2)
+    running = Running(MSDSFast(), window=1)
+    running.update(x, y)
+    running.update(y, y)
+    assert running.compute() == 1
+    tracker = MetricTracker(MSDSLiteFast())
+    for image in (x, y):
+        tracker.increment()
+        tracker.update(image, y)
+    assert tracker.best_metric(return_step=True) == (0, 1)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -106,6 +114,17 @@ def test_metrics_of_a_collection_that_agree_at_first_keep_values_of_their_own(re
             metric.reset()
 
 
+def test_vmap_is_refused_and_leaves_the_metric_as_it_was():
+    metric = MSDSFast()
+    (x, y), _ = batches(2)
+    before = metric(x, y)
+    assert torch.func.grad(lambda image: metric(image, y))(x).abs().sum() > 0
+    with pytest.raises(ValueError, match="vmap cannot: take the metric itself"):
+        torch.func.vmap(lambda a, b: metric(a[None], b[None]))(x, y)
+    metric.reset()
+    assert metric(x, y) == before == metric.compute()
+
+
 def test_metrics_of_the_toolkits_by_name():
     pytest.importorskip("pyiqa")
     metric = FullReference("psnr")
@@ -119,13 +138,6 @@ def test_metrics_of_the_toolkits_by_name():
         FullReference("psnrr")
     with pytest.raises(ValueError, match="reduction"):
         FullReference("psnr", "sum")
-
-
-@pytest.mark.parametrize("name", ["deepssim-fast", "piq:gmsd"])
-def test_integers_are_refused(name):
-    dark = torch.randint(0, 2, (1, 3, 96, 96), dtype=torch.uint8)
-    with pytest.raises(TypeError, match="divide by 255"):
-        FullReference(name).update(dark, dark)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -108,7 +108,7 @@ def test_conversion_is_that_of_the_standards(bits, pix, matrix, red, blue, limit
     rng = np.random.default_rng(bits)
     kind = np.uint8 if bits == 8 else np.uint16
     planes = [rng.integers(0, 2**bits, (part.height, part.width)).astype(kind) for part in form.components]
-    found = to_picture(planes, form, Colours("yuv", bits, matrix, 1 if limited else 2, 2, 2))
+    found = to_picture(planes, Colours("yuv", bits, matrix, 1 if limited else 2, 2, 2))
     assert np.abs(found - exact(planes, bits, red, blue, limited)).max() < 1e-6
 
 
@@ -126,7 +126,7 @@ def test_kinds_of_pixels(pix, close):
     except ValueError:
         pytest.skip("not known to this FFmpeg")
     colours = Colours.of(frame)
-    found = to_picture(planes_of(frame), frame.format, colours)
+    found = to_picture(planes_of(frame)[0], colours)
     found = found if found.dtype == np.float32 else found / float(np.iinfo(found.dtype).max)
     error = np.mean((found - picture() / 255.0) ** 2)
     assert -10 * np.log10(error + 1e-10) >= close
@@ -276,6 +276,11 @@ def test_joined_pieces_go_on(tmp_path, scorers):
     assert len(scores) == 40
     assert scores.min() >= SAME
     assert any("jump back after 20 frames" in note for note in results.notes)
+    other = write(tmp_path / "3.ts", frames[20:], "libx264", "yuv444p")
+    (tmp_path / "joined.ts").write_bytes(pieces[1].read_bytes() + other.read_bytes())
+    scores, results = psnr(pieces[0], tmp_path / "joined.ts", scorers)
+    assert len(scores) == 20
+    assert "pixels change from yuv420p to yuv444p" in results.problems[0]
 
 
 CONTAINERS = {

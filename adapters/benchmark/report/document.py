@@ -36,6 +36,27 @@ class Cell:
     mark: str = ""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A heading, what it means, and a table; ``numbers`` of its last columns are numbers."""
+
+    title: str
+    text: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    numbers: int
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, every cell with its text."""
+        return [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in self.rows]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The rows as text."""
+        return [[cell.text for cell in row] for row in self.cells]
+
+
 @dataclass
 class Document:
     """Add parts in order, then :meth:`write`. What is added is plain text: none of it can become markup.
@@ -76,22 +97,27 @@ class Document:
         if lines:
             self.parts.append({"kind": "notes", "lines": lines})
 
+    def section(self, section: Section, level: int = 2) -> None:
+        """A heading, a paragraph and a table, if the table has rows."""
+        if section.rows:
+            self.heading(section.title, level)
+            self.text(section.text)
+            self.table(section.headings, section.rows, section.numbers)
+
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: int = 0) -> None:
         """A table that readers of the page can sort, whose last ``numbers`` columns are numbers."""
-        lines = [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in rows]
-        self.parts.append({"kind": "table", "headings": list(headings), "rows": lines, "texts": len(headings) - numbers})
+        cells = Section("", "", headings, list(rows), numbers).cells
+        self.parts.append({"kind": "table", "headings": list(headings), "rows": cells, "texts": len(headings) - numbers})
 
-    def weighted(self, shares: Mapping[str, float], rows: Iterable[tuple[str, Mapping[str, float], float]]) -> None:
+    def weighted(self, shares: Mapping[str, float], table: pd.DataFrame) -> None:
         """A table of one figure out of several; on the page the shares can be changed, and the figure follows.
 
         Args:
             shares: of each factor.
-            rows: the name, its factors in [0, 1] or NaN, and the figure.
+            table: ``metric``, the factors in [0, 1] or NaN, and ``overall``, the figure.
         """
-        lines = [
-            (name, [(each, _raw(own[each]), figure(own[each])) for each in shares], figure(total), _raw(total))
-            for name, own, total in rows
-        ]
+        rows = table[["metric", *shares, "overall"]].to_numpy().tolist()
+        lines = [(name, [Cell(figure(value), _value(value)) for value in values]) for name, *values in rows]
         self.parts.append({"kind": "weighted", "shares": dict(shares), "rows": lines})
 
     def picture(self, content: bytes, name: str, alt: str, suffix: str = "svg", caption: str = "") -> None:
@@ -164,8 +190,28 @@ def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False)
     return f"[{figure(bounds[0], digits, signed)}, {figure(bounds[1], digits, signed)}]"
 
 
-def _raw(value: float) -> str:
-    return repr(float(value)) if math.isfinite(value) else ""
+def _value(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def shown(table: pd.DataFrame, columns: Mapping[str, str], signed: str = "") -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of some columns: numbers with three digits, with their interval in brackets where it is known.
+
+    Args:
+        table: the interval of ``<name>`` is in ``<name>_low`` and ``<name>_high``.
+        columns: names to headings, in order.
+        signed: the one whose positive numbers get a plus.
+    """
+    rows = [[_shown(row, name, name == signed) for name in columns] for row in table.to_dict("records")]
+    return list(columns.values()), rows
+
+
+def _shown(row: Mapping[Any, Any], name: str, signed: bool) -> str:
+    value = row[name]
+    if isinstance(value, float):
+        bounds = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+        return f"{figure(value, 3, signed)} {interval(bounds)}".strip()
+    return str(value)
 
 
 def _slug(text: str) -> str:

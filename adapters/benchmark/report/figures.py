@@ -76,30 +76,18 @@ def significance_matrix(pairs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         pairs: ``a``, ``b``, ``difference``, ``p_holm``.
         metrics: in the order to be drawn.
     """
-    place = {name: index for index, name in enumerate(metrics)}
+    turned = pairs.rename(columns={"a": "b", "b": "a"}).assign(difference=-pairs["difference"])
+    both = pd.concat([pairs, turned]).pivot(index="a", columns="b", values=["difference", "p_holm"]).loc[list(metrics)]
+    difference, shown = both["difference"][list(metrics)], both["p_holm"][list(metrics)] < LEVEL
     side = 0.5 * len(metrics)
     figure, axes = _figure(1.9 + side, 1.3 + 0.72 * side)
-    shown = np.full((len(metrics), len(metrics)), 0.0)
-    for pair in pairs.to_dict("records"):
-        for row, column, sign in ((pair["a"], pair["b"], 1), (pair["b"], pair["a"], -1)):
-            difference, sure = sign * pair["difference"], pair["p_holm"] < LEVEL
-            if sure:
-                shown[place[row], place[column]] = np.sign(difference)
-            mark = ("▲ " if difference > 0 else "▼ ") if sure else ""
-            text = f"{difference:+.2f}".replace("0.", ".", 1) if np.isfinite(difference) else "–"
-            axes.text(
-                place[column],
-                place[row],
-                mark + text,
-                ha="center",
-                va="center",
-                fontsize=7,
-                fontweight="bold" if sure else "normal",
-                color="black" if sure else GREY,
-            )
-    axes.imshow(np.select([shown > 0, shown < 0], [2, 0], 1), cmap=ListedColormap(_PALE), vmin=0, vmax=2, aspect="auto")
-    for index in range(len(metrics)):
-        axes.text(index, index, "·", ha="center", va="center", color=GREY)
+    axes.imshow(np.sign(difference.where(shown, 0)), cmap=ListedColormap(_PALE), vmin=-1, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(difference.to_numpy(float)):
+        sure = bool(shown.iat[row, column])
+        mark = ("▲ " if value > 0 else "▼ ") if sure else ""
+        number = f"{value:+.2f}".replace("0.", ".", 1) if np.isfinite(value) else "–"
+        text, weight, colour = "·" if row == column else mark + number, "bold" if sure else "normal", "black" if sure else GREY
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, fontweight=weight, color=colour)
     _label(axes, metrics, metrics)
     return figure
 

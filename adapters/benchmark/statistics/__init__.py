@@ -7,23 +7,14 @@ too narrow; with one there is none (NaN).
 
 from msds_plugin.adapters.benchmark.statistics.agreements import (
     Agreement,
-    Within,
     agreement,
     agreement_by_group,
     by_reference,
     within_references,
 )
-from msds_plugin.adapters.benchmark.statistics.bootstrap import (
-    RESAMPLES,
-    SEED,
-    UNKNOWN,
-    Interval,
-    correlation_interval,
-    mean_interval,
-    resample,
-)
+from msds_plugin.adapters.benchmark.statistics.bootstrap import RESAMPLES, SEED, correlation_interval, mean_interval, resample
 from msds_plugin.adapters.benchmark.statistics.choices import choice_agreement, choice_significance
-from msds_plugin.adapters.benchmark.statistics.correlation import Array, krcc, outlier_ratio, pearson, rmse, srcc
+from msds_plugin.adapters.benchmark.statistics.correlation import krcc, outlier_ratio, pearson, rmse, srcc
 from msds_plugin.adapters.benchmark.statistics.differences import LEVEL, holm, mean_differences, significance
 from msds_plugin.adapters.benchmark.statistics.mapping import Mapping, fit_mapping, plcc
 
@@ -31,12 +22,8 @@ __all__ = [
     "LEVEL",
     "RESAMPLES",
     "SEED",
-    "UNKNOWN",
     "Agreement",
-    "Array",
-    "Interval",
     "Mapping",
-    "Within",
     "agreement",
     "agreement_by_group",
     "by_reference",

@@ -10,30 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from msds_plugin.adapters.benchmark.statistics.bootstrap import (
-    RESAMPLES,
-    SEED,
-    UNKNOWN,
-    Interval,
-    mean_interval,
-    percentiles,
-    resample,
-    resampled_krcc,
-    resampled_srcc,
-    weighted_pearson,
-)
-from msds_plugin.adapters.benchmark.statistics.correlation import (
-    OUTLIER_DEVIATIONS,
-    Array,
-    as_column,
-    as_pair,
-    krcc,
-    outlier_ratio,
-    pearson,
-    rmse,
-    srcc,
-    varied,
-)
+from msds_plugin.adapters.benchmark.statistics import bootstrap, correlation
+from msds_plugin.adapters.benchmark.statistics.bootstrap import RESAMPLES, SEED, UNKNOWN, Interval, percentiles
+from msds_plugin.adapters.benchmark.statistics.correlation import OUTLIER_DEVIATIONS, Array, as_column, as_pair
 from msds_plugin.adapters.benchmark.statistics.mapping import Mapping, fit_mapping
 
 
@@ -108,22 +87,19 @@ def agreement(
     if not len(x) == len(deviation) == len(groups):
         raise ValueError(f"{len(x)} scores, {len(groups)} references and {len(deviation)} standard deviations: give one each")
     usable = np.isfinite(x) & np.isfinite(y)
-    left_out = int((~usable).sum())
-    x, y, deviation, groups = x[usable], y[usable], deviation[usable], groups[usable]
-    sign = -1.0 if opposite else 1.0
+    x, y, deviation, groups = x[usable], y[usable], deviation[usable], np.unique(groups[usable], return_inverse=True)[1]
     mapping = fit_mapping(x, y) if len(x) else Mapping("constant", (float("nan"),), "no item has a score")
-    mapped = mapping(x)
-    intervals = _intervals(sign * x, y, mapped, deviation, groups, resamples, seed)
+    mapped, directed = mapping(x), -x if opposite else x
     return Agreement(
         len(x),
-        left_out,
+        int((~usable).sum()),
         len(np.unique(groups)),
-        srcc(sign * x, y),
-        krcc(sign * x, y),
-        pearson(mapped, y) if mapping.kind != "constant" else float("nan"),
-        rmse(mapped, y),
-        outlier_ratio(mapped, y, deviation),
-        *intervals,
+        correlation.srcc(directed, y),
+        correlation.krcc(directed, y),
+        correlation.pearson(mapped, y) if mapping.kind != "constant" else float("nan"),
+        correlation.rmse(mapped, y),
+        correlation.outlier_ratio(mapped, y, deviation),
+        *_intervals(directed, y, mapped, deviation, groups, resamples, seed),
         mapping,
     )
 
@@ -138,63 +114,35 @@ def agreement_by_group(
         group: label of each item; missing labels belong to no group.
         options: as there; ``reference`` and ``std`` are split along.
     """
-    x, y, labels = as_column(prediction), as_column(opinion), np.asarray(group, dtype=object)
-    found: dict[Any, Agreement] = {}
-    for label in pd.unique(labels[~pd.isna(labels)]):
-        chosen = labels == label
-        own = dict(options)
-        for name in {"reference", "std"} & options.keys():
-            own[name] = None if options[name] is None else np.asarray(options[name])[chosen]
-        found[label] = agreement(x[chosen], y[chosen], **own)
-    return found
+    columns = {name: options.pop(name) for name in ("reference", "std") if options.get(name) is not None}
+    columns |= {"prediction": as_column(prediction), "opinion": as_column(opinion)}
+    labels = np.asarray(group, dtype=object)
+    return {
+        label: agreement(**{name: np.asarray(values)[labels == label] for name, values in columns.items()}, **options)
+        for label in pd.unique(labels[~pd.isna(labels)])
+    }
 
 
 def _intervals(
     x: Array, y: Array, mapped: Array, std: Array, groups: NDArray[np.intp], resamples: int, seed: int
 ) -> tuple[Interval, Interval, Interval, Interval, Interval]:
-    groups = np.unique(groups, return_inverse=True)[1]
-    draws = resample(groups, resamples, seed)
-    if not len(draws) or not varied(x, y):
+    draws = bootstrap.resample(groups, resamples, seed)
+    if not len(draws) or not correlation.varied(x, y):
         return (UNKNOWN,) * 5
 
     def sums(values: Array) -> Array:  # (resamples,), from the sums within each group
         return np.asarray(draws @ np.bincount(groups, values, minlength=draws.shape[1]), dtype=np.float64)
 
-    squared, known = (mapped - y) ** 2, np.isfinite(std)
-    outliers = np.where(known, np.abs(mapped - y) > OUTLIER_DEVIATIONS * np.where(known, std, 0), False)
+    known = np.isfinite(std)
+    outliers = known & (np.abs(mapped - y) > OUTLIER_DEVIATIONS * np.where(known, std, 0))
     with np.errstate(invalid="ignore", divide="ignore"):
         return (
-            percentiles(resampled_srcc(x, y, groups, draws)),
-            percentiles(resampled_krcc(x, y, groups, draws)),
-            percentiles(weighted_pearson(mapped - mapped.mean(), y - y.mean(), sums)),
-            percentiles(np.sqrt(sums(squared) / sums(np.ones_like(y)))),
+            percentiles(bootstrap.resampled_srcc(x, y, groups, draws)),
+            percentiles(bootstrap.resampled_krcc(x, y, groups, draws)),
+            percentiles(bootstrap.weighted_pearson(mapped - mapped.mean(), y - y.mean(), sums)),
+            percentiles(np.sqrt(sums((mapped - y) ** 2) / sums(np.ones_like(y)))),
             percentiles(sums(outliers.astype(float)) / sums(known.astype(float))),
         )
-
-
-@dataclass(frozen=True)
-class Within:
-    """Rank correlations within references, averaged over the references that have one (two scored items, none all equal).
-
-    Attributes:
-        references: their number.
-        krcc, srcc: means of Kendall's tau-b and of Spearman's correlation.
-        krcc_interval, srcc_interval: 95 %, over resampled references; NaN with fewer than two.
-    """
-
-    references: int
-    krcc: float
-    srcc: float
-    krcc_interval: Interval
-    srcc_interval: Interval
-
-    def as_row(self) -> dict[str, Any]:
-        """One row of a table, every name with ``within_`` before it."""
-        row: dict[str, Any] = {"within_references": self.references}
-        for name in ("krcc", "srcc"):
-            row[f"within_{name}"] = getattr(self, name)
-            row[f"within_{name}_low"], row[f"within_{name}_high"] = getattr(self, f"{name}_interval")
-        return row
 
 
 def within_references(
@@ -204,11 +152,16 @@ def within_references(
     opposite: bool = False,
     resamples: int = RESAMPLES,
     seed: int = SEED,
-) -> Within:
+) -> dict[str, float]:
     """Mean rank correlation within each reference; opinions need not be comparable between references: votes are not.
 
     Args:
         prediction, opinion, reference, opposite, resamples, seed: as for :func:`agreement`.
+
+    Returns:
+        ``within_references``, the number of references that have a correlation (two scored items, none all equal);
+        ``within_krcc`` and ``within_srcc``, means over them of Kendall's tau-b and of Spearman's correlation, each with
+        ``_low`` and ``_high``, 95 % over resampled references (NaN with fewer than two).
 
     Raises:
         ValueError: different lengths.
@@ -216,11 +169,12 @@ def within_references(
     Source: M. Rubinstein, D. Gutierrez, O. Sorkine, A. Shamir, "A Comparative Study of Image Retargeting", SIGGRAPH Asia 2010.
     """
     table = by_reference(prediction, opinion, reference, opposite)
-    tau, rho = (table[name].dropna().to_numpy(float) for name in ("krcc", "srcc"))
-    taus, rhos = (
-        (float(each.mean()) if len(each) else float("nan"), mean_interval(each, resamples, seed)) for each in (tau, rho)
-    )
-    return Within(len(tau), taus[0], rhos[0], taus[1], rhos[1])
+    row: dict[str, float] = {"within_references": int(table["krcc"].count())}
+    for name in ("krcc", "srcc"):
+        known = table[name].dropna().to_numpy(float)
+        row[f"within_{name}"] = float(known.mean()) if len(known) else float("nan")
+        row[f"within_{name}_low"], row[f"within_{name}_high"] = bootstrap.mean_interval(known, resamples, seed)
+    return row
 
 
 def by_reference(
@@ -235,5 +189,6 @@ def by_reference(
     rows = []
     for label in pd.unique(labels):
         chosen = (labels == label) & np.isfinite(x) & np.isfinite(y)
-        rows.append((label, int(chosen.sum()), krcc(x[chosen], y[chosen]), srcc(x[chosen], y[chosen])))
+        own = x[chosen], y[chosen]
+        rows.append((label, int(chosen.sum()), correlation.krcc(*own), correlation.srcc(*own)))
     return pd.DataFrame(rows, columns=["reference", "count", "krcc", "srcc"])

@@ -65,9 +65,14 @@ def weighted_pearson(x: Array, y: Array, sums: Callable[[Array], Array]) -> Arra
 
 def resampled_srcc(x: Array, y: Array, groups: NDArray[np.intp], draws: NDArray[np.int64]) -> Array:
     """Spearman's correlation on each resample, as if its groups were written out as often as they were drawn."""
-    step = max(1, _CELLS_AT_ONCE // max(1, len(x)))
-    parts = [_srcc_of_weights(x, y, draws[start : start + step, groups]) for start in range(0, len(draws), step)]
+    parts = [_srcc_of_weights(x, y, draws[rows][:, groups]) for rows in _chunks(len(draws), len(x))]
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _chunks(rows: int, columns: int) -> list[slice]:
+    """Rows of a large table, a part at a time, so that memory stays small."""
+    step = max(1, _CELLS_AT_ONCE // max(1, columns))
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def resampled_krcc(x: Array, y: Array, groups: NDArray[np.intp], draws: NDArray[np.int64]) -> Array:
@@ -76,9 +81,7 @@ def resampled_krcc(x: Array, y: Array, groups: NDArray[np.intp], draws: NDArray[
     x, y, groups = x[order], y[order], groups[order]
     starts = np.searchsorted(groups, np.arange(draws.shape[1]))
     sums = np.zeros((3, draws.shape[1], draws.shape[1]))
-    step = max(1, _CELLS_AT_ONCE // len(x))
-    for start in range(0, len(x), step):
-        rows = slice(start, start + step)
+    for rows in _chunks(len(x), len(x)):
         sign_x = np.sign(x[rows, None] - x).astype(np.int8)
         sign_y = np.sign(y[rows, None] - y).astype(np.int8)
         for total, part in zip(sums, (sign_x * sign_y, np.abs(sign_x), np.abs(sign_y)), strict=True):

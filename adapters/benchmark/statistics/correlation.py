@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
@@ -14,20 +17,22 @@ OUTLIER_DEVIATIONS = 2.0
 
 def srcc(prediction: ArrayLike, opinion: ArrayLike) -> float:
     """Spearman's rank correlation; NaN for fewer than two items, constant or NaN values."""
-    x, y = as_pair(prediction, opinion)
-    return float(stats.spearmanr(x, y).statistic) if varied(x, y) else float("nan")
+    return _correlation(stats.spearmanr, prediction, opinion)
 
 
 def krcc(prediction: ArrayLike, opinion: ArrayLike) -> float:
     """Kendall's rank correlation, tau-b (ties count); NaN for fewer than two items, constant or NaN values."""
-    x, y = as_pair(prediction, opinion)
-    return float(stats.kendalltau(x, y).statistic) if varied(x, y) else float("nan")
+    return _correlation(stats.kendalltau, prediction, opinion)
 
 
 def pearson(prediction: ArrayLike, opinion: ArrayLike) -> float:
     """Pearson's linear correlation as it stands, without a mapping; NaN for fewer than two items, constant or NaN values."""
+    return _correlation(stats.pearsonr, prediction, opinion)
+
+
+def _correlation(test: Callable[..., Any], prediction: ArrayLike, opinion: ArrayLike) -> float:
     x, y = as_pair(prediction, opinion)
-    return float(stats.pearsonr(x, y).statistic) if varied(x, y) else float("nan")
+    return float(test(x, y).statistic) if varied(x, y) else float("nan")
 
 
 def rmse(prediction: ArrayLike, opinion: ArrayLike) -> float:
@@ -44,9 +49,7 @@ def outlier_ratio(prediction: ArrayLike, opinion: ArrayLike, std: ArrayLike) -> 
     x, y = as_pair(prediction, opinion)
     deviation = as_column(std)
     known = np.isfinite(deviation)
-    if not known.any():
-        return float("nan")
-    return float(np.mean(np.abs(x - y)[known] > OUTLIER_DEVIATIONS * deviation[known]))
+    return float(np.mean(np.abs(x - y)[known] > OUTLIER_DEVIATIONS * deviation[known])) if known.any() else float("nan")
 
 
 def as_column(values: ArrayLike) -> Array:

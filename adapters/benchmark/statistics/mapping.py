@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import optimize, signal, special
 
 from msds_plugin.adapters.benchmark.statistics.correlation import Array, as_column, as_pair, pearson, rmse, varied
+
+#: Middles, at least, and softness of the curves that are tried, in standard deviations of the scores.
+_FARTHEST, _STEEPEST, _SOFTEST = 10.0, 1e-3, 10.0
+#: How many of the minima on the grid are refined.
+_REFINED = 5
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,9 @@ class Mapping:
 def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     """The monotonic logistic of four parameters that VQEG recommends, by least squares; it may rise or fall.
 
-    ``scipy.optimize.curve_fit`` starts from VQEG's values (max y, min y, mean x, std x / 4), from softer and steeper slopes and
-    from a step in the widest gap between scores; the best end is taken. Where none converges (a curve that has only one of
-    its two bends within the data sends the other end to infinity) the fit is repeated with ends and middle held within ten
-    standard deviations of the means. Where a straight line is better still, it is returned, and ``reason`` says so.
+    Fitted by scipy's ``curve_fit`` from VQEG's start (max y, min y, mean x, std x / 4), and from the minima on a grid of
+    middles and slopes, as the squared error has several where scores are few or form clusters; the best is taken. Where a
+    straight line is better still, it is returned, and ``reason`` says so.
 
     Args:
         prediction: scores of a metric, finite.
@@ -62,19 +66,21 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     x, y = as_pair(prediction, opinion)
     if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("a mapping needs finite scores, and at least one")
+    if len(x) == 1:
+        return Mapping("constant", (float(y[0]),), "there is one image only")
     if not varied(x, y):
-        constant = "one image is" if len(x) == 1 else f"{'opinions' if np.ptp(y) == 0 else 'scores'} are all"
-        return Mapping("constant", (float(y.mean()),), f"the {constant} the same" if len(x) > 1 else "there is one image only")
+        return Mapping("constant", (float(y.mean()),), f"the {'opinions' if np.ptp(y) == 0 else 'scores'} are all the same")
     slope, intercept = (float(value) for value in np.polyfit(x - x.mean(), y, 1))
-    line = Mapping("linear", (slope, intercept - slope * float(x.mean())))
+    line = slope, intercept - slope * float(x.mean())
     if len(x) < 5:
-        return Mapping("linear", line.parameters, "fewer than five items")
-    fits = list(_fits(x, y))
-    if not fits:
-        return Mapping("linear", line.parameters, "the logistic fit did not converge")
-    best = min(fits, key=lambda fit: rmse(fit(x), y))
-    if rmse(best(x), y) > rmse(line(x), y) * (1 + 1e-3):
-        return Mapping("linear", line.parameters, "the logistic fit ended worse than a straight line")
+        return Mapping("linear", line, "fewer than five items")
+
+    def error(fit: Mapping) -> float:  # VQEG's is taken unless another is better by more than rounding
+        return rmse(fit(x), y) * (1 if fit.start == "VQEG's" else 1 + 1e-6)
+
+    best = min(_fits(x, y), key=error, default=None)
+    if best is None or rmse(best(x), y) > rmse(Mapping("linear", line)(x), y) * (1 + 1e-3):
+        return Mapping("linear", line, "the logistic fit ended worse than a straight line")
     return best
 
 
@@ -84,54 +90,62 @@ def plcc(prediction: ArrayLike, opinion: ArrayLike) -> float:
     return pearson(fit_mapping(x, y)(x), y) if varied(x, y) else float("nan")
 
 
-_Bounds: TypeAlias = tuple[float | Sequence[float], float | Sequence[float]]
-
-
-def _logistic(x: Array, top: float, bottom: float, middle: float, softness: float) -> Array:
-    return np.asarray((top - bottom) / (1 + np.exp(-(x - middle) / softness)) + bottom)
-
-
 def _fits(x: Array, y: Array) -> Iterator[Mapping]:
-    centre, scale, low, span = float(x.mean()), float(x.std()), float(y.mean()), float(y.std())
-    u, v = (x - centre) / scale, (y - low) / span  # so that the solver's tolerances mean the same for every metric
-    sign = -1.0 if pearson(u, v) < 0 else 1.0
-    ordered = np.sort(u)
-    gap = int(np.diff(ordered).argmax())
-    starts = {
-        "VQEG's, falling": (0.0, -0.25),
-        "a softer slope": (0.0, sign),
-        "a steeper slope": (0.0, 0.05 * sign),
-        "a step in the widest gap": (float(ordered[gap : gap + 2].mean()), 0.05 * sign),
-    }
-    found = {name: _solved(u, v, (v.max(), v.min(), *start)) for name, start in starts.items()}
-    own = _solved(x, y, (y.max(), y.min(), centre, scale / 4))  # as it stands, in the units of the scores
-    found["VQEG's"] = None if own is None else np.array([0, 0, (own[2] - centre) / scale, own[3] / scale])
-    if not any(parameters is not None for parameters in found.values()):
-        steepest, softest = (1e-3, 10.0) if sign > 0 else (-10.0, -1e-3)
-        bounds = [-10.0, -10.0, -10.0, steepest], [10.0, 10.0, 10.0, softest]
-        for softness in (0.25, 1.0):
-            found[f"softness {softness}, within bounds"] = _solved(u, v, (v.max(), v.min(), 0.0, sign * softness), bounds)
-    for name, parameters in found.items():
-        if parameters is None:
-            continue
-        middle, softness = float(parameters[2]), float(parameters[3])
+    u, v = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # so that tolerances mean the same for every metric
+    places = [("a grid's", middle, softness) for middle, softness in _by_grid(u, v)]
+    if (found := _by_vqeg(x, y)) is not None:
+        places.append(("VQEG's", (found[0] - x.mean()) / x.std(), found[1] / x.std()))
+    for start, middle, softness in places:
         share = special.expit((u - middle) / softness)
-        if (
-            width := float(np.ptp(share))
-        ) > 0:  # the best ends for this middle and slope; it may be nearly flat, and be scaled up
-            gain, offset = (float(value) for value in np.polyfit((share - share.min()) / width, v, 1))
-            gain, offset = gain / width, offset - gain / width * float(share.min())
-            ends = sorted((offset * span + low, (offset + gain) * span + low), reverse=True)
-            softness = -softness if gain < 0 else softness  # one form of each curve: the top first
-            yield Mapping("logistic", (*ends, middle * scale + centre, softness * scale), start=name)
+        width = float(np.ptp(share))
+        if width == 0:
+            continue
+        # The best ends for this middle and slope; the share may be nearly flat, and is scaled up.
+        gain, offset = (float(value) for value in np.polyfit((share - share.min()) / width, v, 1))
+        gain, offset = gain / width, offset - gain / width * float(share.min())
+        ends = sorted((float(end * y.std() + y.mean()) for end in (offset, offset + gain)), reverse=True)
+        softness = -softness if gain < 0 else softness  # one form of each curve: the top first
+        yield Mapping("logistic", (*ends, float(middle * x.std() + x.mean()), float(softness * x.std())), start=start)
 
 
-def _solved(x: Array, y: Array, start: Sequence[float], bounds: _Bounds = (-np.inf, np.inf)) -> Array | None:
-    """Parameters of :func:`_logistic`; None where the solver does not converge."""
+def _by_vqeg(x: Array, y: Array) -> tuple[float, float] | None:
+    """Middle and softness found from VQEG's start; None where the solver does not converge."""
+
+    def logistic(x: Array, top: float, bottom: float, middle: float, softness: float) -> Array:
+        return np.asarray((top - bottom) / (1 + np.exp(-(x - middle) / softness)) + bottom)
+
+    start = (y.max(), y.min(), x.mean(), x.std() / 4)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", optimize.OptimizeWarning)  # of the covariance, which is not used
-            found, _ = optimize.curve_fit(_logistic, x, y, np.clip(start, *bounds), bounds=bounds)
+            found, _ = optimize.curve_fit(logistic, x, y, start)
     except (RuntimeError, ValueError):
         return None
-    return np.asarray(found) if np.isfinite(found).all() and found[3] != 0 else None
+    return (float(found[2]), float(found[3])) if np.isfinite(found).all() and found[3] != 0 else None
+
+
+def _by_grid(u: Array, v: Array) -> Iterator[tuple[float, float]]:
+    """Middles and softness where the squared error of standard scores has a minimum, from the lowest minima on a grid."""
+    inside, far = np.unique(np.quantile(u, np.linspace(0, 1, 41))), max(_FARTHEST, float(np.abs(u).max()))
+    middles = np.unique(np.concatenate([inside, (inside[1:] + inside[:-1]) / 2, np.linspace(-far, far, 21)]))
+    softness = np.geomspace(_STEEPEST, _SOFTEST, 25)
+    errors = np.stack([_squared_error(u, v, middles, each) for each in softness])
+    lowest = errors.min(0)
+
+    def error(at: Array) -> float:
+        return float(_squared_error(u, v, at[:1], float(np.exp(at[1])))[0])
+
+    minima = signal.find_peaks(-np.pad(lowest, 1, constant_values=np.inf))[0] - 1
+    for column in minima[np.argsort(lowest[minima])][:_REFINED]:
+        best = np.array([middles[column], np.log(softness[errors[:, column].argmin()])], dtype=np.float64)
+        limits = [(-far, far), (float(np.log(_STEEPEST)), float(np.log(_SOFTEST)))]
+        found = optimize.minimize(error, best, method="Nelder-Mead", bounds=limits, tol=1e-8)
+        yield float(found.x[0]), float(np.exp(found.x[1]))
+
+
+def _squared_error(u: Array, v: Array, middles: Array, softness: float) -> Array:
+    """Mean squared error of curves of these middles with their best ends, of standard scores and opinions."""
+    share = special.expit((u[:, None] - middles) / softness)
+    share -= share.mean(0)
+    power, common = (share**2).mean(0), v @ share / len(v)
+    return np.asarray(1 - np.divide(common**2, power, out=np.zeros_like(power), where=power > 1e-30))

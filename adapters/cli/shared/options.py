@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -52,6 +52,13 @@ SideBySide = Annotated[
 ]
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Look into sub-folders too, and match trees by the paths inside them.")
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|FOLDER",
+        help="Image that is white where the reference counts, or a folder of them with the names of the references.",
+    ),
 ]
 KeptScores = Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")]
 Report = Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")]
@@ -118,12 +125,9 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
     options = {name: option for name, option in _RUN.items() if name not in without}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, localns={"Run": object}, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name != "run"
-        ]
+        # Not typing.get_type_hints: with a default of None Python 3.10 hides an Annotated in an Optional.
+        stated = inspect.signature(command, eval_str=True, locals={"Run": object}).parameters
+        own = [parameter for name, parameter in stated.items() if name != "run"]
         more = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, (annotation, default) in options.items()

@@ -85,13 +85,6 @@ class _Closed(io.TextIOWrapper):
     """In place of a stdout that was closed from the start."""
 
 
-class _Unbuffered(io.FileIO):
-    """stderr without a buffer, which would fail again and again with what it could not get rid of."""
-
-    def __init__(self) -> None:
-        super().__init__(2, "wb", closefd=False)
-
-
 def mend_streams() -> None:
     """Redirect closed standard streams to the null device, and escape names that a stream cannot show."""
     for number in (0, 1, 2):
@@ -106,8 +99,8 @@ def mend_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     elif isinstance(sys.stderr, io.TextIOWrapper):
-        encoding = sys.stderr.encoding
-        sys.stderr = _Forgiving(_Unbuffered(), encoding=encoding, errors="backslashreplace", write_through=True)
+        raw = io.FileIO(2, "wb", closefd=False)  # a buffer would fail again and again with what it could not get rid of
+        sys.stderr = _Forgiving(raw, encoding=sys.stderr.encoding, errors="backslashreplace", write_through=True)
 
 
 def is_closed(stream: IO[Any]) -> bool:

@@ -10,13 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from msds_plugin.adapters.cli.shared.process import NO_READER, drop_stdout, is_closed, stoppable
+from msds_plugin.adapters.cli.shared.process import NO_READER, drop_stdout, exit_code, is_closed, stoppable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,13 +34,8 @@ def say(message: str) -> None:
 
 def one_line(text: str) -> str:
     """Text in which what would break a line or a table, as names of files may hold it, is written out: ``\\t``, ``\\n``."""
-    return "".join(_written_out(sign) for sign in text)
-
-
-def _written_out(sign: str) -> str:
-    if unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs"):
-        return sign.encode("unicode_escape").decode()
-    return sign
+    odd = {sign for sign in text if unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs")}
+    return "".join(sign.encode("unicode_escape").decode() if sign in odd else sign for sign in text)
 
 
 @contextmanager
@@ -69,6 +59,24 @@ def clean_stdout() -> Iterator[None]:
 
 
 @contextmanager
+def resumable(kept: bool = True) -> Iterator[None]:
+    """Expected errors as one line and exit code 2; after a signal a line that says how to go on, and its exit code.
+
+    Scores that cannot be kept any more are shown on stdout. ``kept``: whether any are.
+    """
+    from msds_plugin.adapters.benchmark.runner import NotKeptError
+
+    try:
+        with setup(NotKeptError), clean_stdout():
+            yield
+    except NotKeptError as error:
+        raise show_unkept(error.computed, str(error)) from None
+    except KeyboardInterrupt as error:
+        say("Interrupted: start again to go on from here" if kept else "Interrupted: nothing is kept without --output")
+        raise typer.Exit(exit_code(error)) from None
+
+
+@contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Progress with the time left, on stderr: a bar on a terminal, a line now and then elsewhere.
 
@@ -76,8 +84,11 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """
     with stoppable():
         if not sys.stderr.isatty():
-            yield _Lines(description, total).advance
+            yield _lines(description, total)
             return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -91,20 +102,19 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
             yield lambda: bar.advance(task)
 
 
-class _Lines:
+def _lines(description: str, total: int) -> Callable[[], None]:
     """Progress in lines, for logs."""
+    done, start = 0, time.monotonic()
+    said = start
 
-    def __init__(self, description: str, total: int) -> None:
-        self.description, self.total, self.done = description, total, 0
-        self.start = self.said = time.monotonic()
+    def advance() -> None:
+        nonlocal done, said
+        done, now = done + 1, time.monotonic()
+        if now - said >= _NOW_AND_THEN and done < total:
+            said = now
+            say(f"{description}: {done} of {total}, about {_duration((now - start) / done * (total - done))} left")
 
-    def advance(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.said >= _NOW_AND_THEN and self.done < self.total:
-            self.said = now
-            left = (now - self.start) / self.done * (self.total - self.done)
-            say(f"{self.description}: {self.done} of {self.total}, about {_duration(left)} left")
+    return advance
 
 
 def _duration(seconds: float) -> str:
@@ -164,8 +174,13 @@ def _unshown(reason: str) -> typer.Exit:
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, title: str | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     console = Console()
-    for heading, body, texts in ((columns, rows, len(columns) - numbers), (*_turned(columns, rows), 1)):
+    turned, *lines = (list(line) for line in zip(columns, *rows, strict=True))  # rows as columns
+    for heading, body, texts in ((columns, rows, len(columns) - numbers), (turned, lines, 1)):
         widths = _widths(heading, body, console.width)
         if widths is not None:
             table = Table(title=title)
@@ -182,17 +197,13 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, t
             console.print(("  " if place else "") + escape(f"{name}: {cell}"), soft_wrap=True, highlight=False)
 
 
-def _turned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """The table with rows as columns."""
-    heading, *body = (list(line) for line in zip(columns, *rows, strict=True))
-    return heading, body
-
-
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> list[int] | None:
     """The columns' widths in a drawn table of ``most`` signs; None if there is no room for its names and numbers.
 
     Headings and sentences may be broken between words, names and numbers not at all.
     """
+    from rich.cells import cell_len
+
     natural, widths = [], []
     for place, heading in enumerate(columns):
         cells = [row[place] for row in rows]

@@ -1,0 +1,70 @@
+"""How MSDS-Auto judged pairs, as a metric beside it, so that it is computed, kept and resumed as scores are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.auto import MSDSAuto
+from msds_plugin.metric import Images, Metric
+from msds_plugin.windows import Image
+
+REGIMES = ("aligned", "between", "displaced", "retargeted")
+
+
+class Regime(Metric):
+    """The places of the regimes of pairs in :data:`REGIMES`, (N,)."""
+
+    reads_windows = True
+
+    def __init__(self, auto: MSDSAuto) -> None:
+        super().__init__()
+        self.auto = auto
+
+    @property
+    def smallest(self) -> int:
+        """Shortest side of an image, in pixels."""
+        return self.auto.smallest
+
+    @property
+    def description(self) -> str:
+        """That of MSDS-Auto."""
+        return f"regime of {self.auto.description}"
+
+    def weighted_modules(self) -> list[nn.Module]:
+        """Those of MSDS-Auto."""
+        return self.auto.weighted_modules()
+
+    def _represent(self, image: Image) -> Images:
+        return Images(self.description, image)
+
+    def _compare(self, a: Images, b: Images) -> Tensor:
+        number = max(len(a), len(b))
+        found = self.auto.details(a.of_number(number), b.of_number(number)).regime
+        return torch.tensor([float(REGIMES.index(word)) for word in found])
+
+
+def with_regimes(scorers: Iterable[Scorer]) -> list[Scorer]:
+    """The same metrics, after each MSDS-Auto its :class:`Regime`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: list[Scorer] = []
+    for scorer in scorers:
+        found.append(scorer)
+        if isinstance(scorer.metric, MSDSAuto):
+            found.append(replace(scorer, name=f"{scorer.name} regime", metric=Regime(scorer.metric).eval()))
+    if not any(isinstance(scorer.metric, Regime) for scorer in found):
+        raise ValueError("details are those of msds-auto, which is not among the metrics")
+    return found
+
+
+def words(places: Sequence[float]) -> list[str]:
+    """The regimes at these places; empty where there is none."""
+    return ["" if math.isnan(place) else REGIMES[int(place)] for place in places]
