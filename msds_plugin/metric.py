@@ -208,7 +208,9 @@ class Metric(nn.Module):
         from safetensors.torch import save_file
 
         self._check_made_here(representation, "given")
-        tensors = {str(index): tensor.detach().contiguous() for index, tensor in enumerate(_tensors(representation))}
+        # Copies, because safetensors refuses two tensors that share memory, as an image that is kept twice does.
+        copies = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in _tensors(representation)]
+        tensors = {str(index): tensor for index, tensor in enumerate(copies)}
         count = iter(range(len(tensors)))
         skeleton = json.dumps(_encoded(representation, count))
         save_file(tensors, path, {"format": _FORMAT, "source": self._representations_source(), "content": skeleton})
