@@ -327,7 +327,9 @@ class TestHybrids:
 
     def test_files_for_other_metrics_are_refused(self, made, weights_of_two_levels, tmp_path):
         made.file.save(tmp_path / "hybrid.json")
-        with pytest.raises(FusionFileError, match=r"msds-hybrid \(hybrid\(msds-aligned, HaarPSI, MDSI\).*this metric is deepssim"):
+        with pytest.raises(
+            FusionFileError, match=r"msds-hybrid \(hybrid\(msds-aligned, HaarPSI, MDSI\).*this metric is deepssim"
+        ):
             registry.create("msds-fast", fusion=tmp_path / "hybrid.json")
         with pytest.raises(FusionFileError, match=r"weights for msds .*this metric is hybrid"):
             registry.create("msds-hybrid", fusion=weights_of_two_levels, layers=("stage1",))
