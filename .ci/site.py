@@ -98,7 +98,7 @@ def _cell(text: str) -> str:
 
 def _text(text: str) -> str:
     """Help texts are for a terminal: what Markdown takes for markup is written out."""
-    return re.sub(r"([*_<{])", r"\\\1", text)
+    return re.sub(r"([*_<{[\]])", r"\\\1", text)
 
 
 def _is_public(name: str) -> bool:

@@ -155,6 +155,7 @@ def test_installation_has_no_warning(tmp_path, options):
         shutil.copy(ROOT / file, source)
     arguments = [options[0], "--verbose", "--no-deps", "--no-build-isolation", "--no-cache-dir", *options[1:], str(source)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # pip looks for itself in every index of its own settings
     command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
