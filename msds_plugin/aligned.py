@@ -1,4 +1,4 @@
-"""MSDS for aligned pairs: what MSDS finds as a whole, and what the features differ by place by place."""
+"""MSDS for aligned pairs: Gram matrices of whole images, and how the features differ place by place."""
 
 from __future__ import annotations
 
@@ -35,12 +35,7 @@ def energy_dissimilarities(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
 
 
 def place_dissimilarities(backbone: Backbone, tile: Tile, x: Image, y: Image) -> Tensor:
-    """The same of the features of images of one size, in tiles.
-
-    Raises:
-        ValueError: images of two sizes.
-    """
-    check_aligned(x, y, "MSDS for aligned pairs")
+    """The same of the features of images of one size, in tiles."""
     sums = pair_sums(backbone, as_windows(x), as_windows(y), tile, energies)
     return torch.stack([ratio_of_energies(each) for each in sums])
 
@@ -55,8 +50,8 @@ class AlignedMSDS(MSDS):
     is, and how much a difference counts then depends on what else is in the image: across contents the same score stands for
     different qualities, by far less so with both. It is the deep term of :func:`~msds_plugin.hybrid.msds_hybrid`.
 
-    Arguments and errors are those of :class:`MSDS`, without saliency. x and y, (N, 3, H, W), must have one size.
-    1 for identical images, at most 1, at least -1.
+    Arguments and errors are those of :class:`MSDS`, without saliency. x and y, (N, 3, H, W), must have one size, else a ValueError
+    says so. 1 for identical images, at most 1, at least -1.
 
     Example:
         >>> metric = AlignedMSDS(levels=2, backbone="alexnet", weights=None)
@@ -83,6 +78,7 @@ class AlignedMSDS(MSDS):
         return AlignedMatrices(self.description, matrices.views, features, Images(self.description, image))
 
     def _by_layer(self, a: Any, b: Any) -> Tensor:
+        check_aligned(a.images.image, b.images.image, "MSDS for aligned pairs")
         as_a_whole = super()._by_layer(a, b)
         if a.features and b.features:
             by_place = energy_dissimilarities(a.features, b.features)

@@ -109,9 +109,10 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, maps: Tensor | None = None) -> tuple[Tensor, ...]:
         """Matrices of images (N, 3, H, W); of what lies where saliency maps (N, 1, H, W) are above the threshold."""
-        masks = [None] * len(self.views) if maps is None else [mask.to(image) for mask in self.masks(maps)]
+        views = self.views
+        masks = [None] * len(views) if maps is None else [mask.to(image) for mask in self.masks(maps)]
         matrices, kept = [], []
-        for view, level, mask in zip(self.views, self._levels(image), masks, strict=True):
+        for view, level, mask in zip(views, self._levels(image), masks, strict=True):
             features = view.backbone(level, mask)
             matrices += [view.kind.whole(feature) for feature in features]
             kept += [feature for layer, feature in zip(view.backbone.layers, features, strict=True) if layer in view.kept]

@@ -12,11 +12,10 @@ import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_pyiqa
-from msds_plugin.adapters.benchmark.report.document import Document
+from msds_plugin.adapters.benchmark.report.document import Document, Shown, shown
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.benchmark.summary import summarise
-from msds_plugin.adapters.research.tables import Shown, shown
 from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.checks import MissingDependencyError
 

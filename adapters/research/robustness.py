@@ -17,7 +17,7 @@ from PIL import Image
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.report.document import Document
+from msds_plugin.adapters.benchmark.report.document import Document, Shown, shown
 from msds_plugin.adapters.benchmark.report.figures import to_svg
 from msds_plugin.adapters.benchmark.report.page import thumbnail
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, no_progress
@@ -27,7 +27,6 @@ from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.notes import Notes
 from msds_plugin.adapters.images.read import Reading, decode
 from msds_plugin.adapters.research.distortions import DEFORMATIONS, DISTORTIONS, Change, Photo, inner
-from msds_plugin.adapters.research.tables import Shown, shown
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.options import Run
 

@@ -13,12 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from msds_plugin.adapters.benchmark import failures, statistics
-from msds_plugin.adapters.benchmark.report.document import Document
+from msds_plugin.adapters.benchmark.report.document import Document, Shown, shown
 from msds_plugin.adapters.benchmark.report.figures import heat_map, to_svg
 from msds_plugin.adapters.benchmark.summary import Scores, overall
 from msds_plugin.adapters.images.read import Reading
 from msds_plugin.adapters.research.study import Study
-from msds_plugin.adapters.research.tables import Shown, shown
 
 #: In place of a layer or a level: the mean over all of them, with equal weights.
 MEAN = "mean"

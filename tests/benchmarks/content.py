@@ -4,7 +4,8 @@
 
 Rank correlations with opinions on blur and on super-resolution at a quarter of the sides; on JPEG and noise ladders with the
 mean rank by FSIM, SR-SIM, VIF, MS-SSIM and GMSD. For each variant of the deep term: alone, and in the hybrid; across images /
-mean within references. The table of docs/research/content.md.
+mean within references. Then DeepSSIM on single stages and levels, and the change of the hybrid, with 95 % intervals over
+references. The tables of docs/research/content.md.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from torch.nn import functional as F
 
 from msds_plugin import build_backbone
 from msds_plugin.functional import block_dissimilarity, energy_dissimilarity, gram_matrix, pyramid
-from msds_plugin.hybrid import STAGES, HaarPSI
+from msds_plugin.hybrid import HaarPSI
 from msds_plugin.mdsi import MDSI
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 LEVELS = 3
+#: Of the five stages of EfficientNet-Lite0, those of MSDS-Hybrid.
+USED = slice(1, 4)
+BEFORE, NOW = "Gram matrices (MSDS)", "Gram matrices and place by place"
 JUDGES = {"fsim": 1, "srsim": 1, "vif_p": 1, "multi_scale_ssim": 1, "gmsd": -1}
 #: (reference's name, quality, reference, distorted)
 Row = tuple[str, float, Tensor, Tensor]
@@ -114,6 +118,13 @@ def local_grams(x: Tensor, y: Tensor, side: int = 8) -> Tensor:
     return ((variance[0] / (energy + 1e-6)) * energy.sqrt()).sum()[None] / energy.sqrt().sum()
 
 
+def weighted_grams(x: Tensor, y: Tensor) -> Tensor:
+    """DeepSSIM of features weighted at each position by the larger of their two lengths."""
+    energy = torch.maximum(x.norm(dim=1, keepdim=True), y.norm(dim=1, keepdim=True))
+    weights = energy / energy.mean()
+    return block_dissimilarity(gram_matrix(x * weights), gram_matrix(y * weights))
+
+
 def centred(features: Tensor) -> Tensor:
     return features - features.mean((2, 3), keepdim=True)
 
@@ -123,16 +134,17 @@ def standardised(features: Tensor) -> Tensor:
 
 
 VARIANTS: dict[str, tuple[Compare, ...]] = {
-    "Gram matrices (MSDS)": (grams(),),
+    BEFORE: (grams(),),
     "covariances": (grams(centred),),
     "correlations": (grams(standardised),),
     "unit length at each position": (grams(lambda f: F.normalize(f, dim=1)),),
     "square roots of features": (grams(lambda f: f.sign() * f.abs().sqrt()),),
     "constant 0.03 of the mean variance": (grams(c=0.03),),
     "constant 0.3 of the mean variance": (grams(c=0.3),),
+    "positions weighted by energy": (weighted_grams,),
     "Gram matrices of windows": (local_grams,),
     "place by place": (energy_dissimilarity,),
-    "Gram matrices and place by place": (grams(), energy_dissimilarity),
+    NOW: (grams(), energy_dissimilarity),
 }
 
 
@@ -148,35 +160,56 @@ def agreement(found: np.ndarray, quality: np.ndarray, names: list[str]) -> str:
     return f"{-spearmanr(found, quality)[0]:.3f} / {np.mean(within):.3f}"
 
 
+def change(before: np.ndarray, now: np.ndarray, quality: np.ndarray, names: list[str]) -> str:
+    """SRCC of both and their difference, each with its interval over references."""
+    places = {name: np.flatnonzero(np.array(names) == name) for name in dict.fromkeys(names)}
+    rng = np.random.default_rng(0)
+
+    def figures(chosen: np.ndarray) -> tuple[float, float, float]:
+        old, new = (-spearmanr(found[chosen], quality[chosen])[0] for found in (before, now))
+        return old, new, new - old
+
+    drawn = [figures(np.concatenate([places[name] for name in rng.choice(list(places), len(places))])) for _ in range(2000)]
+    bounds = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    whole = figures(np.arange(len(quality)))
+    return " | ".join(f"{figure:.3f} [{low:.3f}, {high:.3f}]" for figure, (low, high) in zip(whole, bounds, strict=True))
+
+
 def main() -> None:
-    network = build_backbone("efficientnet_lite0", list(STAGES))
-    haarpsi, mdsi = HaarPSI(), MDSI()
+    network = build_backbone("efficientnet_lite0")
+    haarpsi, mdsi, gram = HaarPSI(), MDSI(), grams()
     for title, rows in SETS.items():
-        names, quality, local = [], [], []
+        names, qualities, local, single = [], [], [], []
         found: dict[str, list[float]] = defaultdict(list)
         with torch.inference_mode():
             for name, value, y, x in rows():
                 names.append(name)
-                quality.append(value)
+                qualities.append(value)
                 local.append((1 - float(haarpsi(x, y)), float(mdsi(x, y)) ** 4))
                 maps = [(network(a), network(b)) for a, b in zip(pyramid(x, LEVELS), pyramid(y, LEVELS), strict=True)]
+                single.append([[float(gram(p, q)) for p, q in zip(*level, strict=True)] for level in maps])
                 for variant, parts in VARIANTS.items():
                     # What is compared place by place counts at full size alone.
-                    used = [maps[:1] if part is energy_dissimilarity else maps for part in parts]
                     each = [
-                        float(np.mean([part(p, q).item() for level in levels for p, q in zip(*level, strict=True)]))
-                        for part, levels in zip(parts, used, strict=True)
+                        np.mean([float(part(p, q)) for a, b in levels for p, q in zip(a[USED], b[USED], strict=True)])
+                        for part in parts
+                        for levels in [maps[:1] if part is energy_dissimilarity else maps]
                     ]
                     found[variant].append(float(np.mean(each)))
+        quality = np.array(qualities)
         h, m = np.array(local).T
-        print(f"\n{title}: {len(names)} images; alone, in the hybrid\n", flush=True)
+        hybrids = {variant: (2 * log(np.array(values)) + log(h) + log(m)) / 4 for variant, values in found.items()}
+        print(f"\n{title}: {len(names)} images; alone, in the hybrid\n")
         for alone, values in (("HaarPSI", h), ("MDSI", m)):
-            print(f"| {alone} | {agreement(values, np.array(quality), names)} | |")
-        for variant, values in found.items():
-            deep = np.array(values)
-            hybrid = (2 * log(deep) + log(h) + log(m)) / 4
-            shown = [agreement(each, np.array(quality), names) for each in (deep, hybrid)]
-            print(f"| {variant} | {' | '.join(shown)} |", flush=True)
+            print(f"| {alone} | {agreement(values, quality, names)} | |")
+        for variant, deep in found.items():
+            print(
+                f"| {variant} | {agreement(np.array(deep), quality, names)} | {agreement(hybrids[variant], quality, names)} |"
+            )
+        by_stage = np.array(single).transpose(2, 1, 0)
+        for stage, levels in enumerate(by_stage):
+            print(f"| stage {stage} | {' | '.join(agreement(level, quality, names) for level in levels)} |")
+        print(f"| {title} | {change(hybrids[BEFORE], hybrids[NOW], quality, names)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -183,6 +183,10 @@ def figure(value: float, digits: int = 3, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
+#: Headings and rows.
+Shown: TypeAlias = tuple[list[str], list[list[str]]]
+
+
 def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False) -> str:
     """An interval as text; nothing where it is not known."""
     if not all(map(math.isfinite, bounds)):
@@ -194,7 +198,7 @@ def _value(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def shown(table: pd.DataFrame, columns: Mapping[str, str], signed: str = "") -> tuple[list[str], list[list[str]]]:
+def shown(table: pd.DataFrame, columns: Mapping[str, str], signed: str = "") -> Shown:
     """Headings and rows of some columns: numbers with three digits, with their interval in brackets where it is known.
 
     Args:
@@ -208,10 +212,12 @@ def shown(table: pd.DataFrame, columns: Mapping[str, str], signed: str = "") -> 
 
 def _shown(row: Mapping[Any, Any], name: str, signed: bool) -> str:
     value = row[name]
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, float):
         bounds = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
         return f"{figure(value, 3, signed)} {interval(bounds)}".strip()
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _slug(text: str) -> str:
