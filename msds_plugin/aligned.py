@@ -50,7 +50,7 @@ class AlignedMSDS(MSDS):
     is, and how much a difference counts then depends on what else is in the image: across contents the same score stands for
     different qualities, by far less so with both. It is the deep term of :func:`~msds_plugin.hybrid.msds_hybrid`.
 
-    Arguments and errors are those of :class:`MSDS`, without saliency; a ValueError says where x and y, (N, 3, H, W), differ in size.
+    Arguments and errors are those of :class:`MSDS`, without saliency; also a ValueError where x and y differ in size.
     1 for identical images, at most 1, at least -1.
 
     Example:
