@@ -27,7 +27,7 @@ FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 ADAPTERS = ("", "benchmark", "images.read", "piq", "pyiqa", "ray", "research.robustness", "scoring")
 ADAPTERS += ("scoring.arrays", "torchmetrics", "video")
 #: Modules of the mathematics that only serve the metrics.
-OWN = ("architectures", "encoder", "local", "__main__")
+OWN = ("toolboxes", "encoder", "local", "__main__")
 #: A name that the package exports, and the module that it is from.
 EXPORT = re.compile(r"^from \.(\S+) import (\w+) as \2$", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)

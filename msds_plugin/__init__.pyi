@@ -4,7 +4,6 @@ from .adapters.scoring.arrays import score as score
 from .align import MSDSAlign as MSDSAlign
 from .auto import MSDSAuto as MSDSAuto
 from .backbones import BACKBONES as BACKBONES
-from .backbones import Backbone as Backbone
 from .backbones import build_backbone as build_backbone
 from .checks import MissingDependencyError as MissingDependencyError
 from .checks import WeightsFileError as WeightsFileError
@@ -18,6 +17,7 @@ from .metric import Representation as Representation
 from .msds import MSDS as MSDS
 from .msds import MSDSLite as MSDSLite
 from .msds import MultiScale as MultiScale
+from .networks import Backbone as Backbone
 from .retarget import MSDSRetarget as MSDSRetarget
 
 __version__: str

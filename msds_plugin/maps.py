@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msds_plugin.backbones import Backbone
 from msds_plugin.checks import check_pair
 from msds_plugin.encoder import MatrixMetric, View
 from msds_plugin.functional import positions, pyramid
+from msds_plugin.networks import Backbone
 from msds_plugin.tiles import Tile, spans
 from msds_plugin.windows import Image, Windows, as_windows, halvings
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msds_plugin.backbones import Backbone, Weights, build_backbone
+from msds_plugin.backbones import Weights, build_backbone
 from msds_plugin.checks import check_batches, check_has_values, check_size, too_small
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite, GramMetric
 from msds_plugin.encoder import Matrices, MatrixKind, MatrixMetric, View
@@ -21,6 +21,7 @@ from msds_plugin.functional import check_levels, fuse, pyramid, split_fusion
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 from msds_plugin.local import LocalMetric
 from msds_plugin.metric import Images, Metric, Representation
+from msds_plugin.networks import Backbone
 from msds_plugin.runtimes import Runtime
 from msds_plugin.saliency import Saliency
 from msds_plugin.tiles import Tile

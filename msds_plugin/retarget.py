@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msds_plugin.backbones import Backbone, Weights, build_backbone
+from msds_plugin.backbones import Weights, build_backbone
 from msds_plugin.checks import check_pair, is_true
 from msds_plugin.functional import at_least_float32, global_dissimilarity, gram_matrix, positions, smooth_halve
 from msds_plugin.metric import Metric, Representation, digest
+from msds_plugin.networks import Backbone
 from msds_plugin.runtimes import Compiled, Runtime
 from msds_plugin.saliency import Attention, Saliency, keep, saliency_maps
 from msds_plugin.saliency.resample import fitted, thumbnail
@@ -113,6 +114,7 @@ class _Encoder(nn.Module):
         super().__init__()
         self.matched = matched
         self.compared = compared
+        self.smallest = 4 * matched.smallest
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features = at_least_float32(self.matched(image)[0])
@@ -184,7 +186,7 @@ class MSDSRetarget(Metric):
         network = backbone if isinstance(backbone, Backbone) else build_backbone(backbone, [MATCHED, COMPARED], weights)
         encoder = _Encoder(network.tapped([MATCHED]), network.tapped([COMPARED]))
         self.encoder = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder, runtime)
+        self.compiled = None if runtime == "torch" else Compiled(encoder, encoder.smallest, runtime)
 
     @property
     def _network(self) -> _Encoder:
@@ -193,7 +195,7 @@ class MSDSRetarget(Metric):
     @property
     def smallest(self) -> int:
         """Shortest side of an image, in pixels."""
-        return 4 * self._network.matched.smallest
+        return self._network.smallest
 
     @property
     def description(self) -> str:

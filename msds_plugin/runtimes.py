@@ -25,8 +25,8 @@ Runtime: TypeAlias = Literal["torch", "openvino"]
 #: Kernels that OpenVINO keeps, each for one size of maps: with ever new sizes its 5000 would take gigabytes.
 KERNELS = 64
 
-#: Largest side in pixels of the example that a module is traced with.
-SIDE = 256
+#: Side in pixels of the example that a module is traced with, if that is large enough: small is fast.
+SIDE = 128
 
 
 def has_openvino() -> bool:
@@ -42,6 +42,7 @@ class Compiled:
 
     Args:
         module: tensors to a tuple or list of tensors.
+        smallest: shortest side in pixels of the images that it takes.
         runtime: ``"openvino"``, the only one.
 
     Raises:
@@ -49,11 +50,12 @@ class Compiled:
         MissingDependencyError: OpenVINO is not installed.
     """
 
-    def __init__(self, module: nn.Module, runtime: str = "openvino") -> None:
+    def __init__(self, module: nn.Module, smallest: int, runtime: str = "openvino") -> None:
         if runtime != "openvino":
             raise ValueError(f"unknown runtime {runtime!r}: choose torch or openvino")
         if not has_openvino():
             raise MissingDependencyError("runtime='openvino' needs OpenVINO: pip install 'msds-plugin[fast]'")
+        self.smallest = smallest
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         self._lock = threading.RLock()
         self._models: dict[tuple[int, bool, int], _Model] = {}
@@ -82,14 +84,14 @@ class Compiled:
         key = (len(example), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
         with self._lock:
             if key not in self._models:
-                self._models[key] = _Model(_compile(self.module, example, half=key[1]))
+                self._models[key] = _Model(_compile(self.module, self.smallest, example, half=key[1]))
             return self._models[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"module": self.module}
+        return {"module": self.module, "smallest": self.smallest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["module"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         return self  # nothing in it can be changed
@@ -119,13 +121,14 @@ class _Model:
         return found
 
 
-def _compile(module: nn.Module, example: Sequence[Tensor], half: bool) -> Any:
+def _compile(module: nn.Module, smallest: int, example: Sequence[Tensor], half: bool) -> Any:
     # Not openvino.convert_model: it sends usage data, and takes several times as long.
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    small = tuple([tensor[..., :SIDE, :SIDE] for tensor in example])
+    side = max(SIDE, 2 * smallest)  # the smallest image has maps of one position, which is a case of its own
+    small = tuple([tensor[..., :side, :side] for tensor in example])
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, of checks that hold for every size
         traced = torch.jit.trace(_with_padded_pools(module), small, check_trace=False, strict=False)

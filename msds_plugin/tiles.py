@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from msds_plugin.backbones import Backbone, Layer
 from msds_plugin.checks import check_image, check_size
 from msds_plugin.functional import gram_matrix, positions
+from msds_plugin.networks import Backbone, Layer
 from msds_plugin.windows import Cropped, Windows, as_windows
 
 __all__ = ["Span", "Tile", "pair_sums", "spans", "tile_sums"]
@@ -202,7 +202,7 @@ class _Tiles:
     ) -> None:
         self.backbone, self.image, self.mask, self.gradient, self.part = backbone, image, mask, gradient, part
         self.layers = backbone.geometry()
-        self.cut = _cut(self.layers, backbone.known_layers())
+        self.cut = _cut(self.layers, backbone.known_layers.values())
         depth = max(layer.index for layer in self.layers) if self.cut is None else self.cut.index
         self.late = [layer for layer in self.layers if layer.index > depth]
         self.early = [layer for layer in self.layers if layer.index <= depth]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from msds_plugin.architectures import torchvision_names, torchvision_weights
-from msds_plugin.backbones import BACKBONES, Backbone, build_backbone
+from msds_plugin.toolboxes import torchvision_names, torchvision_weights
+from msds_plugin.backbones import BACKBONES, build_backbone
+from msds_plugin.networks import Backbone
 from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.weights import cached, hub_path
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from msds_plugin.backbones import Backbone
 from msds_plugin.checks import check_has_values, is_true
+from msds_plugin.networks import Backbone
 from msds_plugin.saliency.gbvs import gbvs
 from msds_plugin.saliency.others import feature_energy, spectral_residual
 from msds_plugin.saliency.resample import Enlarged, fitted, thumbnail

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msds_plugin.backbones import Backbone
+from msds_plugin.networks import Backbone
 from msds_plugin.saliency.resample import fitted, resample, thumbnail, unit_range
 
 __all__ = ["feature_energy", "spectral_residual"]

@@ -168,8 +168,6 @@ def images() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(params=LAYERS, scope="module")
 def network(request: pytest.FixtureRequest) -> Backbone:
-    if request.param == "efficientnet_lite0":
-        pytest.importorskip("timm")
     torch.manual_seed(0)
     return build_backbone(request.param, LAYERS[request.param], weights=None)
 

@@ -40,8 +40,6 @@ def test_a_file_makes_the_metric(file, pair):
     "backbone", [pytest.param(name, marks=[pytest.mark.slow] * (name == "vgg16")) for name in spips.STREAMS]
 )
 def test_streams_of_a_backbone_by_name(backbone):
-    if backbone == "efficientnet_lite0":
-        pytest.importorskip("timm")
     metric = SPIPS.untrained(backbone, None)
     assert (metric.low, metric.high) == spips.STREAMS[backbone]
     x, y = torch.rand(2, 1, 3, 64, 64)

