@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
@@ -25,6 +26,9 @@ Runtime: TypeAlias = Literal["torch", "openvino"]
 #: Kernels that OpenVINO keeps, each for one size of maps: with ever new sizes its 5000 would take gigabytes.
 KERNELS = 64
 
+#: Uses of one size after which a model is compiled for it: a tenth faster at 384 x 512; and how many such models are kept.
+RECURRING, KEPT = 32, 4
+
 #: Side in pixels of the example that a module is traced with, if that is large enough: small is fast.
 SIDE = 128
 
@@ -37,8 +41,9 @@ def has_openvino() -> bool:
 class Compiled:
     """A module that OpenVINO runs on a CPU: images (N, C, H, W) of any size to a tuple of tensors.
 
-    The module is copied, so that what happens to it later changes nothing, and compiled at the first call, once for all
-    sizes. Under autocast it computes in bfloat16 where the processor can. Safe to call from several threads.
+    The module is copied, so that what happens to it later changes nothing, and compiled at the first call for all sizes, and
+    again for sizes that recur. Under autocast it computes in bfloat16 where the processor can. Safe to call from several
+    threads.
 
     Args:
         module: tensors to a tuple or list of tensors.
@@ -58,7 +63,7 @@ class Compiled:
         self.smallest = smallest
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
         self._lock = threading.RLock()
-        self._models: dict[tuple[int, bool, int], _Model] = {}
+        self._graphs: dict[tuple[int, bool, int], _Graph] = {}
 
     def __call__(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """What the module returns for these tensors.
@@ -83,9 +88,9 @@ class Compiled:
     def _model(self, example: Sequence[Tensor]) -> _Model:
         key = (len(example), torch.is_autocast_enabled("cpu"), torch.get_num_threads())
         with self._lock:
-            if key not in self._models:
-                self._models[key] = _Model(_compile(self.module, self.smallest, example, half=key[1]))
-            return self._models[key]
+            if key not in self._graphs:
+                self._graphs[key] = _Graph(self.module, self.smallest, example, half=key[1])
+            return self._graphs[key].model([tuple(tensor.shape) for tensor in example])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"module": self.module, "smallest": self.smallest}
@@ -97,11 +102,50 @@ class Compiled:
         return self  # nothing in it can be changed
 
 
+class _Graph:
+    """A module as OpenVINO's graph, and the models compiled of it: one for all sizes, and some for sizes that recur."""
+
+    def __init__(self, module: nn.Module, smallest: int, example: Sequence[Tensor], half: bool) -> None:
+        import openvino
+
+        self.graph = _convert(module, smallest, example)
+        self.graph.reshape({place: openvino.PartialShape([-1, each.shape[1], -1, -1]) for place, each in enumerate(example)})
+        threads = torch.get_num_threads()
+        streams = max(1, cores() // threads)  # requests that run side by side
+        self.properties = {
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "INFERENCE_NUM_THREADS": threads * streams,
+            "NUM_STREAMS": streams,
+            "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
+        }
+        self.of_any_size = _Model(self.graph, self.properties)
+        self.by_size: dict[tuple[tuple[int, ...], ...], _Model] = {}
+        self.uses: Counter[tuple[tuple[int, ...], ...]] = Counter()
+
+    def model(self, shapes: Sequence[tuple[int, ...]]) -> _Model:
+        """The model for inputs of these shapes."""
+        sizes = tuple(shapes)
+        if sizes in self.by_size:
+            return self.by_size[sizes]
+        self.uses[sizes] += 1
+        if self.uses[sizes] < RECURRING:
+            return self.of_any_size
+        del self.uses[sizes]
+        if len(self.by_size) == KEPT:
+            del self.by_size[next(iter(self.by_size))]
+        graph = self.graph.clone()
+        graph.reshape(dict(enumerate(map(list, sizes))))
+        self.by_size[sizes] = _Model(graph, self.properties)
+        return self.by_size[sizes]
+
+
 class _Model:
     """A compiled model. Its requests wait to be used again: a new one costs as much as a small image."""
 
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
+    def __init__(self, graph: Any, properties: dict[str, Any]) -> None:
+        import openvino
+
+        self.compiled = openvino.Core().compile_model(graph, "CPU", properties)
         self.waiting: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -121,9 +165,8 @@ class _Model:
         return found
 
 
-def _compile(module: nn.Module, smallest: int, example: Sequence[Tensor], half: bool) -> Any:
+def _convert(module: nn.Module, smallest: int, example: Sequence[Tensor]) -> Any:
     # Not openvino.convert_model: it sends usage data, and takes several times as long.
-    import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -134,17 +177,7 @@ def _compile(module: nn.Module, smallest: int, example: Sequence[Tensor], half: 
         traced = torch.jit.trace(_with_padded_pools(module), small, check_trace=False, strict=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=small)  # must live as long as it is read
         frontend = FrontEndManager().load_by_framework("pytorch")
-        model = frontend.convert(frontend.load(decoder))
-    model.reshape({index: openvino.PartialShape([-1, each.shape[1], -1, -1]) for index, each in enumerate(example)})
-    threads = torch.get_num_threads()
-    streams = max(1, cores() // threads)  # requests that run side by side
-    properties = {
-        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-        "INFERENCE_NUM_THREADS": threads * streams,
-        "NUM_STREAMS": streams,
-        "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
-    }
-    return openvino.Core().compile_model(model, "CPU", properties)
+        return frontend.convert(frontend.load(decoder))
 
 
 def _with_padded_pools(module: nn.Module) -> nn.Module:

@@ -132,6 +132,29 @@ def test_pools_that_round_up():
             agree(DeepSSIM(module, runtime="openvino")(x, y), plain(x, y))
 
 
+def test_sizes_that_recur_have_models_of_their_own(monkeypatch):
+    monkeypatch.setattr(runtimes, "RECURRING", 3)
+    monkeypatch.setattr(runtimes, "KEPT", 2)
+    plain, compiled = both("deepssim")
+    images = [torch.rand(1, 3, side, 40) for side in (40, 50, 60)]
+    with torch.no_grad():
+        expected = [plain(image.flip(3), image) for image in images]
+        reference = compiled.represent(images[0])
+        for turn in range(6):  # from the model of all sizes to the others
+            for image, wanted in zip(images, expected, strict=True):
+                agree(compiled(image.flip(3), image), wanted)
+            assert compiled.compare(compiled.represent(images[0]), reference) == 1, turn
+    (graph,) = compiled.compiled._graphs.values()
+    assert len(graph.by_size) == 2
+
+
+def test_more_levels_than_a_small_example_has():
+    plain, compiled = both("msds", levels=6)
+    x, y = torch.rand(2, 1, 3, 560, 600)
+    with torch.no_grad():
+        agree(compiled(x, y), plain(x, y))
+
+
 def test_many_threads_and_copies(photographs):
     plain, compiled = both("deepssim")
     images = [torch.cat(photographs)[..., : 100 + 5 * i, :] for i in range(6)]
