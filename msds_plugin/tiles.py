@@ -43,7 +43,7 @@ T = TypeVar("T")
 SMALL = 512
 
 #: Side of a tile of two images.
-PAIR = 1024
+PAIR = 768
 
 #: Bytes that ``"auto"`` takes for a tile on a CPU: its margin is small beside it then, and more gains little.
 MOST_BYTES = 1 << 29
@@ -150,7 +150,7 @@ def pair_sums(backbone: Backbone, x: Windows, y: Windows, tile: Tile, part: Call
     Args:
         backbone: its table of layers must be known.
         x, y: the images.
-        tile: pixels that a tile owns; otherwise 1024.
+        tile: pixels that a tile owns; otherwise :data:`PAIR`.
         part: what is summed, of the two maps (N, C, h, w) of a tile.
     """
     layers = backbone.geometry()

@@ -13,7 +13,7 @@ from msds_plugin.functional import binomial_halve, halve
 __all__ = ["Cropped", "Halved", "Image", "SmoothHalved", "Windows", "as_windows", "common_part", "halvings"]
 
 #: Values that ``Halved`` asks its source for at once, at most, unless a single row of them is longer.
-_STRIP = 1 << 24
+_STRIP = 1 << 23
 
 
 @runtime_checkable
