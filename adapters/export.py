@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,12 @@ def export(metric: str, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"the name of the file must end in .onnx, got {path.name}")
     check_file(path)
     made = _exportable(metric)
-    replace_file(path, lambda part: _write_checked(made, part))
+
+    def write(part: Path) -> None:
+        _write(made, part)
+        _check(made, part)
+
+    replace_file(path, write)
     return path
 
 
@@ -78,33 +84,18 @@ def _exportable(name: str) -> MatrixMetric:
     return metric
 
 
-def _write_checked(metric: MatrixMetric, path: Path) -> None:
-    _write(metric, path)
-    _check(metric, path)
-
-
 def _write(metric: MatrixMetric, path: Path) -> None:
-    names = ("distorted", "reference")
-    sides = {name: {2: _side(f"{name}_height", metric), 3: _side(f"{name}_width", metric)} for name in names}
     # Sides that differ from each other, and so large that no map has a side of 1: torch would take such sides for fixed ones.
     least = 4 * metric.smallest
-    example = [torch.rand(1, 3, least + rows, least + columns) for rows, columns in ((43, 86), (106, 65))]
+    example = tuple(torch.rand(1, 3, least + rows, least + columns) for rows, columns in ((43, 86), (106, 65)))
+    names = ("distorted", "reference")
+    sides = {
+        name: {axis: torch.export.Dim(f"{name}_{side}", min=metric.smallest) for axis, side in ((2, "height"), (3, "width"))}
+        for name in names
+    }
+    options: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, "dynamic_shapes": sides}
     with torch.no_grad():
-        torch.onnx.export(
-            _Pair(metric).eval(),
-            tuple(example),
-            path,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            dynamic_shapes=sides,
-            input_names=names,
-            output_names=["score"],
-        )
-
-
-def _side(name: str, metric: Metric) -> torch.export.Dim:
-    return torch.export.Dim(name, min=metric.smallest)
+        torch.onnx.export(_Pair(metric).eval(), example, path, input_names=names, output_names=["score"], **options)
 
 
 def _check(metric: Metric, path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageOps
@@ -17,10 +17,10 @@ from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 from msds_plugin.adapters.images.read import open_pair, preview, size_of
 from msds_plugin.adapters.local_difference import LocalDifference
 from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.maps import map_of, overlay
-from msds_plugin.adapters.scoring.options import Run
 
 #: The name of :func:`~msds_plugin.adapters.local_difference.local_difference`, which is the default.
 LOCAL = "local"
@@ -98,8 +98,7 @@ class Calibration:
         return found
 
 
-def scorer_of(metric: str, run: Run = _RUN) -> Scorer:
-    """The local difference, or any metric that :func:`~msds_plugin.adapters.scorers.create_scorer` knows."""
+def _scorer_of(metric: str, run: Run) -> Scorer:
     if metric == LOCAL:
         return Scorer(LOCAL, LocalDifference(), choose_device("cpu"), {}, lower_is_better=True, ours=True)
     return create_scorer(metric, run.device, run.runtime)
@@ -118,11 +117,11 @@ def make(
         allowed = DEFAULT.get(metric) if max_difference is None else max_difference
         if allowed is None or not 0 <= allowed < math.inf:
             raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
-        return scorer_of(metric, run), allowed
+        return _scorer_of(metric, run), allowed
     found = Calibration.load(calibrated)
     if max_difference is not None or metric not in (None, found.metric):
         raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
-    scorer = scorer_of(found.metric, run)
+    scorer = _scorer_of(found.metric, run)
     if scorer.metric.source() != found.source:
         raise ValueError(f"{calibrated} is of another {found.metric} (version or weights): msds calibrate again")
     return scorer, found.max_difference
@@ -137,9 +136,11 @@ def judge(matching: Matching, scorer: Scorer, max_difference: float, run: Run = 
     """Compare new images with their goldens; an image whose counterpart is missing fails, and so does one of another size."""
     verdicts = [Verdict(str(path), None, math.nan, "it has no counterpart") for path in matching.unmatched]
     for found in _differences(matching.pairs, scorer, run):
-        words = "" if found.difference <= max_difference + ROUNDING else f"it differs by {found.difference:.4g}, "
-        reason = found.reason or (words and f"{words}more than {max_difference:.4g}")
-        verdicts.append(Verdict(found.name, found.pair, found.difference, reason, found.seconds))
+        if not found.reason and found.difference > max_difference + ROUNDING:
+            reason = f"it differs by {found.difference:.4g}, more than {max_difference:.4g}"
+            verdicts.append(replace(found, reason=reason))
+        else:
+            verdicts.append(found)
     return verdicts
 
 
@@ -159,32 +160,37 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str = LOCAL, run: R
         runs = [(Pair(golden, path),) for path in dict.fromkeys(files) if not path.samefile(golden)]
     if len(runs) < 2:
         raise ValueError(f"a threshold needs two renders or more beside the golden, got {len(runs)}")
-    scorer = scorer_of(metric, run)
-    found = list(_differences([pair for pairs in runs for pair in pairs], scorer, run))
+    scorer = _scorer_of(metric, run)
+    found = _differences([pair for pairs in runs for pair in pairs], scorer, run)
     if failed := [each for each in found if each.reason]:
         raise ValueError(f"{failed[0].name}: {failed[0].reason}")
     return Calibration(metric, scorer.metric.source(), max(each.difference for each in found), len(runs))
 
 
-def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> Iterator[Verdict]:
+def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdict]:
     """For each pair the difference, or why there is none."""
     name = scorer.name.partition("(")[0]
     best = registry.get(name).best if name in registry.names() else 0.0 if name == LOCAL else math.inf
     itself = [] if math.isfinite(best) else [Pair(path, path) for path in {pair.reference for pair in pairs}]
-    sizes = {pair: _sizes(pair) for pair in pairs}
-    with closing(score_pairs([*itself, *(pair for pair in pairs if not sizes[pair])], [scorer], run)) as results:
+    other_size = {pair: words for pair in pairs if (words := _other_size(pair))}
+    work = [*itself, *(pair for pair in pairs if pair not in other_size)]
+    with closing(score_pairs(work, [scorer], run)) as results:
         found = {result.pair: result for result in results}
+    verdicts = []
     for pair in pairs:
-        reason, difference, seconds = sizes[pair], math.nan, 0.0
-        if not reason:
-            result = found[pair]
-            of_golden = found[Pair(pair.reference, pair.reference)].score if itself else best
-            difference, seconds = (result.score - of_golden) * (1 if scorer.lower_is_better else -1), result.seconds
-            reason = result.error or ("" if math.isfinite(difference) else f"{scorer.name} of identical images is not finite")
-        yield Verdict(str(pair.distorted), pair, math.nan if reason else max(0.0, difference), reason, seconds)
+        if pair in other_size:
+            verdicts.append(Verdict(str(pair.distorted), pair, math.nan, other_size[pair]))
+            continue
+        result = found[pair]
+        of_golden = found[Pair(pair.reference, pair.reference)].score if itself else best
+        difference = (result.score - of_golden) * (1 if scorer.lower_is_better else -1)
+        reason = result.error or ("" if math.isfinite(difference) else f"{scorer.name} of identical images is not finite")
+        difference = math.nan if reason else max(0.0, difference)
+        verdicts.append(Verdict(str(pair.distorted), pair, difference, reason, result.seconds))
+    return verdicts
 
 
-def _sizes(pair: Pair) -> str:
+def _other_size(pair: Pair) -> str:
     """Why sizes do not fit; empty where they do, and where a file cannot be read, which the loop will say."""
     try:
         (height, width), golden = size_of(pair.distorted), size_of(pair.reference)
@@ -198,7 +204,7 @@ def draw(pair: Pair, scorer: Scorer, path: Path, run: Run = _RUN) -> None:
     panels = [preview(file, _SIDE, run.reading) for file in (pair.reference, pair.distorted)]
     try:
         able = scorer if scorer.metric.has_map or not scorer.ours else create_scorer("msds-fast", run.device, run.runtime)
-        panels.append(overlay(*map_of(able, *open_pair(pair, run.reading, lambda note: None))))
+        panels.append(overlay(*map_of(able, *open_pair(pair, run.reading))))
         panels[2].thumbnail((_SIDE, _SIDE))
     except (ValueError, RuntimeError, ImportError):  # of a toolkit, too small for the network, or without it
         if panels[0].size == panels[1].size:

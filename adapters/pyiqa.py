@@ -13,8 +13,7 @@ from pyiqa.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import MULTISCALE_PREFIX, on_a_pyramid
-from msds_plugin.adapters.wrap import Held, ToolkitMetric, lend, variant
+from msds_plugin.adapters.wrap import MULTISCALE_PREFIX, Held, ToolkitMetric, lend, on_a_pyramid, variant
 from msds_plugin.metric import Metric
 from msds_plugin.msds import Fusion, MultiScale
 

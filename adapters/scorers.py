@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import parse_metric
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 
 if TYPE_CHECKING:  # the list of metrics needs no torch
     import torch
@@ -30,8 +31,11 @@ __all__ = [
     "create_scorer",
     "create_scorers",
     "describe_metrics",
+    "parse_metric",
 ]
 
+#: The metric where none is named.
+DEFAULT = "msds-auto"
 PIQ = "piq:"
 #: piq's full-reference metrics, and whether lower is better: piq itself says nowhere which of them are distances.
 PIQ_METRICS = {
@@ -49,6 +53,10 @@ class MetricUnavailableError(RuntimeError):
     """A metric of a toolkit that cannot be made here."""
 
 
+#: Why a metric of a known name cannot be made here.
+UNAVAILABLE = (MetricUnavailableError, MissingDependencyError, WeightsFileError, WeightsNotFoundError)
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A metric of any origin, ready to score.
@@ -60,6 +68,7 @@ class Scorer:
         options: what the metric was made with; of our own metrics also the runtime.
         lower_is_better: direction.
         ours: it is of this package, and safe to call from several threads at once.
+        words: of a metric whose scores are places in a list of words, that list.
     """
 
     name: str
@@ -68,16 +77,15 @@ class Scorer:
     options: Mapping[str, Any]
     lower_is_better: bool
     ours: bool
+    words: Sequence[str] = ()
+
+    def shown(self, score: float) -> float | str:
+        """The score, or the word that it stands for."""
+        return self.words[int(score)] if self.words and not math.isnan(score) else score
 
 
 class Row(NamedTuple):
-    """A metric as ``msds list`` shows it.
-
-    Attributes:
-        name, title, better, range, summary: as shown; ``better`` is ``lower`` or ``higher``.
-        full_reference: False for a metric that needs no reference.
-        origin: the package that it is from.
-    """
+    """A metric as ``msds list`` shows it; ``better`` is ``lower`` or ``higher``, ``origin`` the package that it is from."""
 
     name: str
     title: str
@@ -89,11 +97,7 @@ class Row(NamedTuple):
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device of this name; None for the first of CUDA, Apple's GPU and CPU that is here.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
+    """The device of this name, None for the first of CUDA, Apple's GPU and CPU; a ValueError if it is not here."""
     import torch
 
     if device is None:
@@ -104,6 +108,45 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
         raise ValueError(f"no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
     return chosen
+
+
+def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
+    """``msds,backbone=alexnet,levels=4`` as a name and options; values are Python literals where they are, else text.
+
+    A comma inside brackets does not separate, and names in them need no quotes: ``msds-fast,layers=[stage1,stage2]``. A part
+    that is not ``option=value``, or an option twice, is a ValueError.
+    """
+    name, *parts = at_commas(text)
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or not option.isidentifier() or option in options:
+            raise ValueError(f"{text!r}: after the metric's name come options, each once, as option=value; got {part!r}")
+        options[option] = _value(value.strip())
+    return name, options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    if len(text) > 1 and text[0] + text[-1] in ("[]", "()"):  # a list of names without quotes
+        values = [_value(part) for part in at_commas(text[1:-1]) if part]
+        return values if text[0] == "[" else tuple(values)
+    return text
+
+
+def at_commas(text: str) -> list[str]:
+    """A text cut at its commas, but not at those in brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def create_scorer(metric: str, device: str | torch.device | None = None, runtime: str | None = None, **options: Any) -> Scorer:
@@ -131,23 +174,28 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
     place = choose_device(device)
     row = registry.get(name) if is_registered(name) else None
     try:
-        if row is not None:
-            made, options = _create_ours(row, place, runtime, options)
-        else:
+        if row is None:
             made = (_create_piq if name.startswith(PIQ) else _create_pyiqa)(name, place, options)
+        elif row.built_in and isinstance(options.get("backbone", ""), str):
+            options["runtime"] = runtime or ("openvino" if place.type == "cpu" and find_spec("openvino") else "torch")
+            made = cast("Metric", row.factory(**options)).to(place).eval()
+        else:
+            from msds_plugin.adapters.wrap import create
+
+            if row.built_in:
+                options["runtime"] = runtime or "torch"
+            made = create(name, **options).to(place).eval()
     except TypeError as error:
         raise ValueError(f"{metric!r} cannot be made: {error}") from error
     shown = stated
     if row is not None and options.get("backbone", "vgg16") != "vgg16":
         shown = {"backbone": options["backbone"], **stated}
-    parts = [_text(value) if key == "backbone" else f"{key}={value}" for key, value in shown.items()]
+    if not isinstance(shown.get("backbone", ""), str):
+        shown["backbone"] = type(shown["backbone"]).__name__
+    parts = [value if key == "backbone" else f"{key}={value}" for key, value in shown.items()]
     label = f"{name}({', '.join(parts)})" if parts else name
     lower_is_better = made.lower_is_better if row is None else row.lower_is_better
     return Scorer(label, made, place, options, lower_is_better, row is not None and row.built_in)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else type(value).__name__
 
 
 def create_scorers(
@@ -155,6 +203,7 @@ def create_scorers(
     device: str | torch.device | None = None,
     runtime: str | None = None,
     fusion: str | os.PathLike[str] | None = None,
+    lacking: dict[str, str] | None = None,
     **options: Any,
 ) -> list[Scorer]:
     """Build several metrics, each name once, with options for those of them that take a backbone.
@@ -164,11 +213,11 @@ def create_scorers(
         device, runtime: see :func:`create_scorer`.
         fusion: file of fusion weights that ``msds fit`` wrote, for the metric it names, with its levels and, unless you give
             another, its backbone and layers.
+        lacking: gets, by name, why some cannot be made for want of weights or of a toolkit; None where all must be made.
         options: ``backbone``, ``weights``, ... for the metrics whose names promise no other network.
 
     Raises:
-        ValueError: options, but no metric that takes them; fusion weights of a metric that is not among the names; and as
-            :func:`create_scorer`.
+        ValueError: options or fusion weights, but no metric that takes them; and as :func:`create_scorer`.
         FileNotFoundError, FusionFileError: no such file of fusion weights, a damaged one, or one for another backbone.
     """
     wanted = {metric: parse_metric(metric)[0] for metric in names}
@@ -186,19 +235,18 @@ def create_scorers(
         if file.metric in registry.names() and "backbone" not in options:
             network = {"backbone": file.target.backbone} if file.metric in takers else {}
             chosen[file.metric] |= {**network, "layers": file.target.layers}
-    return [create_scorer(metric, device, runtime, **chosen[name]) for metric, name in wanted.items()]
-
-
-def _create_ours(
-    row: registry.Metric, device: torch.device, runtime: str | None, options: dict[str, Any]
-) -> tuple[Metric, dict[str, Any]]:
-    """The metric, and its options with the runtime among them."""
-    from msds_plugin.adapters.wrap import create
-
-    if row.built_in:
-        fast = device.type == "cpu" and isinstance(options.get("backbone", ""), str) and find_spec("openvino")
-        options = {**options, "runtime": runtime or ("openvino" if fast else "torch")}
-    return create(row.name, **options).to(device).eval(), options
+    scorers = []
+    first: Exception | None = None
+    for metric, name in wanted.items():
+        try:
+            scorers.append(create_scorer(metric, device, runtime, **chosen[name]))
+        except UNAVAILABLE as error:
+            if lacking is None:
+                raise
+            first, lacking[metric] = first or error, str(error)
+    if first is not None and not scorers:
+        raise first
+    return scorers
 
 
 def _create_pyiqa(name: str, device: torch.device, options: dict[str, Any]) -> Metric:
@@ -233,25 +281,24 @@ def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Met
     from msds_plugin.adapters.wrap import ToolkitMetric, variant
 
     made: Any = getattr(piq, own)
-    module: Callable[..., Any]
     try:
         if inspect.isfunction(made):
             inspect.signature(made).bind(None, None, **options)
-            module = partial(made, data_range=1.0, reduction="none", **options)
+            made = partial(made, data_range=1.0, reduction="none", **options)
         else:
-            module = made(reduction="none", **options).to(device).eval()
+            made = made(reduction="none", **options).to(device).eval()
     except Exception as error:  # each of its metrics fails in its own way
         raise MetricUnavailableError(f"piq cannot make {own!r} ({type(error).__name__}: {error})") from error
-    return ToolkitMetric(module, variant(name, options), PIQ_METRICS[own], singly=own in _DEPENDS_ON_BATCH)
+    return ToolkitMetric(made, variant(name, options), PIQ_METRICS[own], singly=own in _DEPENDS_ON_BATCH)
 
 
 def _unknown(name: str, pyiqa_names: Iterable[str]) -> str:
     """The message for a name that nobody knows, with the nearest names whatever their case."""
     by_lower = {own.lower(): PIQ + own for own in PIQ_METRICS}
     by_lower |= {shown.lower(): shown for shown in [*(PIQ + own for own in PIQ_METRICS), *pyiqa_names, *registry.names()]}
-    near = difflib.get_close_matches(name.lower(), by_lower)
-    exact = by_lower.get(name.lower())
-    suggested = [exact] if exact else list(dict.fromkeys(by_lower[each] for each in near)) or registry.names()
+    exact = [name.lower()] if name.lower() in by_lower else []
+    near = exact or difflib.get_close_matches(name.lower(), by_lower)
+    suggested = list(dict.fromkeys(by_lower[each] for each in near)) or registry.names()
     return f"no metric named {name!r}; did you mean {', '.join(suggested)}?"
 
 
@@ -281,50 +328,39 @@ def load_entry_points() -> None:
 
 
 def describe_metrics(with_toolkits: bool = False) -> list[Row]:
-    """Every metric that :func:`create_scorer` knows; none is built.
-
-    Args:
-        with_toolkits: pyiqa's and piq's too, of those that are installed. One that cannot be imported is left out, with a
-            RuntimeWarning that says why.
+    """Every metric that :func:`create_scorer` knows, those of installed toolkits too if asked for; none is built.
 
     Raises:
-        MissingDependencyError: theirs are asked for, but neither is installed.
+        MissingDependencyError: toolkits' are asked for, but none is installed; one that is broken costs a RuntimeWarning only.
     """
     load_entry_points()
+    better = ("higher", "lower")
     rows = []
-    for name in registry.names():
-        row = registry.get(name)
+    for row in map(registry.get, registry.names()):
         low, high = row.score_range
         origin = row.factory.__module__.partition(".")[0].replace("msds_plugin", "msds-plugin")
-        rows.append(Row(name, row.title, _better(row.lower_is_better), f"{low:g}, {high:g}", row.summary, True, origin))
+        bounds = f"{low:g}, {high:g}"
+        rows.append(Row(row.name, row.title, better[row.lower_is_better], bounds, row.summary, True, origin))
     if not with_toolkits:
         return rows
     installed = [toolkit for toolkit in ("pyiqa", "piq") if find_spec(toolkit)]
     if not installed:
         raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
-    for name, config in _pyiqa_table().items() if "pyiqa" in installed else ():
-        full = config.get("metric_mode") == "FR"
-        summary = f"pyiqa, {'full' if full else 'no'}-reference"
-        better, bounds = _better(config.get("lower_better")), config.get("score_range", "")
-        rows.append(Row(name, name, better, bounds, summary, full, "pyiqa"))
-    for name, lower in PIQ_METRICS.items() if "piq" in installed else ():
-        rows.append(Row(PIQ + name, name, _better(lower), "", "piq, full-reference", True, "piq"))
+    if "pyiqa" in installed:
+        try:
+            from msds_plugin.adapters.pyiqa import their_metrics
+
+            for name, config in their_metrics().items():
+                full, lower = config.get("metric_mode") == "FR", bool(config.get("lower_better"))
+                summary, bounds = f"pyiqa, {'full' if full else 'no'}-reference", config.get("score_range", "")
+                rows.append(Row(name, name, better[lower], bounds, summary, full, "pyiqa"))
+        except Exception as error:  # a broken installation raises whatever its parts run into
+            warnings.warn(
+                f"pyiqa is installed but cannot be used, its metrics are left out ({type(error).__name__}: {error})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    if "piq" in installed:
+        summary = "piq, full-reference"
+        rows += [Row(PIQ + name, name, better[lower], "", summary, True, "piq") for name, lower in PIQ_METRICS.items()]
     return rows
-
-
-def _pyiqa_table() -> Mapping[str, Mapping[str, Any]]:
-    try:
-        from msds_plugin.adapters.pyiqa import their_metrics
-
-        return their_metrics()
-    except Exception as error:  # a broken installation raises whatever its parts run into
-        warnings.warn(
-            f"pyiqa is installed but cannot be used, its metrics are left out ({type(error).__name__}: {error})",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return {}
-
-
-def _better(lower: object) -> str:
-    return "lower" if lower else "higher"

@@ -12,8 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from msds_plugin import registry
-from msds_plugin.adapters.names import parse_metric
-from msds_plugin.adapters.scorers import Scorer, create_scorer, is_registered
+from msds_plugin.adapters.scorers import Scorer, create_scorer, is_registered, parse_metric
 from msds_plugin.adapters.wrap import Held
 from msds_plugin.checks import value_range
 

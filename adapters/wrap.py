@@ -19,20 +19,22 @@ from msds_plugin.windows import Image
 
 __all__ = ["Held", "ToolkitMetric", "create", "lend", "score_each", "variant"]
 
+#: Prefix of pyiqa's metrics on a pyramid.
+MULTISCALE_PREFIX = "ms-"
 #: How far outside [0, 1] the prediction of a network in training may lie; images in [0, 255] lie further.
 OVERSHOOT = 3.0
 
 
+def on_a_pyramid(name: str) -> bool:
+    """Whether the metric of this name takes ``levels`` and ``fusion``."""
+    return name.startswith(MULTISCALE_PREFIX) or (name in registry.names() and registry.get(name).multiscale)
+
+
 def score_each(metric: Callable[[Tensor, Tensor], Any], x: Tensor, y: Tensor, singly: bool = False) -> Tensor:
-    """Scores (N,) of distorted images ``x`` beside references ``y``, also of a metric that averages over the batch.
+    """Scores (N,) of distorted images ``x`` beside references ``y``, (N, C, H, W), also of a metric that averages.
 
-    A metric that returns one value for several images is called once for each image. Of a tuple the first value is taken,
-    as pyiqa does for a loss.
-
-    Args:
-        metric: (x, y) to scores.
-        x, y: (N, C, H, W).
-        singly: call the metric once for each image at once, for one whose scores depend on the rest of the batch.
+    A metric that returns one value for several images is called once for each image, and so is one whose scores depend on the
+    rest of the batch (``singly``). Of a tuple the first value is taken, as pyiqa does for a loss.
 
     Raises:
         ValueError: the metric returns something else than one score for each image.
@@ -62,12 +64,7 @@ def variant(name: str, options: dict[str, Any]) -> str:
 class ToolkitMetric(CallableMetric):
     """A metric of a toolkit as one of ours: one score for each image, in a known direction.
 
-    Args:
-        metric: called with (x, y), or with x alone; see :func:`score_each`.
-        name: with its options, for descriptions and files.
-        lower_is_better: direction.
-        full_reference: False for a metric that looks at the distorted image only.
-        singly: see :func:`score_each`.
+    It is called with (x, y), or with x alone where it is not full-reference; ``singly``: see :func:`score_each`.
     """
 
     def __init__(
@@ -135,10 +132,6 @@ class Held:
     Its weights are therefore in no ``state_dict()``, ``parameters()``, checkpoint or optimiser, and nothing unfreezes them.
     It follows its input to another device and type: its weights are then replaced, never changed in place, since another
     thread or a backward pass that is still to come may need the old ones. Pickles and copies bring the weights along.
-
-    Args:
-        name: of the registered metric.
-        options: those of its factory.
 
     Attributes:
         metric: the metric itself.
@@ -237,13 +230,8 @@ def lend(metric: nn.Module) -> Lent:
     """The backbone that is a live metric's VGG16: ``pyiqa.create_metric("msds", backbone=lend(lpips))``.
 
     pyiqa deep-copies what it is given as an option, so that ``backbone=lpips`` itself has the same values in memory of its own.
-    With ``lend``, and in piq, both metrics have the very same convolutions.
-
-    Args:
-        metric: pyiqa's ``lpips-vgg`` or ``dists``, piq's ``LPIPS`` or ``DISTS``, or any module with VGG16's convolutions.
-
-    Raises:
-        ValueError: there is no VGG16 in it.
+    With ``lend``, and in piq, both metrics have the very same convolutions: those of pyiqa's ``lpips-vgg`` or ``dists``, piq's
+    ``LPIPS`` or ``DISTS``, or any module with a VGG16. One without is a ValueError.
     """
     vgg16_convolutions(metric)
     return Lent(metric)
@@ -254,11 +242,7 @@ _VGG16 = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
 
 def vgg16_convolutions(metric: nn.Module) -> list[nn.Conv2d]:
-    """The 13 convolutions of the VGG16 inside ``metric``, in order.
-
-    Raises:
-        ValueError: there is no VGG16 in it.
-    """
+    """The 13 convolutions of the VGG16 inside ``metric``, in order; a ValueError if there is none in it."""
     found = [module for module in metric.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
     if [(module.in_channels, module.out_channels) for module in found] != list(pairwise(_VGG16)):
         raise ValueError(

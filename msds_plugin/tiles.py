@@ -42,7 +42,7 @@ T = TypeVar("T")
 #: Side in pixels of the small tiles that the first layers run on: their maps then stay in a processor's cache.
 SMALL = 512
 
-#: Side of a tile of two images.
+#: Side of a tile of two images, both of whose features are held.
 PAIR = 768
 
 #: Bytes that ``"auto"`` takes for a tile on a CPU: its margin is small beside it then, and more gains little.

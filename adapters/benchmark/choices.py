@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
-from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.labels import Names, numbers, read_labels
+from msds_plugin.adapters.benchmark.datasets import Dataset, check_lines
+from msds_plugin.adapters.benchmark.labels import Names, numbers, places, read_labels
 from msds_plugin.adapters.benchmark.runner import run
 from msds_plugin.adapters.benchmark.summary import few_references
 from msds_plugin.adapters.scorers import Scorer
@@ -39,21 +39,15 @@ class Choices:
     name: str
     table: pd.DataFrame
 
-    @property
-    def images(self) -> Dataset:
-        """Every version once, beside its reference, as something to score; opinions are zero."""
-        parts = [self.table[["reference", side]].rename(columns={side: "distorted"}) for side in ("a", "b")]
-        return Dataset(self.name, pd.concat(parts).drop_duplicates(ignore_index=True).assign(score=0.0), False)
-
 
 @dataclass(frozen=True)
 class ChoiceSummary:
     """What metrics make of forced choices.
 
     Attributes:
-        table: :func:`statistics.choice_agreement` of each set, with ``dataset`` first and ``resampled``, the number of images
-            that a metric saw at another size.
-        significance: :func:`statistics.choice_significance` of each set.
+        table: what :func:`statistics.choices` says of each metric on each set, with ``dataset`` first and ``resampled``, the
+            number of images that a metric saw at another size.
+        significance: what it says of each two metrics, likewise.
         failures: images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``.
         notes: what a reader has to know.
         unavailable: metrics that could not be made, with the reason.
@@ -66,13 +60,12 @@ class ChoiceSummary:
     unavailable: Mapping[str, str]
 
 
-def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, name: str | None = None) -> Choices:
+def load_choices(path: str | os.PathLike[str], name: str | None = None) -> Choices:
     """Forced choices from a CSV file with the columns reference, a, b, share, answers (any case).
 
     Args:
-        path: the file, with a header, otherwise as for :func:`load_csv`. ``share`` is the share of the answers that preferred
-            b; without ``answers`` every comparison counts alike.
-        root: folder that the image names are relative to; None for the file's own.
+        path: the file, with a header, otherwise as for :func:`load_csv`, beside the images. ``share`` is the share of the
+            answers that preferred b; without ``answers`` every comparison counts alike.
         name: for tables; None for the file's stem.
 
     Raises:
@@ -82,35 +75,25 @@ def load_choices(path: str | os.PathLike[str], root: str | os.PathLike[str] | No
     """
     path = Path(path)
     cells = read_labels(path)
-    titles = [cell.lower() for cell in cells.iloc[0]]
-    found = {key: next((titles.index(n) for n in names if n in titles), None) for key, names in _COLUMNS.items()}
-    missing = [key for key, place in found.items() if place is None and key != "answers"]
+    header, rows = cells.iloc[0], cells.iloc[1:]
+    found = places(path, header, _COLUMNS)
+    missing = [key for key in _COLUMNS if key not in found and key != "answers"]
     if missing:
-        raise ValueError(
-            f"{path} has no column for {', '.join(missing)}: its header is {', '.join(filter(None, cells.iloc[0]))}"
-        )
-    rows = cells.iloc[1:]
-    table = pd.DataFrame({key: rows[place] for key, place in found.items() if place is not None}).assign(
-        **({"answers": "1"} if found["answers"] is None else {})
-    )
-    if table.empty:
+        raise ValueError(f"{path} has no column for {', '.join(missing)}: its header is {', '.join(filter(None, header))}")
+    if rows.empty:
         raise ValueError(f"{path} has no rows")
+    table = pd.DataFrame({key: rows[found[key]] if key in found else "1" for key in _COLUMNS}, rows.index)
     for key in table:
-        _check(path, f"no {key}", table[key].eq(""))
+        check_lines(path, f"no {key}", table[key].eq(""))
     for key in ("share", "answers"):
         table[key] = numbers(table[key], f"{path}: the column for {key}")
-    _check(path, "a share outside [0, 1]", ~table["share"].between(0, 1))
-    _check(path, "a number of answers that is not positive", ~table["answers"].between(1e-9, 1e12))
-    _check(path, "an image compared with itself", table["a"] == table["b"])
-    names = Names(path.parent if root is None else Path(root))
+    check_lines(path, "a share outside [0, 1]", ~table["share"].between(0, 1))
+    check_lines(path, "a number of answers that is not positive", ~table["answers"].between(1e-9, 1e12))
+    check_lines(path, "an image compared with itself", table["a"] == table["b"])
+    names = Names(path.parent)
     for key in ("reference", "a", "b"):
         table[key] = table[key].map(names.find)
     return Choices(name or path.stem, table.reset_index(drop=True))
-
-
-def _check(path: Path, what: str, wrong: pd.Series[bool]) -> None:
-    if wrong.any():
-        raise ValueError(f"{path}: line {wrong.idxmax()} has {what}")
 
 
 def run_choices(
@@ -132,22 +115,27 @@ def run_choices(
     Raises:
         ValueError: as :func:`run`.
     """
-    made = run(metrics, [each.images for each in sets], *args, **options)
+    made = run(metrics, [_as_dataset(each) for each in sets], *args, **options)
     falling = [name for name, lower in made.scores.lower_is_better.items() if lower]
-    tables: list[pd.DataFrame] = []
-    tests: list[pd.DataFrame] = []
-    notes = list(made.notes)
+    tables, tests, notes = [], [], list(made.notes)
     for each in sets:
-        by_metric = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}
-        given = (by_metric, each.table["share"], each.table["answers"], each.table["reference"], falling, resamples, seed)
-        table, test = statistics.choice_agreement(*given), statistics.choice_significance(*given)
+        scores = {name: _sides(each, made.scores.of(each.name, name)) for name in made.scores.metrics}
+        share, answers, reference = (each.table[name] for name in ("share", "answers", "reference"))
+        table, test = statistics.choices(scores, share, answers, reference, falling, resamples, seed)
         table["resampled"] = [made.resampled.get((each.name, name), 0) for name in table["metric"]]
-        for one, kept in ((table, tables), (test, tests)):
-            one.insert(0, "dataset", each.name)
-            kept.append(one)
+        table.insert(0, "dataset", each.name)
+        test.insert(0, "dataset", each.name)
+        tables.append(table)
+        tests.append(test)
         notes += few_references(each.name, int(table["references"].max()))
     both = (pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True))
     return ChoiceSummary(*both, made.scores.failures, tuple(notes), made.unavailable)
+
+
+def _as_dataset(each: Choices) -> Dataset:
+    """Every version once, beside its reference, as something to score; opinions are zero."""
+    sides = [each.table[["reference", side]].rename(columns={side: "distorted"}) for side in ("a", "b")]
+    return Dataset(each.name, pd.concat(sides).drop_duplicates(ignore_index=True).assign(score=0.0), False)
 
 
 def _sides(each: Choices, rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:

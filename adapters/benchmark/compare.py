@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from PIL import Image
 from scipy import ndimage
 
 from msds_plugin.adapters.benchmark import statistics
-from msds_plugin.adapters.benchmark.report import Cell, Document, Section, figure, interval
+from msds_plugin.adapters.benchmark.report.document import Cell, Document, Section, figure, interval, sortable
 from msds_plugin.adapters.benchmark.runner import Progress, make_scorers, no_progress, score
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 from msds_plugin.adapters.images.read import ImageFileError, open_pair, to_tensor
 from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.masks import find_masks
-from msds_plugin.adapters.scoring.options import Run
 
 OVERALL = "overall"
 #: Images in the gallery, and the side of what is cut out of each.
@@ -106,13 +106,23 @@ def compare(
     grouped = references if isinstance(references, Mapping) else {"": references}
     images = _images(methods, grouped, pairing, matched)
     lacks, notes = _lacking(images, list(methods), own)
+    pairs: list[Pair] = images["pair"].tolist()
     if mask is not None:
-        run = replace(run, masks=find_masks(mask, [pair.reference for pair in images["pair"]]))
+        run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs]))
     scorers, unavailable = make_scorers(metrics, run)
-    scores = _scores(images, scorers, results, run, progress)
+    images["reference"], images["distorted"] = ([str(getattr(pair, side)) for pair in pairs] for side in _PAIR)
+    parts = [
+        pd.concat([images.assign(metric=scorer.name), frame], axis=1)
+        for scorer, frame in zip(scorers, score(scorers, pairs, results, run, progress), strict=True)
+    ]
+    columns = ["group", "reference", "image", "distorted", "method", "metric", "score", "error"]
+    scores = pd.concat(parts, ignore_index=True)[columns]
     lower_is_better = {scorer.name: scorer.lower_is_better for scorer in scorers}
     table, differences = _tables(scores, list(methods), lower_is_better, own)
     return Comparison(scores, table, differences, lower_is_better, tuple(notes), unavailable, lacks)
+
+
+_PAIR = ("reference", "distorted")
 
 
 def _images(
@@ -143,8 +153,7 @@ def _folder(method: str, path: Path, group: str) -> Path:
         return path
     if "{group}" in str(path):
         return Path(str(path).replace("{group}", group))
-    inside = sorted(path.iterdir()) if path.is_dir() else []
-    found = [folder for folder in inside if folder.is_dir() and folder.name.casefold() == group.casefold()]
+    found = [each for each in path.glob("*") if each.is_dir() and each.name.casefold() == group.casefold()]
     if len(found) != 1:
         raise ValueError(
             f"{method} has no folder {path / group} for the group {group}: name its folders as the groups, or write where they "
@@ -154,16 +163,11 @@ def _folder(method: str, path: Path, group: str) -> Path:
 
 
 def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[int, list[str]]:
-    """How many images some method lacks, and sentences that name them.
-
-    Raises:
-        ValueError: a group without an image that all methods have.
-    """
+    """How many images some method lacks, and sentences that name them; an error for a group in which no image is by all."""
     count, notes = 0, []
-    for group in images["group"].unique():
-        rows = images[images["group"] == group]
-        where = f" of {group}" if group else ""
-        known = rows.pivot(index="image", columns="method", values="pair").reindex(columns=methods).notna()
+    for group, rows in images.groupby("group", sort=False):
+        where = f" of {group!s}" if group else ""
+        known = rows.pivot(index="image", columns="method", values="pair").reindex(columns=list(methods)).notna()
         common = int(known.all(axis=1).sum())
         if not common and not own:
             raise ValueError(f"no image{where} is there by all methods: {', '.join(methods)}; are the folders the right ones?")
@@ -177,22 +181,6 @@ def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[i
             over = "all images that a method has" if own else f"the {common} images{where} that all methods have"
             notes.append(f"Means are over {over}.")
     return count, notes
-
-
-def _scores(
-    images: pd.DataFrame, scorers: Sequence[Scorer], results: str | Path | None, run: Run, progress: Progress
-) -> pd.DataFrame:
-    pairs: list[Pair] = images["pair"].tolist()
-    rows = images.assign(
-        reference=[str(pair.reference) for pair in pairs], distorted=[str(pair.distorted) for pair in pairs]
-    ).drop(columns="pair")
-    parts = [
-        pd.concat([rows.assign(metric=scorer.name), frame], axis=1)
-        for scorer, frame in zip(scorers, score(scorers, pairs, results, run, progress), strict=True)
-    ]
-    return pd.concat(parts, ignore_index=True)[
-        ["group", "reference", "image", "distorted", "method", "metric", "score", "error"]
-    ]
 
 
 def _tables(
@@ -211,8 +199,10 @@ def _tables(
             ranks = _ranks([figure(each, _digits(mean)) for each in mean], lower_is_better[str(metric)])
             for method, rank in zip(methods, ranks, strict=True):
                 rows.append((group, method, metric, mean[method], wide[method].std(), int(wide[method].count()), rank))
-            tests = statistics.mean_differences(wide, reference).assign(group=group, metric=metric)
-            differences.append(tests[["group", "metric", *tests.columns[:-2]]])
+            tests = statistics.mean_differences(wide, reference)
+            tests.insert(0, "metric", metric)
+            tests.insert(0, "group", group)
+            differences.append(tests)
     table = pd.DataFrame(rows, columns=["group", "method", "metric", "mean", "std", "n", "rank"])
     return table, pd.concat(differences, ignore_index=True)
 
@@ -261,7 +251,11 @@ def verdicts(made: Comparison) -> list[str]:
     return said
 
 
-def means(made: Comparison, arrow: Callable[[bool], str]) -> list[Section]:
+def _arrow(lower_is_better: bool) -> str:
+    return "↓" if lower_is_better else "↑"
+
+
+def means(made: Comparison, arrow: Callable[[bool], str] = _arrow) -> list[Section]:
     """The table of each group: methods down, metrics across, and the number of images."""
     headings = ["method", *(f"{metric} {arrow(lower)}" for metric, lower in made.lower_is_better.items())]
     found = []
@@ -276,14 +270,14 @@ def means(made: Comparison, arrow: Callable[[bool], str]) -> list[Section]:
         if not each:
             lines = [[*line, Cell(str(count))] for line, count in zip(lines, numbers["max"], strict=True)]
         shown = headings if each else [*headings, "images"]
-        found.append(Section(str(group), LEGEND, shown, lines, len(shown) - 1))
+        found.append(Section(shown, lines, len(shown) - 1, str(group)))
     return found
 
 
 def _cell(row: Mapping[Any, Any], digits: int, with_number: bool) -> Cell:
     mean, deviation = float(row["mean"]), float(row["std"])
     text = figure(mean, digits) + (f" ± {deviation:.{digits}f}" if math.isfinite(deviation) else "")
-    return Cell(text + f" ({row['n']})" * with_number, mean if math.isfinite(mean) else None, row["rank"])
+    return Cell(text + f" ({row['n']})" * with_number, sortable(mean), row["rank"])
 
 
 def paired(made: Comparison) -> Section:
@@ -294,10 +288,9 @@ def paired(made: Comparison) -> Section:
         difference = f"{figure(row['difference'], digits, True)} {interval((row['low'], row['high']), digits, True)}".strip()
         p = f"{row['p_holm']:.2g}" if math.isfinite(row["p_holm"]) else "–"
         rows.append([row["group"], row["metric"], row["a"], row["b"], difference, p])
+    first = int(made.groups == [""])
     headings = ["group", "metric", "method", "minus", "difference", "p (Holm)"]
-    if made.groups == [""]:
-        headings, rows = headings[1:], [row[1:] for row in rows]
-    return Section("Paired differences", TESTED, headings, rows, 2)
+    return Section(headings[first:], [row[first:] for row in rows], 2, "Paired differences", TESTED)
 
 
 def with_signs(section: Section) -> list[list[str]]:
@@ -308,7 +301,7 @@ def with_signs(section: Section) -> list[list[str]]:
 def to_text(made: Comparison) -> str:
     """The tables, differences and verdicts as text in columns."""
     parts = []
-    for section in means(made, _arrow):
+    for section in means(made):
         parts.append((f"{section.title}\n" if section.title else "") + _in_columns(section.headings, with_signs(section)))
     parts += [TEXT_LEGEND, *made.notes]
     if len(made.differences):
@@ -322,18 +315,10 @@ def _in_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in (headings, *rows))
 
 
-def _arrow(lower_is_better: bool) -> str:
-    return "↓" if lower_is_better else "↑"
-
-
-_IN_LATEX = {"±": "$\\pm$", "↓": "$\\downarrow$", "↑": "$\\uparrow$", "–": "--"}
-
-
 def to_latex(made: Comparison) -> str:
     """Tables for LaTeX with booktabs; the verdicts as comments."""
-    tables = [_latex_table(section) for section in means(made, _arrow)]
-    text = "\n".join(["% \\usepackage{booktabs}", *tables])
-    for sign, command in _IN_LATEX.items():
+    text = "\n".join(["% \\usepackage{booktabs}", *map(_latex_table, means(made))])
+    for sign, command in {"±": "$\\pm$", "↓": "$\\downarrow$", "↑": "$\\uparrow$", "–": "--"}.items():
         text = text.replace(sign, command)
     return text + "\n" + "".join(f"% {line}\n" for line in (LEGEND, *made.notes, *verdicts(made)))
 
@@ -352,48 +337,47 @@ def to_document(made: Comparison, run: Run | None = None) -> Document:
     page = Document("Methods compared", f"{', '.join(made.methods)} by {', '.join(made.lower_is_better)}")
     page.notes(verdicts(made))
     page.notes([*made.notes, *(f"{name} could not be made: {reason}" for name, reason in made.unavailable.items())])
-    for section in means(made, _arrow):
-        page.heading(section.title or "Scores")
-        page.table(section.headings, section.rows, section.numbers)
+    for section in means(made):
+        page.section(replace(section, title=section.title or "Scores"))
     page.text(LEGEND)
     page.section(paired(made))
     if run is not None:
-        _add_gallery(page, made, run)
+        page.heading("Where the methods differ most")
+        page.text(
+            f"The images with the largest range of scores over methods, in standard deviations of each metric; the reference, "
+            f"and the {SIDE} x {SIDE} pixels in which the results differ most."
+        )
+        for title, pictures in _galleries(made, run):
+            page.heading(title, 3)
+            page.gallery(pictures)
     return page
 
 
-def _add_gallery(page: Document, made: Comparison, run: Run) -> None:
+def _galleries(made: Comparison, run: Run) -> Iterator[tuple[str, list[tuple[bytes, str, str, str]]]]:
+    """A title and pictures of each of the images on which the methods differ most."""
     from msds_plugin.adapters.benchmark.report.page import thumbnail, to_jpeg
 
     wide = made.scores.pivot(index=["group", "image", "metric"], columns="method", values="score")
     spread = (wide.max(axis=1) - wide.min(axis=1)) / wide.stack().groupby("metric").std().reindex(wide.index, level="metric")
     order = spread.groupby(["group", "image"]).mean().dropna().sort_values(ascending=False, kind="stable").head(SHOWN)
-    page.heading("Where the methods differ most")
-    page.text(
-        f"The images with the largest range of scores over methods, in standard deviations of each metric; the reference, and "
-        f"the {SIDE} x {SIDE} pixels in which the results differ most."
-    )
     for group, image in order.index:
         rows = made.scores[(made.scores["group"] == group) & (made.scores["image"] == image)]
         results = rows.drop_duplicates("method")
-        reference = results["reference"].iloc[0]
-        name = Path(image).name
-        page.heading(f"{name} ({group})" if group else name, 3)
-        files = [reference, *results["distorted"]]
+        reference, name = results["reference"].iloc[0], Path(image).name
         pictures = [to_jpeg(cut) for cut in _cuts(reference, results["distorted"].tolist(), run)]
-        pictures = pictures or [thumbnail(path, run.reading) for path in files]
+        pictures = pictures or [thumbnail(path, run.reading) for path in (reference, *results["distorted"])]
         shown = [(thumbnail(reference, run.reading), f"{group}-{image}", f"reference {Path(reference).name}", "reference")]
         for method, picture in zip(["reference, cut", *results["method"]], pictures, strict=True):
             own = rows[rows["method"] == method]
             scores = [f"{metric} {score:.4g}" for metric, score in zip(own["metric"], own["score"], strict=True)]
             shown.append((picture, f"{group}-{image}-{method}", f"{method}, {name}", ", ".join([method, *scores])))
-        page.gallery(shown)
+        yield f"{name} ({group})" if group else name, shown
 
 
 def _cuts(reference: str, results: Sequence[str], run: Run) -> list[Image.Image]:
     """The window in which the results differ most, of the reference and of each; none if they cannot be laid on each other."""
     try:
-        opened = [open_pair(Pair(Path(reference), Path(path)), run.reading, lambda note: None) for path in results]
+        opened = [open_pair(Pair(Path(reference), Path(path)), run.reading) for path in results]
         images = [to_tensor(image)[0].numpy() for image in (opened[0][1], *(distorted for distorted, _ in opened))]  # type: ignore[arg-type]
         stacked = np.stack(images)
     except (ImageFileError, TypeError, ValueError):

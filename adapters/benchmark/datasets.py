@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msds_plugin.adapters.benchmark.labels import Names, is_number, numbers, read_labels
+from msds_plugin.adapters.benchmark.labels import Names, filled, is_number, numbers, places, read_labels
 from msds_plugin.adapters.images.listing import is_meant_as_image
 from msds_plugin.checks import MissingDependencyError
 
@@ -121,27 +121,29 @@ def load_csv(
     """
     path = Path(path)
     cells = read_labels(path)
-    places, rows = _columns(path, cells)
+    found, rows = _columns(path, cells)
     if rows.empty:
         raise ValueError(f"{path} has no rows")
-    _check_cells(path, rows, places, int(cells.iloc[0].ne("").to_numpy().nonzero()[0].max()) + 1)
-    table = pd.DataFrame({key: rows[place] for key, place in places.items()})
+    width = filled(cells.iloc[0])
+    for line, row in rows[rows.loc[:, width:].ne("").any(axis=1)].iterrows():
+        raise ValueError(f"{path}: line {line} has {filled(row)} fields, the first row {width}")
+    table = pd.DataFrame({key: rows[place] for key, place in found.items()})
+    for key in [key for key in _NEEDED if key in found]:
+        check_lines(path, f"no {key}", table[key].eq(""))
     for key in {"score", "std", "variance"} & set(table):
         column = table[key]
         table[key] = numbers(column, f"{path}: the column for {key}", cells.attrs["separator"])
         bad = table.index[table[key].isna() & (key == "score" or column.ne(""))]
         if len(bad):
-            raise ValueError(
-                f"{path} has no finite {key} in line{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:5]))}: {column[bad[0]]!r}"
-            )
+            lines = f"line{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:5]))}"
+            raise ValueError(f"{path} has no finite {key} in {lines}: {column[bad[0]]!r}")
     if "variance" in table:
         table["std"] = np.sqrt(table.pop("variance"))
     if "distortion" in table:
         table["distortion"] = table["distortion"].where(table["distortion"].ne(""), None)
-    base = path.parent if root is None else Path(root)
     if "reference" not in table:
         table.insert(0, "reference", table["distorted"].str.replace(_BY_REFERENCE, r"\1\2", regex=True))
-    otherwise = 0
+    base, otherwise = path.parent if root is None else Path(root), 0
     for key in ("reference", "distorted"):
         names = Names(base, *(base / folder for folder in _FOLDERS[key]))
         table[key] = [names.find(each) for each in table[key]]
@@ -156,19 +158,15 @@ def load_csv(
 def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:
     """Which column holds what, and the rows below the header, if there is one."""
     first = cells.iloc[0]
-    titles = [cell.lower() for cell in first]
-    found = {key: titles.index(next(n for n in names if n in titles)) for key, names in COLUMNS.items() if {*names} & {*titles}}
-    twice = [titles[place] for place in found.values() if titles.count(titles[place]) > 1]
-    if twice:
-        raise ValueError(f"{path} has two columns of the name {twice[0]}")
+    found = places(path, first, COLUMNS)
     header = bool(found) or not any(is_meant_as_image(cell) or is_number(cell) for cell in first)
     rows = cells.iloc[1:] if header else cells
-    if not set(found) & set(_NEEDED) and len(rows):
+    if rows.empty:
+        return found, rows
+    if not set(found) & set(_NEEDED):
         found |= _by_content(path, rows)
     missing = [key for key in _NEEDED if key not in found]
-    if missing == ["reference"] and len(rows) and rows[found["distorted"]].str.fullmatch(_BY_REFERENCE).all():
-        missing = []
-    if missing and len(rows):
+    if missing and not (missing == ["reference"] and rows[found["distorted"]].str.fullmatch(_BY_REFERENCE).all()):
         raise ValueError(
             f"{path} has no column for {', '.join(missing)}: its header is {', '.join(filter(None, first))}. "
             f"Accepted names, in any case: {_ACCEPTED}"
@@ -178,9 +176,9 @@ def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFr
 
 def _by_content(path: Path, rows: pd.DataFrame) -> dict[str, int]:
     """Columns by what is in them: names of images, and the first column of numbers after them, or else before; or by place."""
-    filled: list[Any] = [place for place in rows if rows[place].ne("").any()]
-    numeric = [place for place in filled if rows[place].map(is_number).mean() >= 0.5]
-    images = [place for place in filled if rows[place].map(is_meant_as_image).mean() > 0.5]
+    used: list[Any] = [place for place in rows if rows[place].ne("").any()]
+    numeric = [place for place in used if rows[place].map(is_number).mean() >= 0.5]
+    images = [place for place in used if rows[place].map(is_meant_as_image).mean() > 0.5]
     after = [place for place in numeric if place > max(images, default=-1)] or numeric
     if numeric and len(images) == 2:
         if rows[images[0]].nunique() > rows[images[1]].nunique():  # several versions of each reference
@@ -188,23 +186,18 @@ def _by_content(path: Path, rows: pd.DataFrame) -> dict[str, int]:
         return {"reference": images[0], "distorted": images[1], "score": after[0]}
     if numeric and len(images) == 1 and rows[images[0]].str.fullmatch(_BY_REFERENCE).all():
         return {"distorted": images[0], "score": after[0]}
-    if len(filled) >= 3 and not images and filled[2] in numeric:
-        return dict(zip(_NEEDED, filled, strict=False))
+    if len(used) >= 3 and not images and used[2] in numeric:
+        return dict(zip(_NEEDED, used, strict=False))
     raise ValueError(
-        f"{path} has {len(filled)} columns, of which {len(images)} hold names of images and {len(numeric)} numbers: reference, "
+        f"{path} has {len(used)} columns, of which {len(images)} hold names of images and {len(numeric)} numbers: reference, "
         f"distorted and score are needed, separated by commas, semicolons or tabs. Accepted names of columns: {_ACCEPTED}"
     )
 
 
-def _check_cells(path: Path, rows: pd.DataFrame, places: dict[str, int], width: int) -> None:
-    for line, beyond in rows.loc[:, width:].ne("").any(axis=1).items():
-        if beyond:
-            count = int(rows.loc[line].ne("").to_numpy().nonzero()[0].max()) + 1
-            raise ValueError(f"{path}: line {line} has {count} fields, the first row {width}")
-    for key in set(_NEEDED) & set(places):
-        empty = rows.index[rows[places[key]].eq("")]
-        if len(empty):
-            raise ValueError(f"{path}: line {empty[0]} has no {key}")
+def check_lines(path: Path, what: str, wrong: pd.Series[bool]) -> None:
+    """Raise an error that names the first of the lines that are wrong, if any is."""
+    if wrong.any():
+        raise ValueError(f"{path}: line {wrong.idxmax()} has {what}")
 
 
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
@@ -241,27 +234,17 @@ def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
 
 def from_pyiqa(dataset: Any, name: str, lower_is_better: bool) -> Dataset:
     """The table of one of pyiqa's full-reference data set objects, its own split of it if it has one."""
-    rows = [(str(item[0]), str(item[1]), float(item[2])) for item in dataset.paths_mos if len(item) >= 3]
-    if not rows:
-        raise ValueError(f"{name} has no reference images: a full-reference data set is needed")
-    table = pd.DataFrame(rows, columns=["reference", "distorted", "score"])
-    std = _std_by_image(dataset)
-    if std:
-        table["std"] = [std.get(path, float("nan")) for path in table["distorted"]]
+    table = pd.DataFrame([item[:3] for item in dataset.paths_mos], columns=list(_NEEDED))
+    table = table.astype({"reference": str, "distorted": str, "score": float})
+    meta: pd.DataFrame | None = getattr(dataset, "meta_info", None)
+    column = next((each for each in meta if str(each).lower() in COLUMNS["std"]), None) if meta is not None else None
+    if meta is not None and column is not None:
+        folder = dataset.opt["dataroot_target"]
+        std = {os.path.join(folder, str(path)): float(each) for path, each in zip(meta.iloc[:, 1], meta[column], strict=True)}
+        table["std"] = table["distorted"].map(std)
     if name in _DISTORTION:
         table["distortion"] = [_distortion(path, *_DISTORTION[name]) for path in table["distorted"]]
     return Dataset(name, table, lower_is_better)
-
-
-def _std_by_image(dataset: Any) -> dict[str, float]:
-    meta: pd.DataFrame | None = getattr(dataset, "meta_info", None)
-    if meta is None:
-        return {}
-    column = next((name for name in meta if str(name).lower() in COLUMNS["std"]), None)
-    if column is None:
-        return {}
-    folder = dataset.opt["dataroot_target"]
-    return {os.path.join(folder, str(path)): float(std) for path, std in zip(meta.iloc[:, 1], meta[column], strict=True)}
 
 
 def _distortion(path: str, pattern: str, names: str) -> str | None:

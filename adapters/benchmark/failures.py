@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -56,34 +55,25 @@ def high_frequency_share(image: Tensor, frequency: float = FREQUENCY) -> float:
 
 def energies(
     paths: Iterable[str],
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
     frequency: float = FREQUENCY,
-    advance: Callable[[], None] | None = None,
-    reading: Reading | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """:func:`high_frequency_share` of image files; NaN for one that cannot be read, or not as a whole.
-
-    Args:
-        paths: may repeat; each file is read once.
-        frequency: in cycles per pixel.
-        advance: called after each file.
-        reading: what the files do not say: see :class:`Reading`.
-    """
+    """:func:`high_frequency_share` of image files, each read once; NaN for one that cannot be read, or not as a whole."""
     unique = list(dict.fromkeys(paths))
+
+    def share(path: str) -> float:
+        try:
+            return math.nan if is_large(path) else high_frequency_share(to_tensor(decode(path, reading)), frequency)
+        except ImageFileError:
+            return math.nan
+
     found: dict[str, float] = {}
-    share_of = partial(_share, frequency=frequency, reading=reading or Reading())
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for path, share in zip(unique, pool.map(share_of, unique), strict=True):
-            found[path] = share
-            if advance is not None:
-                advance()
+        for path, each in zip(unique, pool.map(share, unique), strict=True):
+            found[path] = each
+            advance()
     return found
-
-
-def _share(path: str, frequency: float, reading: Reading) -> float:
-    try:
-        return math.nan if is_large(path) else high_frequency_share(to_tensor(decode(path, reading)), frequency)
-    except ImageFileError:
-        return math.nan
 
 
 def errors(scores: Scores, mappings: Mapping[tuple[str, str], statistics.Mapping]) -> pd.DataFrame:
@@ -101,10 +91,7 @@ def errors(scores: Scores, mappings: Mapping[tuple[str, str], statistics.Mapping
 
 
 def relations(
-    errors: pd.DataFrame,
-    energy: Mapping[str, float],
-    resamples: int = statistics.RESAMPLES,
-    seed: int = statistics.SEED,
+    errors: pd.DataFrame, energy: Mapping[str, float], resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED
 ) -> pd.DataFrame:
     """Whether each metric's errors go with the high-frequency energy of the images.
 
@@ -132,17 +119,3 @@ def relations(
             rows.append((dataset, metric, image, *found))
     columns = ["dataset", "metric", "image", "srcc", "low", "high", "outliers", "above_median", "count", "verdict"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def claims(relations: pd.DataFrame) -> list[str]:
-    """What :func:`relations` shows, in sentences: one for each data set, kind of image and verdict, naming the metrics."""
-    said = {"grows": "errors grow with", "falls": "errors fall with", "not shown": "no relation of errors is shown to"}
-    sentences = []
-    for (dataset, image), part in relations.groupby(["dataset", "image"], sort=False):
-        for verdict, words in said.items():
-            rows = part[part["verdict"] == verdict]
-            metrics = [f"{metric} ({srcc:+.2f})" for metric, srcc in zip(rows["metric"], rows["srcc"], strict=True)]
-            if metrics:
-                energy = f"the high-frequency energy of the {image} image"
-                sentences.append(f"{dataset}: {words} {energy} for {', '.join(metrics)}.")
-    return sentences

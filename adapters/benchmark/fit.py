@@ -18,12 +18,10 @@ from msds_plugin.adapters.benchmark.learning import Array, Problem, choose_stren
 from msds_plugin.adapters.benchmark.parts import parts_of
 from msds_plugin.adapters.benchmark.runner import Progress, backbone_of, no_progress
 from msds_plugin.adapters.benchmark.runner import run as run_benchmark
-from msds_plugin.adapters.names import parse_metric
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scorers import parse_metric
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.fusion_file import FusionFile
 from msds_plugin.metric import digest
-
-__all__ = ["FusionFit", "fit_fusion", "learn_weights"]
 
 FOLDS = 5
 MOST_LEVELS = 5
@@ -73,7 +71,6 @@ def fit_fusion(
     folds: int | None = FOLDS,
     results: str | Path | None = None,
     run: Run = Run(),  # noqa: B008 (frozen)
-    resamples: int = statistics.RESAMPLES,
     seed: int = statistics.SEED,
     progress: Progress = no_progress,
     per_layer: bool = False,
@@ -95,7 +92,7 @@ def fit_fusion(
         folds: at least 2, at most as many as there are references; None for one per reference (leave one reference out).
         results: file that keeps the scores of each part (:class:`store.Results`); None to keep nothing.
         run, progress: as for :func:`benchmark.run`.
-        resamples, seed: of the bootstrap; the seed also divides the references into folds.
+        seed: of the bootstrap, and of the division of references into folds.
         per_layer: a weight for each layer of the network on each level.
 
     Raises:
@@ -129,8 +126,9 @@ def fit_fusion(
         parts.equal,
         parts.combine,
     )
-    held_out, by_fold = _cross_validate(problem, parts.names, rows["reference"], folds, resamples, seed)
-    weights, strength = _learned(problem, rows["reference"], seed)
+    held_out, by_fold = _cross_validate(problem, parts.names, rows["reference"], folds, seed)
+    strength = choose_strength(problem, rows["reference"], seed)
+    weights = learn_weights(problem, strength)
     table = held_out.set_index("fusion")
     backbone = backbone_of(parts.scorer.metric)
     p = float(table["p"][LEARNED])
@@ -152,13 +150,8 @@ def fit_fusion(
     return FusionFit(file, strength, held_out, by_fold, made.scores.failures[["distorted", "metric", "error"]])
 
 
-def _learned(problem: Problem, references: pd.Series[Any], seed: int) -> tuple[Array, float]:
-    strength = choose_strength(problem, references, seed)
-    return learn_weights(problem, strength), strength
-
-
 def _cross_validate(
-    problem: Problem, names: tuple[str, ...], references: pd.Series[Any], folds: int, resamples: int, seed: int
+    problem: Problem, names: tuple[str, ...], references: pd.Series[Any], folds: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The columns ``held_out`` and ``folds`` of :class:`FusionFit`."""
     opinion, opposite = problem.opinion, problem.opposite
@@ -167,7 +160,8 @@ def _cross_validate(
     by_fold = []
     for index in range(folds):
         held = fold == index
-        weights, _ = _learned(problem.rows(~held), references[~held], seed)
+        rest = problem.rows(~held)
+        weights = learn_weights(rest, choose_strength(rest, references[~held], seed))
         fused.loc[held, LEARNED] = _on_one_scale(problem.fused(weights), fused[EQUAL].to_numpy(), ~held)[held]
         for name in fused:
             found = statistics.agreement(fused[name][held], opinion[held], opposite=opposite, resamples=0)
@@ -175,12 +169,12 @@ def _cross_validate(
             by_fold.append((index, name, found.count, found.srcc, found.plcc, chosen))
     held_out = []
     for name in fused:
-        row = statistics.agreement(fused[name], opinion, references, None, opposite, resamples, seed).as_row()
+        row = statistics.agreement(fused[name], opinion, references, None, opposite, seed=seed).as_row()
         kept = {key: row[key] for key in ("srcc", "srcc_low", "srcc_high", "plcc", "plcc_low", "plcc_high")}
         held_out.append({"fusion": name, **kept, "difference": 0.0, "p": float("nan")})
         if name != EQUAL:  # uncorrected: that of learned from equal weights is the one comparison that was planned
             both = fused[[name, EQUAL]]
-            test = statistics.significance(both, opinion, references, both if opposite else (), resamples, seed)
+            test = statistics.significance(both, opinion, references, both if opposite else (), seed=seed)
             held_out[-1] |= test[["difference", "p"]].iloc[0].to_dict()
     return pd.DataFrame(held_out), pd.DataFrame(by_fold, columns=["fold", "fusion", "images", "srcc", "plcc", "weights"])
 

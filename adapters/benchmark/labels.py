@@ -6,8 +6,10 @@ import io
 import math
 import os
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -39,17 +41,15 @@ def read_labels(path: Path) -> pd.DataFrame:
     separators: Sequence[str] = _SEPARATORS
     if re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):  # a line that Excel writes and obeys
         text, first, separators = rest, 2, (line.strip()[4],)
-    found: list[pd.DataFrame] = []
-    wrong = None
+    table, wrong = pd.DataFrame(), None
     for separator in separators:
-        if separator == _SPACES and max(map(_fitness, found), default=(0, 0))[0] > 1:
+        if separator == _SPACES and _fitness(table)[0] > 1:
             continue
         try:
-            found.append(_divided(text, separator, first))
+            table = max(table, _divided(text, separator, first), key=_fitness)
         except pd.errors.ParserError as error:
             at = re.search(r"at row (\d+)", str(error))
             wrong = f"{path}: line {int(at[1]) + first if at else '?'} cannot be read: {error}"
-    table = max(found, key=_fitness, default=pd.DataFrame())
     if wrong is not None and _fitness(table)[0] < 3:  # what divides it otherwise is of no use
         raise ValueError(wrong)
     if table.empty:
@@ -59,20 +59,18 @@ def read_labels(path: Path) -> pd.DataFrame:
 
 def _text(path: Path) -> str:
     content = path.read_bytes()
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encodings = ["utf-16"]
-    elif content[:4].count(0) == 2 and 0 in (content[0], content[1]):  # UTF-16 of Latin letters
-        encodings = ["utf-16-be" if content[0] == 0 else "utf-16-le"]
-    else:
-        encodings = ["utf-8-sig", "latin-1"]
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text
-    raise ValueError(f"{path} is not a table of text: save it as CSV")
+    encoding = "utf-8-sig"
+    if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
+        encoding = "utf-16"
+    elif content[:4].count(0) == 2 and 0 in content[:2]:  # UTF-16 of Latin letters
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if "\0" in text:
+        raise ValueError(f"{path} is not a table of text: save it as CSV")
+    return text
 
 
 def _divided(text: str, separator: str, first: int) -> pd.DataFrame:
@@ -99,21 +97,37 @@ def _divided(text: str, separator: str, first: int) -> pd.DataFrame:
 
 
 def _fitness(table: pd.DataFrame) -> tuple[int, int]:
+    """Cells of the first row, up to three, and how many rows have as many cells as it."""
     if table.empty:
         return 0, 0
-    counts = table.apply(lambda row: int(row.ne("").to_numpy().nonzero()[0].max()) + 1, axis=1)
+    counts = table.apply(filled, axis=1)
     return min(int(counts.iloc[0]), 3), int((counts == counts.iloc[0]).sum())
+
+
+def filled(row: pd.Series[str]) -> int:
+    """Cells of a row up to the last that is not empty."""
+    return int(row.ne("").to_numpy().nonzero()[0].max()) + 1
+
+
+def places(path: Path, header: pd.Series[str], known: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Which column holds what: for each kind of content the first of its ``known`` names that the header has, in any case.
+
+    Raises:
+        ValueError: two columns have that name.
+    """
+    titles = [cell.lower() for cell in header]
+    found = {key: next((name for name in names if name in titles), "") for key, names in known.items()}
+    twice = [name for name in found.values() if name and titles.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has two columns of the name {twice[0]}")
+    return {key: titles.index(name) for key, name in found.items() if name}
 
 
 def numbers(cells: pd.Series[str], what: str, separator: str = "") -> pd.Series[float]:
     """A column of text as finite numbers; NaN for what is none.
 
-    The whole column decides what a comma is: ``3,7`` has a decimal comma, ``1,432`` beside ``987.5`` is 1432.
-
-    Args:
-        cells: the column.
-        what: file and column, for the message.
-        separator: what separates columns; where semicolons do, commas are decimal.
+    The whole column decides what a comma is: ``3,7`` has a decimal comma, ``1,432`` beside ``987.5`` is 1432. Where semicolons
+    separate columns, commas are decimal. ``what`` names file and column.
 
     Raises:
         ValueError: a comma could be either.
@@ -150,31 +164,22 @@ def is_number(text: str) -> bool:
 
 
 class Names:
-    """Finds images by the names in a table, also where these have another case or backslashes.
-
-    Args:
-        folders: where to look, in this order.
-    """
+    """Finds images by the names in a table, also where these have another case or backslashes, in folders in this order."""
 
     def __init__(self, *folders: Path) -> None:
-        self._folders = folders
-        self._listed: dict[Path, dict[str, list[str]]] = {}
+        self._folders, self._names = folders, cache(_names)
         self.otherwise = 0
 
     def find(self, name: str) -> str:
         """The path of the one file of this name; in the first folder if there is none, or no telling which."""
         plain = name.replace("\\", "/")
-        for folder in self._folders:
-            for written in dict.fromkeys((name, plain)):
-                if (folder / written).is_file():
-                    self.otherwise += written != name
-                    return str(folder / written)
-        for folder in self._folders:
-            found = self._alike(folder, plain)
-            if len(found) == 1:
-                self.otherwise += 1
-                return str(found[0])
-        return str(self._folders[0] / name)
+        found = [folder / each for folder in self._folders for each in (name, plain) if (folder / each).is_file()]
+        for folder in self._folders if not found else ():
+            alike = self._alike(folder, plain)
+            found += alike if len(alike) == 1 else []
+        path = found[0] if found else self._folders[0] / name
+        self.otherwise += path not in [folder / name for folder in self._folders]
+        return str(path)
 
     def _alike(self, folder: Path, name: str) -> list[Path]:
         """Files whose path is this but for case."""
@@ -184,9 +189,10 @@ class Names:
             found = [each / same for each in found for same in self._names(each).get(part.casefold(), ())]
         return [path for path in found if path.is_file()]
 
-    def _names(self, folder: Path) -> dict[str, list[str]]:
-        if folder not in self._listed:
-            names = self._listed[folder] = defaultdict(list)
-            for name in os.listdir(folder) if folder.is_dir() else ():
-                names[name.casefold()].append(name)
-        return self._listed[folder]
+
+def _names(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder by what they are without case."""
+    names = defaultdict(list)
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        names[name.casefold()].append(name)
+    return names

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 STRENGTHS = (float("inf"), 1.0, 0.1, 0.01, 1e-3, 1e-4)
 #: Folds of references by which the strength is chosen, at most.
 INNER_FOLDS = 5
+#: Items from which weights can be learned.
+LEAST = 6
 #: Of one fit: opinions that have nothing to do with the scores would take thousands.
 MOST_STEPS = 100
 #: How far the softmax logit of a part may be from that of the first.
@@ -37,11 +39,7 @@ class Geometric:
     r"""How a hybrid fuses what its parts find: :math:`\sum_t w_t \log(1 + d_t/\varepsilon) / \sigma_t` over its terms.
 
     :math:`w_t` is the sum of the weights of the parts of a term, :math:`d_t` the mean of what they find by these weights.
-
-    Attributes:
-        sizes: number of parts of each term.
-        scales: of each term.
-        eps: of the hybrid.
+    ``sizes`` are the numbers of parts of the terms, ``scales`` and ``eps`` are the hybrid's.
     """
 
     sizes: Sequence[int]
@@ -72,9 +70,6 @@ class Problem:
         opposite: a good metric falls where the opinions rise.
         equal: the weights that others are drawn towards, (parts,), positive, summing to one; None for equal ones.
         combine: how parts become one score, :func:`linear` or :class:`Geometric`.
-
-    Raises:
-        ValueError: not a table of scores, or not one opinion for each row.
     """
 
     scores: Array
@@ -103,34 +98,29 @@ class Problem:
         return self.combine(self.scores, weights)[0]
 
 
-def learn_weights(problem: Problem, strength: float = 0.0) -> Array:
+def learn_weights(problem: Problem, strength: float) -> Array:
     r"""The weights whose fused scores have the highest PLCC with the opinions after a logistic mapping.
 
     .. math:: \min_{z, b}\ \frac1n \sum_i \bigl(b_1 + b_2\,\sigma((s_i(w) - b_3) / b_4) - y_i\bigr)^2
         + \lambda \sum_j \frac{(w_j - p_j)^2}{p_j}, \qquad w = \mathrm{softmax}(z)
 
-    by scipy's bounded least squares. With the mapping's gain and offset free, the least squared error is the highest PLCC. The
-    mapping may only go the way that the metric and the opinions say, so weights cannot profit from a wrong direction. Without
-    :math:`\lambda` the fit starts from equal weights and from each part in turn, and the best end is taken; with it, from equal
-    weights. The outcome depends on the numbers alone.
+    by scipy's bounded least squares from :math:`p`. With the mapping's gain and offset free, the least squared error is the
+    highest PLCC. The mapping may only go the way that the metric and the opinions say, so weights cannot profit from a wrong
+    direction. The outcome depends on the numbers alone.
 
     Args:
         problem: opinions are brought to a standard deviation of one; :math:`p` is ``problem.start``.
-        strength: :math:`\lambda`; infinite for :math:`p` itself.
+        strength: :math:`\lambda`, positive; infinite for :math:`p` itself.
 
     Returns:
         (parts,), non-negative, summing to one.
 
     Raises:
-        ValueError: fewer items than unknowns (parts + 3, with a strength 6), values that are not finite, or that are all the
-            same.
-
-    Source of the mapping: VQEG, 2000, as in :func:`statistics.fit_mapping`.
+        ValueError: fewer than six items, values that are not finite, or that are all the same.
     """
     scores, y = problem.scores, problem.opinion
-    least = 6 if strength else scores.shape[1] + 3
-    if len(y) < least:
-        raise ValueError(f"{len(y)} scored images are too few to learn {scores.shape[1]} weights: at least {least} are needed")
+    if len(y) < LEAST:
+        raise ValueError(f"{len(y)} scored images are too few to learn {scores.shape[1]} weights: at least {LEAST} are needed")
     if not (np.isfinite(scores).all() and np.isfinite(y).all()):
         raise ValueError("weights can only be learned from finite scores and opinions")
     if np.ptp(y) == 0 or not np.ptp(scores, axis=0).any():
@@ -147,31 +137,21 @@ class _Fit:
         self.place, self.scale = float(slopes.mean()), float(slopes.std(0).max()) * (-1.0 if problem.opposite else 1.0)
         self.mean, self.deviation = float(problem.opinion.mean()), float(problem.opinion.std())
         self.problem, self.target = problem, (problem.opinion - self.mean) / self.deviation
-        free = 0 if np.isinf(strength) else problem.scores.shape[1] - 1
-        self.pull = np.sqrt(strength * len(self.target) / self.prior) if free and strength else np.empty((0,))
+        free = 0 if np.isinf(strength) else len(self.prior) - 1
+        self.pull = np.sqrt((strength if free else 0.0) * len(self.target) / self.prior)
         low, high = _CURVE_BOUNDS
-        bounds = ([*(-_LOGIT_BOUND,) * free, *low], [*(_LOGIT_BOUND,) * free, *high])
-        fits = []
-        for logits in self._starts(free):
-            fused = (problem.fused(self._softmax(logits)) - self.place) / self.scale
-            curve = np.clip((self.target.min(), np.ptp(self.target), fused.mean(), 0.5), low, high)
-            fits.append(
-                optimize.least_squares(
-                    self._residuals,
-                    [*logits, *curve],
-                    self._derivatives,
-                    bounds=bounds,
-                    x_scale="jac",
-                    ftol=1e-10,
-                    max_nfev=MOST_STEPS,
-                )
-            )
-        best = min(fits, key=lambda fit: fit.cost).x
-        self.weights, self.curve = self._softmax(best[:-4]), best[-4:]
-
-    def _starts(self, free: int) -> list[Array]:
-        alone = [2.0 * row[1:] - 2.0 * row[0] for row in np.eye(free + 1)]
-        return [np.zeros(free), *(alone if free and not len(self.pull) else [])]
+        fused = (problem.fused(self.prior) - self.place) / self.scale
+        curve = np.clip((self.target.min(), np.ptp(self.target), fused.mean(), 0.5), low, high)
+        found = optimize.least_squares(
+            self._residuals,
+            [*np.zeros(free), *curve],
+            self._derivatives,
+            bounds=([*(-_LOGIT_BOUND,) * free, *low], [*(_LOGIT_BOUND,) * free, *high]),
+            x_scale="jac",
+            ftol=1e-10,
+            max_nfev=MOST_STEPS,
+        ).x
+        self.weights, self.curve = self._softmax(found[:-4]), found[-4:]
 
     def _softmax(self, logits: Array) -> Array:
         """Weights; the logits are those of the parts after the first, beyond those of the prior; none for the prior itself."""
@@ -184,8 +164,7 @@ class _Fit:
         weights = self._softmax(parameters[:-4])
         fused = (self.problem.fused(weights) - self.place) / self.scale
         residuals = _rise(fused, parameters[-4:])[0] - self.target
-        drawn = self.pull * (weights - self.prior) if len(self.pull) else self.pull
-        return np.concatenate([residuals, drawn])
+        return np.concatenate([residuals, self.pull * (weights - self.prior)])
 
     def _derivatives(self, parameters: Array) -> Array:
         free, weights = len(parameters) - 4, self._softmax(parameters[:-4])
@@ -194,11 +173,8 @@ class _Fit:
         by_curve = _rise(fused, parameters[-4:])[1]
         by_fused = -by_curve[:, 2:3]  # what moves the middle down moves the scores up
         own = weights[1 : free + 1] * ((slopes[:, 1 : free + 1] - self.place) / self.scale - fused[:, None])
-        derivatives = np.hstack([by_fused * own, by_curve])
-        if not len(self.pull):
-            return derivatives
-        by_logit = self.pull[:, None] * (np.diag(weights) - np.outer(weights, weights))[:, 1:]
-        return np.vstack([derivatives, np.hstack([by_logit, np.zeros((len(weights), 4))])])
+        by_logit = self.pull[:, None] * (np.diag(weights) - np.outer(weights, weights))[:, 1 : free + 1]
+        return np.block([[by_fused * own, by_curve], [by_logit, np.zeros((len(weights), 4))]])
 
     def errors(self, problem: Problem) -> Array:
         """Squared errors (items,) of the opinions predicted for other items."""
@@ -227,9 +203,10 @@ def choose_strength(problem: Problem, references: Any, seed: int = statistics.SE
         return STRENGTHS[0]
     fold = divide(codes, min(INNER_FOLDS, count), seed)
     errors = np.empty((len(codes), len(STRENGTHS)))
-    for held in (fold == index for index in range(fold.max() + 1)):
+    for index in range(fold.max() + 1):
+        held = fold == index
         rest = problem.rows(~held)
-        if len(rest.opinion) < 6 or np.ptp(rest.opinion) == 0:
+        if len(rest.opinion) < LEAST or np.ptp(rest.opinion) == 0:
             return STRENGTHS[0]
         for column, strength in enumerate(STRENGTHS):
             errors[held, column] = _Fit(rest, strength).errors(problem.rows(held))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark.learning import Array, Geometric, linear
-from msds_plugin.adapters.names import on_a_pyramid, parse_metric
-from msds_plugin.adapters.scorers import Scorer, create_scorer
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scorers import Scorer, create_scorer, parse_metric
+from msds_plugin.adapters.scoring import Run
+from msds_plugin.adapters.wrap import on_a_pyramid
 from msds_plugin.fusion_file import FusionTarget, level_parts
 from msds_plugin.hybrid import Hybrid
 from msds_plugin.metric import Images, Metric
@@ -48,13 +48,7 @@ class Parts:
 
 
 def parts_of(metric: str, levels: int, per_layer: bool = False, run: Run = Run()) -> Parts:  # noqa: B008 (frozen)
-    """The parts of a metric by its name.
-
-    Args:
-        metric: with options after commas.
-        levels: of its pyramid.
-        per_layer: each layer on each level by itself.
-        run: device and runtime.
+    """The parts of a metric by its name with options, on so many levels; with ``per_layer`` each layer on each level by itself.
 
     Raises:
         ValueError: nothing in it that could be weighed, or with ``per_layer`` no two layers; and as :func:`create_scorer`.
@@ -89,21 +83,16 @@ def _of_hybrid(scorer: Scorer, whole: Hybrid, per_layer: bool) -> Parts:
     return Parts(scorer, whole.target, names, scorers, equal / equal.sum(), fuse, True, True)
 
 
-_Find = Callable[[Any, Any], Tensor]
-
-
-def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: _Find) -> tuple[Scorer, ...]:
+def _columns(scorer: Scorer, whole: Metric, names: tuple[str, ...], find: Callable[[Any, Any], Tensor]) -> tuple[Scorer, ...]:
     once = _Once(find)
-    return tuple(
-        replace(scorer, name=f"{scorer.name} {name}", metric=_Part(whole, once, index, name))
-        for index, name in enumerate(names)
-    )
+    parts = [_Part(whole, once, index, name) for index, name in enumerate(names)]
+    return tuple(replace(scorer, name=f"{scorer.name} {part.name}", metric=part) for part in parts)
 
 
 class _Once(threading.local):
     """Computes what all parts say of a pair once in a thread, though each part is asked by itself, one after the other."""
 
-    def __init__(self, find: _Find) -> None:
+    def __init__(self, find: Callable[[Any, Any], Tensor]) -> None:
         self.find = find
         self.last: tuple[Tensor, Tensor, Tensor] | None = None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,28 +21,27 @@ from msds_plugin.adapters.benchmark.summary import Scores
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import size_of
 from msds_plugin.adapters.scorers import MetricUnavailableError, Scorer, choose_device, create_scorer
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, identity, pair_keys, score_and_keep
 from msds_plugin.adapters.wrap import ToolkitMetric
-from msds_plugin.backbones import Backbone
 from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.local import LocalMetric
 from msds_plugin.metric import Images, Metric
 from msds_plugin.msds import CallableMetric
+from msds_plugin.networks import Backbone
 
 #: How a distorted image may be brought to the size of its reference.
 Resampling = Literal["nearest", "bilinear", "bicubic"]
-#: Why one of several metrics cannot be made; a name that nobody knows is not among them.
-_UNAVAILABLE = (MetricUnavailableError, MissingDependencyError, WeightsFileError, WeightsNotFoundError)
-
 #: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+#: Why one of several metrics cannot be made; a name that nobody knows is not among them.
+_UNAVAILABLE = (MetricUnavailableError, MissingDependencyError, WeightsFileError, WeightsNotFoundError)
+_PAIR = ["reference", "distorted"]
 
 
-@contextmanager
-def no_progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+def no_progress(description: str, total: int) -> AbstractContextManager[Callable[[], None]]:
     """Shows nothing."""
-    yield lambda: None
+    return nullcontext(lambda: None)
 
 
 @dataclass(frozen=True)
@@ -121,16 +120,14 @@ def run(
     rows = rows.rename(columns={"score": "opinion"}).reindex(columns=["dataset", *_PAIR, "distortion", "opinion", "std"])
     pairs = [Pair(Path(reference), Path(distorted)) for reference, distorted in rows[_PAIR].itertuples(index=False)]
     frames = score(scorers, pairs, results, run, progress, warm_up=True)
-    table = pd.concat(
-        [
-            pd.concat([rows, frame], axis=1)[rows["dataset"] == data.name].assign(metric=scorer.name)
-            for data in datasets
-            for scorer, frame in zip(scorers, frames, strict=True)
-        ],
-        ignore_index=True,
-    )
+    parts = [
+        pd.concat([rows, frame], axis=1)[rows["dataset"] == data.name].assign(metric=scorer.name)
+        for data in datasets
+        for scorer, frame in zip(scorers, frames, strict=True)
+    ]
+    columns = ["dataset", "metric", *_PAIR, "distortion", "opinion", "std", "score", "seconds", "error"]
     scores = Scores(
-        table[["dataset", "metric", *_PAIR, "distortion", "opinion", "std", "score", "seconds", "error"]],
+        pd.concat(parts, ignore_index=True)[columns],
         {scorer.name: scorer.lower_is_better for scorer in scorers},
         {data.name: data.lower_is_better for data in datasets},
     )
@@ -146,9 +143,6 @@ def run(
     )
 
 
-_PAIR = ["reference", "distorted"]
-
-
 def score(
     scorers: Sequence[Scorer],
     pairs: Sequence[Pair],
@@ -159,14 +153,7 @@ def score(
 ) -> list[pd.DataFrame]:
     """For each metric ``score``, ``seconds`` and ``error`` of each pair, from the results file as far as they are there.
 
-    Args:
-        scorers: of different names.
-        pairs: the rows.
-        results, run, progress: as for :func:`run`.
-        warm_up: what is slow the first time does not count as a metric's time.
-
-    Raises:
-        ResultsFileError, NotKeptError: as :func:`run`.
+    With ``warm_up`` what is slow the first time does not count as a metric's time. The rest, and errors, as for :func:`run`.
     """
     keys = pair_keys(pairs, run.masks)
     work = dict(zip(keys, pairs, strict=True))
@@ -177,8 +164,8 @@ def score(
         with progress("scoring", steps) as advance:
             try:
                 with closing(score_and_keep(kept, by_number, work, run, warm_up)) as outcomes:
-                    for each in outcomes:
-                        computed.append((by_number[each.metric].name, each.reference, each.distorted, each.score))
+                    for _, each in outcomes:
+                        computed.append((each.metric, str(each.pair.reference), str(each.pair.distorted), each.score))
                         advance()
             except ResultsWriteError as error:
                 raise NotKeptError(str(error), pd.DataFrame(computed, columns=["metric", *_PAIR, "score"])) from error
@@ -186,12 +173,7 @@ def score(
 
 
 def make_scorers(metrics: Sequence[str | Scorer], run: Run) -> tuple[list[Scorer], dict[str, str]]:
-    """The metrics that can be made, and why the others cannot.
-
-    Raises:
-        ValueError: no metric given, or one of an unknown name.
-        MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: none of them can be made.
-    """
+    """The metrics that can be made, and why the others cannot; an error where none can."""
     scorers: list[Scorer] = []
     failed: dict[str, Exception] = {}
     for metric in metrics:
@@ -249,16 +231,12 @@ def _is_aligned(metric: Metric) -> bool:
 
 def _differing(data: Dataset) -> int:
     """Pairs whose images differ in size; those that cannot be read do not count."""
-    sizes = {path: _size(path) for path in pd.unique(data.table[_PAIR].to_numpy().ravel())}
-    pairs = [(sizes[reference], sizes[distorted]) for reference, distorted in data.table[_PAIR].itertuples(index=False)]
-    return sum(bool(a and b) and a != b for a, b in pairs)
-
-
-def _size(path: str) -> tuple[int, int] | None:
-    try:
-        return size_of(path)
-    except Exception:  # whoever scores it says what is wrong
-        return None
+    sizes: dict[str, tuple[int, int]] = {}
+    for path in pd.unique(data.table[_PAIR].to_numpy().ravel()):
+        with suppress(Exception):  # whoever scores it says what is wrong
+            sizes[path] = size_of(path)
+    pairs = data.table[_PAIR].itertuples(index=False)
+    return sum({x, y} <= sizes.keys() and sizes[x] != sizes[y] for x, y in pairs)
 
 
 def _size_notes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -19,6 +18,8 @@ FAST, SLOW = 1e-3, 10.0
 SMALLEST_GROUP = 5
 #: Fewer references than this make intervals too narrow.
 FEW_REFERENCES = 10
+
+_STATISTICS = list(statistics.agreement([], []).as_row())
 
 
 @dataclass(frozen=True)
@@ -109,34 +110,39 @@ def summarise(
         ValueError: factors that are unknown, negative or all zero.
     """
     shares = checked_factors(factors)
-    rows, groups, mappings = [], [], {}
+    table, by_distortion, mappings = agreements(scores, resamples, seed)
+    changed = resampled or {}
+    table["resampled"] = [changed.get(pair, 0) for pair in zip(table["dataset"], table["metric"], strict=True)]
+    significance = pd.concat(
+        [_significance(scores, dataset, resamples, seed) for dataset in scores.datasets], ignore_index=True
+    )
+    ranked, said = overall(table, by_distortion, shares), [*notes, *_notes(table, by_distortion)]
+    return Summary(table, by_distortion, significance, ranked, shares, mappings, said, resamples, seed)
+
+
+def agreements(
+    scores: Scores, resamples: int, seed: int, of_types: int | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str], statistics.Mapping]]:
+    """``table`` (but for ``resampled``), ``by_distortion`` and ``mappings`` of a :class:`Summary`.
+
+    ``of_types``: resamples for the intervals of ``by_distortion``; None for as many as for ``table``.
+    """
+    rows, kinds, mappings = [], [], {}
     for dataset in scores.datasets:
         for metric in scores.metrics:
-            part = scores.of(dataset, metric)
-            bootstrap: dict[str, Any] = {"opposite": scores.opposite(dataset, metric), "resamples": resamples, "seed": seed}
-            beside: dict[str, Any] = {"reference": part["reference"], "std": part["std"], **bootstrap}
-            score, opinion = part["score"], part["opinion"]
-            whole = statistics.agreement(score, opinion, **beside)
+            part, own = scores.of(dataset, metric), {"dataset": dataset, "metric": metric}
+            score, opinion, reference = part["score"], part["opinion"], part["reference"]
+            opposite = scores.opposite(dataset, metric)
+            whole = statistics.agreement(score, opinion, reference, part["std"], opposite, resamples, seed)
             mappings[dataset, metric] = whole.mapping
-            own = {"dataset": dataset, "metric": metric}
-            counts = {"failed": int(part["error"].notna().sum()), "seconds": part.loc[part["score"].notna(), "seconds"].mean()}
-            within = statistics.within_references(score, opinion, part["reference"], **bootstrap)
-            changed = {"resampled": (resampled or {}).get((dataset, metric), 0)}
-            rows.append(own | whole.as_row() | counts | within | changed)
-            kinds = statistics.agreement_by_group(score, opinion, part["distortion"], **beside)
-            groups += [own | {"distortion": kind} | found.as_row() for kind, found in kinds.items()]
-    table, by_distortion = pd.DataFrame(rows), pd.DataFrame(groups, columns=["dataset", "metric", "distortion", *_COLUMNS])
-    return Summary(
-        table,
-        by_distortion,
-        pd.concat([_significance(scores, dataset, resamples, seed) for dataset in scores.datasets], ignore_index=True),
-        overall(table, by_distortion, shares),
-        shares,
-        mappings,
-        [*notes, *_notes(table, by_distortion)],
-        resamples,
-        seed,
-    )
+            counts = {"failed": int(part["error"].notna().sum()), "seconds": part.loc[score.notna(), "seconds"].mean()}
+            within = statistics.within_references(score, opinion, reference, opposite, resamples, seed)
+            rows.append(own | whole.as_row() | counts | within)
+            beside = {"reference": reference, "std": part["std"], "opposite": opposite, "seed": seed}
+            beside["resamples"] = resamples if of_types is None else of_types
+            for kind, found in statistics.agreement_by_group(score, opinion, part["distortion"], **beside).items():
+                kinds.append(own | {"distortion": kind} | found.as_row())
+    return pd.DataFrame(rows), pd.DataFrame(kinds, columns=["dataset", "metric", "distortion", *_STATISTICS]), mappings
 
 
 def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[str, float] = FACTORS) -> pd.DataFrame:
@@ -167,14 +173,8 @@ def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[s
     "Deep perceptual similarity and Quality Assessment", IPRIA 2023; the factors and shares are our own.
     """
     shares = checked_factors(factors)
-    values = pd.DataFrame(
-        {
-            "dataset": table["dataset"],
-            "metric": table["metric"],
-            "accuracy": table["plcc"],
-            "monotonicity": table["srcc"].clip(lower=0),
-            "speed": table["seconds"].map(speed),
-        }
+    values = table[["dataset", "metric"]].assign(
+        accuracy=table["plcc"], monotonicity=table["srcc"].clip(lower=0), speed=table["seconds"].map(speed)
     )
     consistency = _consistency(by_distortion).rename("consistency").reset_index()
     values = values.merge(consistency, on=["dataset", "metric"], how="left")
@@ -203,11 +203,7 @@ def _consistency(by_distortion: pd.DataFrame) -> pd.Series[float]:
 
 
 def checked_factors(factors: Mapping[str, float]) -> dict[str, float]:
-    """The share of every factor, zero for those not given.
-
-    Raises:
-        ValueError: factors that are unknown, negative or all zero.
-    """
+    """The share of every factor, zero for those not given; an error for shares that make no sense."""
     unknown = set(factors) - set(FACTORS)
     if unknown:
         raise ValueError(f"unknown factors {', '.join(sorted(unknown))}: choose from {', '.join(FACTORS)}")
@@ -222,9 +218,6 @@ def speed(seconds: float) -> float:
     if math.isnan(seconds):
         return math.nan
     return min(1.0, max(0.0, math.log(SLOW / max(seconds, FAST)) / math.log(SLOW / FAST)))
-
-
-_COLUMNS = list(statistics.agreement([], []).as_row())
 
 
 def _significance(scores: Scores, dataset: str, resamples: int, seed: int) -> pd.DataFrame:

@@ -12,13 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from msds_plugin.adapters.cli.assert_ import assert_alike
 from msds_plugin.adapters.cli.benchmark import benchmark
-from msds_plugin.adapters.cli.calibrate import calibrate
 from msds_plugin.adapters.cli.compare import compare
 from msds_plugin.adapters.cli.demo import demo
 from msds_plugin.adapters.cli.export import export
 from msds_plugin.adapters.cli.fit import fit
+from msds_plugin.adapters.cli.gate import assert_alike, calibrate
 from msds_plugin.adapters.cli.list import list_metrics
 from msds_plugin.adapters.cli.ray import score_on_ray
 from msds_plugin.adapters.cli.reproduce import reproduce
@@ -88,23 +87,8 @@ def before_all(
             import_module(module)
 
 
-commands: dict[str, Callable[..., Any]] = {
-    "score": score,
-    "compare": compare,
-    "list": list_metrics,
-    "benchmark": benchmark,
-    "fit": fit,
-    "demo": demo,
-    "robustness": robustness,
-    "study": study,
-    "reproduce": reproduce,
-    "train": train,
-    "video": video,
-    "ray": score_on_ray,
-    "assert": assert_alike,
-    "calibrate": calibrate,
-    "weights": weights,
-    "export": export,
-}
-for name, command in commands.items():
-    app.command(name, cls=Command)(command)
+_COMMANDS: list[Callable[..., None]] = [score, compare, list_metrics, benchmark, fit, demo, robustness, study]
+_COMMANDS += [reproduce, train, video, score_on_ray, assert_alike, calibrate, weights, export]
+_OWN_NAMES: dict[Callable[..., None], str] = {list_metrics: "list", score_on_ray: "ray", assert_alike: "assert"}
+for command in _COMMANDS:
+    app.command(_OWN_NAMES.get(command), cls=Command)(command)

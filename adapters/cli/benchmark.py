@@ -9,42 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msds_plugin.adapters.cli.shared.datasets import datasets_of, named_path
-from msds_plugin.adapters.cli.shared.options import (
-    BootstrapSeed,
-    DataRoot,
-    KeptScores,
-    Metrics,
-    Output,
-    Report,
-    Resamples,
-    metric_names,
-    run_options,
-)
-from msds_plugin.adapters.cli.shared.terminal import (
-    INCOMPLETE,
-    clean_stdout,
-    progress,
-    resumable,
-    say,
-    say_failures,
-    setup,
-    show_table,
-)
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import check_targets, finish
+from msds_plugin.adapters.cli.shared.terminal import clean_stdout, progress, resumable, say, setup, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark import Benchmark, ChoiceSummary, Summary
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("resize")
+@options.run_options("resize")
 def benchmark(
-    metric: Metrics = None,
+    metric: options.Metrics = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Full-reference data set by pyiqa's name; may be given several times."),
     ] = None,
-    data_root: DataRoot = None,
+    data_root: options.DataRoot = None,
     csv: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Table of reference, distorted, score, or NAME=FILE; may be given several times."),
@@ -69,9 +50,9 @@ def benchmark(
             "bilinear, nearest; none: they give no score."
         ),
     ] = "none",
-    results: KeptScores = Path("msds-benchmark.sqlite"),
-    report: Report = None,
-    output: Output = None,
+    results: options.KeptScores = Path("msds-benchmark.sqlite"),
+    report: options.Report = None,
+    output: options.Output = None,
     factors: Annotated[
         str | None,
         typer.Option(help="Shares of the overall figure. [default: accuracy=0.3,monotonicity=0.3,consistency=0.3,speed=0.1]"),
@@ -79,8 +60,8 @@ def benchmark(
     frequency: Annotated[
         float, typer.Option(min=0, max=0.7, help="Cycles per pixel above which energy counts as high-frequency.")
     ] = 0.25,
-    resamples: Resamples = 1000,
-    seed: BootstrapSeed = 0,
+    resamples: options.Resamples = 1000,
+    seed: options.BootstrapSeed = 0,
     *,
     run: Run,
 ) -> None:
@@ -92,51 +73,36 @@ def benchmark(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
     130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
+    import pandas as pd
+
     from msds_plugin.adapters.benchmark import load_choices, run_choices, summarise
     from msds_plugin.adapters.benchmark import run as run_benchmark
-    from msds_plugin.adapters.scoring.tables import check_output, write_table
+    from msds_plugin.adapters.scoring.tables import write_table
 
     method: Any = None if resize == "none" else resize
     made = summed = chosen = None
     with resumable():
-        if output is not None:
-            check_output(output)
-        if report is not None:
-            _check_report(report)
+        check_targets(output, report)
         shares = _shares(factors)
-        sets = [load_choices(path, None, name) for name, path in map(named_path, choices or [])]
-        only_choices = bool(sets) and not dataset and not csv
-        datasets = [] if only_choices else datasets_of(dataset or [], data_root, csv or [], root or [], lower_better)
+        sets = [load_choices(path, name) for name, path in map(options.named_path, choices or [])]
+        opinions = dataset or csv or not sets
+        datasets = options.datasets_of(dataset or [], data_root, csv or [], root or [], lower_better) if opinions else []
         say(f"Scores are kept in {results}")
-        metrics = metric_names(metric)
+        metrics = options.metric_names(metric)
         if datasets:
             made = run_benchmark(metrics, datasets, results, run, progress, method)
             summed = summarise(made.scores, shares, resamples, seed, made.notes, made.resampled)
         if sets:
             chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
     _show(summed, chosen)
-    failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
-    for missing in failures:
-        say_failures(missing)
-    unavailable = {name: reason for each in (made, chosen) if each is not None for name, reason in each.unavailable.items()}
-    for name, reason in unavailable.items():
-        say(f"{name} could not be made, and is left out: {reason}")
     with setup(), clean_stdout():
         if output is not None:
             write_table((summed or chosen).table, output)  # type: ignore[union-attr]
         if report is not None:
             say(f"The report is {_report(made, summed, chosen, report, frequency)}")
-    if unavailable or any(map(len, failures)):
-        raise typer.Exit(INCOMPLETE)
-
-
-def _check_report(folder: Path) -> None:
-    from msds_plugin.adapters.scoring.files import check_file
-
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"the report goes to a folder, and {folder} is a file")
-    folder.mkdir(parents=True, exist_ok=True)
-    check_file(folder / "report.html")
+    failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
+    unavailable = {**(made.unavailable if made else {}), **(chosen.unavailable if chosen else {})}
+    finish(pd.concat(failures), unavailable)
 
 
 def _shares(text: str | None) -> dict[str, float]:
@@ -157,12 +123,13 @@ def _shares(text: str | None) -> dict[str, float]:
 def _report(
     made: Benchmark | None, summed: Summary | None, chosen: ChoiceSummary | None, folder: Path, frequency: float
 ) -> Path:
-    from msds_plugin.adapters.benchmark.report import Document, page
+    from msds_plugin.adapters.benchmark.report import page
+    from msds_plugin.adapters.benchmark.report.document import Document
 
     sections = [] if chosen is None else [page.choices(chosen.table), page.choice_tests(chosen.significance)]
     tables = {} if chosen is None else {"choices": chosen.table, "choice_significance": chosen.significance}
     if made is not None and summed is not None:
-        return page.write_report(made, summed, folder, frequency, progress=progress, sections=sections, tables=tables)
+        return page.write_report(made, summed, folder, frequency, progress, sections, tables)
     document = Document("Image quality metrics beside human choices", tables=tables)
     document.notes(chosen.notes if chosen is not None else ())
     for section in sections:
@@ -173,19 +140,17 @@ def _report(
 def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
     from msds_plugin.adapters.benchmark.report import page
 
-    shown, notes = [], []
+    sections = []
     if summed is not None:
         # On a terminal the main table is kept narrow; the report and the file have every interval.
         narrow = ["srcc"] if get_terminal_size().columns >= 100 else []
-        shown = [page.agreement(summed, narrow if sys.stdout.isatty() else page.INTERVALS), page.overall(summed)]
-        shown += [page.differences(summed), page.within(summed.table), page.needed(summed.significance)]
-        notes += summed.notes
+        sections += [page.agreement(summed, narrow if sys.stdout.isatty() else page.INTERVALS), page.overall(summed)]
+        sections += [page.differences(summed), page.within(summed.table), page.needed(summed.significance)]
     if chosen is not None:
-        shown += [page.choices(chosen.table), page.choice_tests(chosen.significance)]
-        notes += chosen.notes
-    for note in notes:
+        sections += [page.choices(chosen.table), page.choice_tests(chosen.significance)]
+    for note in (*(summed.notes if summed else ()), *(chosen.notes if chosen else ())):
         say(note)
-    for place, section in enumerate(section for section in shown if section.rows):
+    for place, section in enumerate(section for section in sections if section.rows):
         if place:
             print()
-        show_table(section.headings, section.texts, section.numbers, section.title.lower())
+        show_table(*section.plain, section.title.lower())

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.datasets import named_path
-from msds_plugin.adapters.cli.shared.matching import pairing, say_matching
-from msds_plugin.adapters.cli.shared.options import Mask, Match, Metrics, Recursive, metric_names, run_options
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import finish
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     arrow,
@@ -20,7 +19,6 @@ from msds_plugin.adapters.cli.shared.terminal import (
     progress,
     resumable,
     say,
-    say_failures,
     setup,
     show_table,
 )
@@ -28,12 +26,12 @@ from msds_plugin.adapters.cli.shared.terminal import (
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark import Comparison
     from msds_plugin.adapters.images.pairs import Matching
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 _FORMATS = (".txt", ".md", ".tex", ".html", ".csv", ".json", ".parquet")
 
 
-@run_options()
+@options.run_options()
 def compare(
     methods: Annotated[
         list[str], typer.Argument(metavar="NAME=FOLDER...", help="Results of each method; without NAME= the folder's name.")
@@ -48,7 +46,7 @@ def compare(
             "that name, or {group} in its path.",
         ),
     ],
-    metric: Metrics = None,
+    metric: options.Metrics = None,
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -62,9 +60,9 @@ def compare(
     own: Annotated[
         bool, typer.Option("--own", help="Means over all images that a method has, in place of those that all have.")
     ] = False,
-    mask: Mask = None,
-    match: Match = None,
-    recursive: Recursive = False,
+    mask: options.Mask = None,
+    match: options.Match = None,
+    recursive: options.Recursive = False,
     *,
     run: Run,
 ) -> None:
@@ -88,25 +86,20 @@ def compare(
     def say_found(folder: str, matching: Matching) -> None:
         if matching.how != "matched by name":
             say(folder)
-            say_matching(matching)
+            options.say_matching(matching)
 
     with resumable(kept=results is not None):
         _check(outputs)
         references = _references(reference)
         folders = _methods(methods, list(references.values()))
+        how, names = options.pairing(match, recursive=recursive), options.metric_names(metric)
         grouped = references.get("", references)
-        how = pairing(match, recursive=recursive)
-        made = compare_methods(folders, grouped, metric_names(metric), results, run, own, how, progress, say_found, mask)
+        made = compare_methods(folders, grouped, names, results, run, own, how, progress, say_found, mask)
     _show(made)
-    say_failures(made.failures)
-    for name, reason in made.unavailable.items():
-        say(f"{name} could not be made, and is left out: {reason}")
     with setup(), clean_stdout():
-        for path in outputs:
-            _write(made, path, run)
-        if outputs:
-            _write_scores(made, outputs[0])
-    if made.unavailable or made.lacking or len(made.failures):
+        _write(made, outputs, run)
+    finish(made.failures, made.unavailable)
+    if made.lacking:
         raise typer.Exit(INCOMPLETE)
 
 
@@ -121,7 +114,7 @@ def _check(outputs: Sequence[Path]) -> None:
 
 def _references(given: Sequence[str]) -> dict[str, Path]:
     """Folders of references by group; one without a group has the name ""."""
-    found = [named_path(text) for text in given]
+    found = [options.named_path(text) for text in given]
     if len(found) > 1 and not all(name for name, _ in found):
         raise ValueError("give each of several references a name: -r Set5=GT/Set5 -r Set14=GT/Set14")
     groups = {name or "": Path(path) for name, path in found}
@@ -134,7 +127,7 @@ def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path
     """Folders of results by method; a pattern such as results/* that no shell has resolved is resolved here."""
     found: list[tuple[str, Path]] = []
     for text in given:
-        name, path = named_path(text)
+        name, path = options.named_path(text)
         paths = [Path(path)]
         if name is None and glob.has_magic(path) and not Path(path).exists():
             paths = [each for each in sorted(map(Path, glob.glob(path))) if each.is_dir()]
@@ -153,55 +146,47 @@ def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path
 
 
 def _show(made: Comparison) -> None:
-    from msds_plugin.adapters.benchmark.compare import TESTED, means, paired, verdicts, with_signs
+    from msds_plugin.adapters.benchmark.compare import TESTED, TEXT_LEGEND, means, paired, verdicts, with_signs
 
     tables = [
         (section, [[cell.replace(" ± ", "±") for cell in row] for row in with_signs(section)]) for section in means(made, arrow)
     ]
-    drawn = sys.stdout.isatty()
-    if drawn or made.groups == [""]:
+    if sys.stdout.isatty() or made.groups == [""]:
         for section, rows in tables:
             show_table(section.headings, rows, section.numbers, section.title or "means")
     else:  # one table for who reads it by a program
         first = tables[0][0]
         lines = [[section.title, *row] for section, rows in tables for row in rows]
         show_table(["group", *first.headings], lines, first.numbers)
-    for note in ("Mean ± standard deviation over images; * best, + second", *made.notes):
+    for note in (TEXT_LEGEND, *made.notes):
         say(note)
     if len(made.differences):
         print()
         tested = paired(made)
-        show_table(tested.headings, tested.texts, tested.numbers, tested.title.lower())
+        show_table(*tested.plain, tested.title.lower())
         for sentence in (TESTED, *verdicts(made)):
             say(sentence)
 
 
-def _short(cell: str) -> str:
-    for sign in ("±", "*", "+"):
-        cell = cell.replace(f" {sign} ", sign).replace(f" {sign}", sign)
-    return cell
-
-
-def _write(made: Comparison, path: Path, run: Run) -> None:
+def _write(made: Comparison, outputs: Sequence[Path], run: Run) -> None:
     from msds_plugin.adapters.benchmark.compare import to_document, to_latex, to_text
     from msds_plugin.adapters.scoring.files import replace_file
     from msds_plugin.adapters.scoring.tables import write_table
 
-    kind = path.suffix.lower()
-    if kind in (".csv", ".json", ".parquet"):
-        write_table(made.table, path)
-        return
-    if kind == ".html":
-        text = to_document(made, run).to_html()
-    else:
-        text = {".txt": to_text, ".tex": to_latex, ".md": lambda each: to_document(each).to_markdown()}[kind](made)
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _write_scores(made: Comparison, output: Path) -> None:
-    from msds_plugin.adapters.scoring.tables import write_table
-
-    for name, table in (("scores", made.scores), ("differences", made.differences)):
-        path = output.with_suffix(f".{name}.csv")
+    texts = {
+        ".txt": lambda: to_text(made),
+        ".tex": lambda: to_latex(made),
+        ".md": lambda: to_document(made).to_markdown(),
+        ".html": lambda: to_document(made, run).to_html(),
+    }
+    for path in outputs:
+        kind = path.suffix.lower()
+        if kind in texts:
+            text = texts[kind]().encode()
+            replace_file(path, lambda part, text=text: part.write_bytes(text))  # type: ignore[misc]
+        else:
+            write_table(made.table, path)
+    for name, table in (("scores", made.scores), ("differences", made.differences)) if outputs else ():
+        path = outputs[0].with_suffix(f".{name}.csv")
         write_table(table, path)
         say(f"{name.capitalize()} are in {path}")

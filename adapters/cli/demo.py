@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.process import exit_code
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, progress, say, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import clean_stdout, exit_code, progress, say, setup, show_table
 
 
 def demo(
@@ -22,7 +21,7 @@ def demo(
     import pandas as pd
 
     from msds_plugin import registry
-    from msds_plugin.adapters.research.demo import COUNT, check_picture, choose_metrics, draw, run
+    from msds_plugin.adapters.research.demo import COUNT, check_picture, choose_metrics, draw, photographs, score
     from msds_plugin.adapters.scorers import create_scorer
 
     with setup(), clean_stdout():
@@ -31,26 +30,25 @@ def demo(
         scorers = [create_scorer(name) for name in names]
     titles = {**{name: registry.get(name).title for name in names}, "SSIM": "SSIM"}
     say(f"{' and '.join(titles[name] for name in names)} on {backbone}")
-
     rows = []
     try:
         with clean_stdout(), progress("scoring", COUNT) as advance:
-            for row in run(scorers):
-                rows.append(row)
-                advance()
-    except KeyboardInterrupt as error:
+            for name, photo in photographs().items():
+                for row in score(photo, scorers):
+                    rows.append({"photo": name, **row})
+                    advance()
+    except KeyboardInterrupt:
         say("Interrupted")
-        raise typer.Exit(exit_code(error)) from None
+        raise typer.Exit(exit_code()) from None
     table = pd.DataFrame(rows)
     with setup():
         draw(table, output, titles)
-
     means = table.groupby(["distortion", "level"], sort=False).mean(numeric_only=True).reset_index()
-    columns = [*titles, "PSNR"]
+    columns = {**titles, "PSNR": "PSNR"}
     cells = [
         [f"{row['distortion']}", f"{row['strength']:g}", *(f"{row[name]:.3f}" for name in columns)]
         for row in means.to_dict("records")
     ]
-    show_table(["distortion", "strength", *(titles.get(name, name) for name in columns)], cells, numbers=len(columns))
+    show_table(["distortion", "strength", *columns.values()], cells, numbers=len(columns))
     say("Means over the photographs; crops were enlarged to the reference's size for SSIM and PSNR, and for them only")
     say(f"Picture saved as {output}")

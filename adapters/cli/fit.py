@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.datasets import datasets_of
-from msds_plugin.adapters.cli.shared.options import DataRoot, DatasetName, LabelTable, LowerBetter, TableRoot, run_options
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import finish, one_dataset
+from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark.fit import FusionFit
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("amp", "crop_border", "mod_crop", "resize", "channel")
+@options.run_options("amp", "crop_border", "mod_crop", "resize", "channel")
 def fit(
     metric: Annotated[
         str,
@@ -28,11 +28,11 @@ def fit(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights (JSON).")],
-    dataset: DatasetName = None,
-    data_root: DataRoot = None,
-    csv: LabelTable = None,
-    root: TableRoot = None,
-    lower_better: LowerBetter = False,
+    dataset: options.DatasetName = None,
+    data_root: options.DataRoot = None,
+    csv: options.LabelTable = None,
+    root: options.TableRoot = None,
+    lower_better: options.LowerBetter = False,
     levels: Annotated[int, typer.Option(min=2, max=5, help="Pyramid levels, each with one weight.")] = 3,
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
@@ -41,9 +41,7 @@ def fit(
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
     ] = False,
-    results: Annotated[Path, typer.Option(help="Where the scores of each part are kept, and taken from.")] = Path(
-        "msds-fit.sqlite"
-    ),
+    results: options.KeptScores = Path("msds-fit.sqlite"),
     seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
     *,
     run: Run,
@@ -63,26 +61,21 @@ def fit(
 
     with resumable():
         check_file(output)
-        names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-        found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
-        if len(found) != 1:
-            raise ValueError("weights are learned from one data set: give --dataset or --csv, not both")
+        data = one_dataset(dataset, data_root, csv, root, lower_better, "weights are learned from")
         say(f"Scores are kept in {results}")
         number = None if leave_one_out else folds
-        made = fit_fusion(metric, found[0], levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
+        made = fit_fusion(metric, data, levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
         made.file.save(output)
     _show(made)
-    say_failures(made.failures)
     say(made.verdict)
     say(f"Weights {', '.join(f'{weight:g}' for weight in made.file.weights)}, from all references, are in {output}")
     if made.strength == float("inf"):
         say("They are the equal ones: on references left out no others did better")
-    if len(made.failures):
-        raise typer.Exit(INCOMPLETE)
+    finish(made.failures)
 
 
 def _show(made: FusionFit) -> None:
-    from msds_plugin.adapters.benchmark.report import shown
+    from msds_plugin.adapters.benchmark.report.document import shown
 
     table = made.held_out.assign(
         difference=[f"{round(value, 4) + 0.0:+.4f}" for value in made.held_out["difference"]],
@@ -90,7 +83,7 @@ def _show(made: FusionFit) -> None:
     )
     table.loc[table["fusion"] == "equal", ["difference", "p"]] = ""
     columns = {"fusion": "fusion", "srcc": "SRCC", "plcc": "PLCC", "difference": "ΔSRCC", "p": "p"}
-    show_table(*shown(table, columns), 4, "held-out references, 95 % intervals, against equal weights")
+    show_table(*shown(table, columns, 4).plain, "held-out references, 95 % intervals, against equal weights")
     print()
     both = made.folds.assign(both=[f"{s:.3f} / {p:.3f}" for s, p in zip(made.folds["srcc"], made.folds["plcc"], strict=True)])
     cells = both.pivot(index="fusion", columns="fold", values="both").loc[made.held_out["fusion"]]

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msds_plugin.adapters.cli.shared.matching import say_matching
-from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options
-from msds_plugin.adapters.cli.shared.process import exit_code, stoppable
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, clean_stdout, say, setup
+from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options, say_matching
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, clean_stdout, exit_code, say, setup, stoppable
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.images.pairs import Pairing
     from msds_plugin.adapters.ray import Progress
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
 @run_options("workers")
@@ -27,10 +25,8 @@ def score_on_ray(
             help="List (.csv, .parquet, or a folder of the latter) with columns reference and distorted; path or URI."
         ),
     ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node; or a URI.")],
     metric: Metrics = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node; or a URI.")
-    ] = "",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. [default: a local one]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with metrics of its own.")] = 2,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
@@ -48,9 +44,6 @@ def score_on_ray(
     def report(progress: Progress) -> None:
         say(f"{progress.pairs} pairs in {progress.shards} files, {progress.failed} without all scores")
 
-    with setup():
-        if not output:
-            raise ValueError("where do the scores go? --output FOLDER")
     sizes = {"workers": workers, "cpus": cpus, "gpus": gpus, "shard_size": shard_size}
     done = _score(pairs, metric_names(metric), output, run=run, address=address, on_progress=report, **sizes)
     print(f"{done.pairs}\t{done.failed}\t{done.computed}")
@@ -86,9 +79,9 @@ def _score(pairs: Any, metrics: list[str], output: str, **options: Any) -> Progr
     try:
         with setup(), stoppable(), clean_stdout():
             done = score(pairs, metrics, output, **options)
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         say(f"Interrupted: what is done is in {output}; the same command goes on from here")
-        raise typer.Exit(exit_code(error)) from None
+        raise typer.Exit(exit_code()) from None
     if done.foreign:
         say(f"{done.foreign} files in {output} are of another list, metrics or shard size: read the others without them")
     return done

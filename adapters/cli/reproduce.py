@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.options import AlsoTable, BootstrapSeed, KeptScores, Report, Resamples, run_options
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import check_targets, finish
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, show_table
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("amp", "peak", "background", "max_pixels", "crop_border", "mod_crop", "resize", "channel")
+@options.run_options("amp", "peak", "background", "max_pixels", "crop_border", "mod_crop", "resize", "channel")
 def reproduce(
     which: Annotated[str, typer.Argument(help="msds, deepssim or all.")],
     data_root: Annotated[Path, typer.Option(help="Folder of data sets in pyiqa's layout, meta_info among them.")],
@@ -22,11 +23,11 @@ def reproduce(
         list[str] | None,
         typer.Option(help="tid2013, csiq, kadid10k, live or pipal; may be given several times. [default: all]"),
     ] = None,
-    results: KeptScores = Path("msds-reproduce.sqlite"),
-    report: Report = None,
-    output: AlsoTable = None,
-    resamples: Resamples = 1000,
-    seed: BootstrapSeed = 0,
+    results: options.KeptScores = Path("msds-reproduce.sqlite"),
+    report: options.Report = None,
+    output: options.AlsoTable = None,
+    resamples: options.Resamples = 1000,
+    seed: options.BootstrapSeed = 0,
     *,
     run: Run,
 ) -> None:
@@ -39,11 +40,10 @@ def reproduce(
     interrupted.
     """
     from msds_plugin.adapters.research import reproduce as research
-    from msds_plugin.adapters.scoring.tables import check_output, write_table
+    from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        if output is not None:
-            check_output(output)
+        check_targets(output, report)
         say(f"Scores are kept in {results}")
         sets = dataset or tuple(research.SETS)
         made = research.reproduce(which, data_root, sets, results, run, progress, resamples, seed)
@@ -51,9 +51,7 @@ def reproduce(
             write_table(made.table, output)
         if report is not None:
             say(f"The report is {research.write_report(made, report)}")
-    show_table(*research.table(made), 5, "published and measured")
-    for note in made.notes:
-        say(note)
-    say_failures(made.failures)
-    if len(made.failures) or any(each.state != "whole" for each in made.found):
+    show_table(*research.table(made).plain, "published and measured")
+    finish(made.failures, notes=made.notes)
+    if any(each.state != "whole" for each in made.found):
         raise typer.Exit(INCOMPLETE)

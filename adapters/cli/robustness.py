@@ -7,26 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msds_plugin.adapters.cli.shared.options import (
-    AlsoTable,
-    BootstrapSeed,
-    KeptScores,
-    Metrics,
-    Report,
-    Resamples,
-    metric_names,
-    run_options,
-)
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import check_targets, finish
+from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("amp", "crop_border", "mod_crop", "resize", "channel")
+@options.run_options("amp", "crop_border", "mod_crop", "resize", "channel")
 def robustness(
     photographs: Annotated[Path, typer.Argument(help="Folder of clean photographs.")],
-    metric: Metrics = None,
+    metric: options.Metrics = None,
     deform: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,11 +45,11 @@ def robustness(
     images: Annotated[Path, typer.Option(help="Where the deformed and distorted images are kept.")] = Path(
         "msds-robustness-images"
     ),
-    results: KeptScores = Path("msds-robustness.sqlite"),
-    report: Report = None,
-    output: AlsoTable = None,
-    resamples: Resamples = 1000,
-    seed: BootstrapSeed = 0,
+    results: options.KeptScores = Path("msds-robustness.sqlite"),
+    report: options.Report = None,
+    output: options.AlsoTable = None,
+    resamples: options.Resamples = 1000,
+    seed: options.BootstrapSeed = 0,
     *,
     run: Run,
 ) -> None:
@@ -69,33 +61,25 @@ def robustness(
     Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129
     stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
+    from msds_plugin.adapters.benchmark.report.document import shown
     from msds_plugin.adapters.research import robustness as research
     from msds_plugin.adapters.research.distortions import VIEW_DEFORMATIONS, VIEW_DISTORTIONS
-    from msds_plugin.adapters.scoring.tables import check_output, write_table
+    from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        if output is not None:
-            check_output(output)
-        if report is not None and report.exists() and not report.is_dir():
-            raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
+        check_targets(output, report)
         say(f"Images are kept in {images}, scores in {results}")
         method: Any = None if resize == "none" else resize
         moves: Any = research.strengths_of(deform or []) or (VIEW_DEFORMATIONS if views else None)
         damage: Any = research.strengths_of(distort or []) or (VIEW_DISTORTIONS if views else None)
-        made = research.run_robustness(metric_names(metric), photographs, moves, damage, images, results, method, run, progress)
+        names = options.metric_names(metric)
+        made = research.run_robustness(names, photographs, moves, damage, images, results, method, run, progress)
         summed, numbers = research.summarise(made, resamples, seed), research.overall(made, resamples, seed)
         if output is not None:
             write_table(summed, output)
         if report is not None:
             say(f"The report is {research.write_report(made, summed, numbers, report)}")
-    headings, rows = research.by_deformation(summed)
-    show_table(headings, rows, len(headings) - 1, "rank / penalty, mean over strengths")
+    show_table(*research.by_deformation(summed).plain, "rank / penalty, mean over strengths")
     if views:
-        show_table(*research.overall_table(numbers), 2, "mean over all deformations")
-    for note in made.notes:
-        say(note)
-    for name, reason in made.benchmark.unavailable.items():
-        say(f"Without {name}: {reason}")
-    say_failures(made.failures)
-    if len(made.failures) or made.benchmark.unavailable:
-        raise typer.Exit(INCOMPLETE)
+        show_table(*shown(numbers, research.OVERALL, 2).plain, "mean over all deformations")
+    finish(made.scores.failures, made.unavailable, made.notes)

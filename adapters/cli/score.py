@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msds_plugin.adapters.cli.ray import score_folders_on_ray
-from msds_plugin.adapters.cli.shared.matching import pairing, say_matching
 from msds_plugin.adapters.cli.shared.options import (
     ByOrder,
     Layout,
@@ -19,13 +24,31 @@ from msds_plugin.adapters.cli.shared.options import (
     Recursive,
     SideBySide,
     metric_names,
+    pairing,
     refuse,
     run_options,
+    say_matching,
 )
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, setup
+from msds_plugin.adapters.cli.shared.terminal import (
+    INCOMPLETE,
+    USAGE,
+    arrow,
+    clean_stdout,
+    exit_code,
+    progress,
+    say,
+    setup,
+    show_table,
+    stoppable,
+)
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.scoring.options import Run
+    import pandas as pd
+
+    from msds_plugin.adapters.images.pairs import Pair
+    from msds_plugin.adapters.scorers import Scorer
+    from msds_plugin.adapters.scoring import Run
+    from msds_plugin.adapters.scoring.store import Scored
 
 
 @run_options()
@@ -138,27 +161,44 @@ def score(
 
         score_videos(reference, folders[0], metrics, every, output, fusion=fusion, networks=networks, run=run)
         return
-    from msds_plugin.adapters.cli.score_images import score_images
+
+    from msds_plugin.adapters.scoring.masks import find_masks
+    from msds_plugin.adapters.scoring.tables import check_output
 
     for matching in matchings.values():
         say_matching(matching)
-    outputs, made_of = (output, summary, map), (fusion, salient, networks)
-    score_images(matchings, metrics, run, *outputs, mask, details, explain, *made_of, allow_unmatched, layout == "3dgs")
+    pairs = {
+        pair: "/".join(filter(None, (folder * (len(matchings) > 1), pair.group)))
+        for folder, matching in matchings.items()
+        for pair in matching.pairs
+    }
+    with setup(), clean_stdout():
+        for path in filter(None, (output, summary)):
+            check_output(path)
+        scorers, lacking = _make_scorers(metrics, run, fusion, networks, salient)
+        for name, reason in lacking.items():
+            say(f"Without {name}: {reason}")
+        if map is not None:
+            _check_maps(scorers)
+        if mask is not None:
+            unused = [path for matching in matchings.values() for path in matching.unmatched]
+            run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs], unused))
+        if details:
+            from msds_plugin.adapters.scoring.details import with_regimes
+
+            scorers = with_regimes(scorers)
+    complete = _score(pairs, scorers, run, _Wanted(output, summary, map, explain, layout == "3dgs"))
+    unscored = not allow_unmatched and any(each.unscored for each in matchings.values())
+    if lacking or unscored or not complete:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _sides(
     files: Sequence[Path] | None, reference: Path | None, distorted: Sequence[Path] | None, one: bool, none: bool
 ) -> tuple[Path | None, list[Path]]:
-    """The reference and what is beside it, by options or by their place.
+    """The reference and what is beside it, by options or by their place (``files``).
 
-    Args:
-        files: by their place.
-        reference, distorted: by options.
-        one: there is one folder that holds both.
-        none: the pairs need not be named.
-
-    Raises:
-        ValueError: one of them is missing, or both ways are used.
+    ``one``: there is one folder that holds both; ``none``: the pairs need not be named.
     """
     if files and (reference is not None or distorted):
         raise ValueError("give the two sides by -r and -d, or by their place (msds score REFERENCE DISTORTED), not both")
@@ -172,3 +212,204 @@ def _sides(
     if not none and (reference is None or not rest):
         raise ValueError("what is to be compared? msds score REFERENCE DISTORTED, or -r REFERENCE -d DISTORTED")
     return reference, rest
+
+
+def _make_scorers(
+    names: Sequence[str], run: Run, fusion: Path | None, networks: Mapping[str, Any], saliency: str
+) -> tuple[list[Scorer], dict[str, str]]:
+    """The metrics, and by their names why others cannot be made; ``saliency``: options for those that take it."""
+    from msds_plugin.adapters.scorers import create_scorers
+
+    lacking: dict[str, str] = {}
+    scorers = create_scorers(names, run.device, run.runtime, fusion, lacking, **networks)
+    if saliency:
+        able = [scorer.metric.takes_saliency for scorer in scorers]
+        without = ", ".join(scorer.name for scorer, takes in zip(scorers, able, strict=True) if not takes)
+        if not any(able):
+            raise ValueError(f"--saliency has no effect on {without}: leave it out")
+        if without:
+            say(f"Without saliency, which it does not take: {without}")
+        made = [name for name in names if name not in lacking]
+        salient = [name + saliency * takes for name, takes in zip(made, able, strict=True)]
+        scorers = create_scorers(salient, run.device, run.runtime, fusion, **networks)
+    return scorers, lacking
+
+
+def _check_maps(scorers: Sequence[Scorer]) -> None:
+    """Say which metrics have no maps; an error if none has."""
+    without = ", ".join(scorer.name for scorer in scorers if not scorer.metric.has_map)
+    if all(not scorer.metric.has_map for scorer in scorers):
+        raise ValueError(f"maps are for DeepSSIM, MSDS and their forms, not for {without}")
+    if without:
+        say(f"Without maps, which it does not have: {without}")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What becomes of scores: files of scores and of means, a folder of maps (None for none of each), what they mean.
+
+    A summary in JSON may be nested by the parts of the groups' names, as ``results.json`` of Gaussian splatting.
+    """
+
+    output: Path | None
+    summary: Path | None
+    maps: Path | None
+    explain: bool
+    by_group: bool
+
+
+def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wanted: _Wanted) -> bool:
+    """Score pairs, each of a group, show and write the scores; whether all are there."""
+    from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, Scored, store_beside
+
+    output = wanted.output
+    groups = list(pairs.values()) if any(pairs.values()) else None
+    with setup(), clean_stdout():
+        kept = Results(None if output is None else store_beside(output), alone=True, what=output)
+    with kept:
+        with setup(), clean_stdout():
+            scored = Scored(list(pairs), scorers, kept, run, groups)
+        if scored.ready:
+            say(f"Scores of an earlier run that are used again: {scored.ready}")
+        end: KeyboardInterrupt | OSError | None = None
+        try:
+            with clean_stdout(), progress("scoring", len(pairs)) as advance, closing(scored.run()) as steps:
+                for _ in steps:
+                    advance()
+        except (KeyboardInterrupt, ResultsWriteError) as error:
+            end = error
+        except BaseException:
+            _show(scored, output is None)  # whatever went wrong must not cost what is there
+            raise
+        means = scored.means()
+        try:
+            with stoppable(), clean_stdout():
+                if output is not None and not isinstance(end, OSError):
+                    _write(scored, means, output, wanted.explain)
+                if wanted.summary is not None:
+                    _write_summary(means, wanted.summary, wanted.by_group)
+        except (KeyboardInterrupt, OSError) as error:
+            end = end if isinstance(end, OSError) else error
+        drawn = wanted.maps is None or end is not None or _draw_maps(scored, wanted.maps, run)
+        if isinstance(end, OSError):  # first, since stdout may be on the disk that is full
+            say(f"Error: {end}. stdout has all that was computed; the same command goes on from what was kept")
+        _show(scored, output is None or isinstance(end, OSError))
+        if len(pairs) > 1:
+            _show_means(scored, means)
+        if wanted.explain:
+            _explain(scored)
+        _say_failures(scored)
+        if isinstance(end, OSError):
+            raise typer.Exit(USAGE)
+        if end is not None:
+            onwards = "" if output is None else "; the same command goes on from here"
+            say(f"Interrupted: {len(scored.frame())} of {len(pairs)} pairs were scored{onwards}")
+            raise typer.Exit(exit_code())
+    if scored.failures and output is not None and scored.ready:
+        say("The same command tries only these again")
+    return drawn and not scored.failures
+
+
+def _write(scored: Scored, means: pd.DataFrame, output: Path, explain: bool) -> None:
+    """Put the table in its place, and remove what was kept of the run when nothing is missing."""
+    from msds_plugin.adapters.scoring.ladders import is_measured, jpeg_equivalent
+    from msds_plugin.adapters.scoring.tables import write_table, write_unfinished
+
+    table, note = scored.frame(), None
+    for scorer in filter(is_measured, scored.scorers if explain else ()):
+        table[f"{scorer.name} jpeg_equivalent"] = [jpeg_equivalent(scorer, each) for each in table[scorer.name]]
+    if len(table) == len(scored.pairs):
+        write_table(table, output, means)
+    else:
+        note = write_unfinished(table, output, means)
+    say(note or f"Scores are in {output}")
+    if scored.ready in (0, len(scored.pairs) * len(scored.scorers)):
+        scored.kept.remove()
+
+
+def _write_summary(means: pd.DataFrame, path: Path, by_group: bool) -> None:
+    from msds_plugin.adapters.scoring.files import replace_file
+    from msds_plugin.adapters.scoring.tables import write_table
+
+    if not (by_group and path.suffix.lower() == ".json" and "folder" in means):
+        write_table(means, path)
+        return
+    nested: dict[str, Any] = {}
+    for row in means.to_dict("records"):
+        place = nested
+        for part in row["folder"].split("/"):
+            place = place.setdefault(part, {})
+        place[row["metric"]] = None if math.isnan(row["mean"]) else row["mean"]
+    replace_file(path, lambda part: part.write_text(json.dumps(nested, indent=2) + "\n", encoding="utf-8"))
+
+
+def _draw_maps(scored: Scored, folder: Path, run: Run) -> bool:
+    """Write the maps; whether all that were asked for are there."""
+    from msds_plugin.adapters.scoring.maps import write_maps
+
+    failed = {(pair, metric) for pair, metric, _ in scored.failures}
+    with setup(), clean_stdout():
+        made = list(write_maps(scored.pairs, scored.scorers, folder, run))
+    lacking = [(pair, metric, why) for pair, metric, why in made if isinstance(why, str) and (pair, metric) not in failed]
+    say(f"Maps are in {folder}: {sum(isinstance(path, Path) for _, _, path in made)}")
+    if lacking:
+        say(f"Without a map: {len(lacking)}")
+        for pair, metric, why in lacking:
+            say(f"  {pair.distorted} ({metric}): {why}")
+    return not lacking
+
+
+def _show(scored: Scored, needed: bool) -> None:
+    table, drawn = scored.frame(), sys.stdout.isatty()
+    headings = [each.name if each.words else f"{each.name} {arrow(each.lower_is_better)}" for each in scored.scorers]
+    texts = len(table.columns) - len(headings)
+
+    def cell(value: float | str) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:.4f}".replace("nan", "-") if drawn else f"{value:.7g}"
+
+    # On a terminal the names are enough; elsewhere whole paths serve other programs.
+    cells = [
+        [*(Path(text).name if drawn else text for text in row[:texts]), *map(cell, row[texts:])]
+        for row in table.to_numpy(object).tolist()
+    ]
+    show_table([*table.columns[:texts], *headings], cells, numbers=len(headings), needed=needed)
+
+
+def _show_means(scored: Scored, means: pd.DataFrame) -> None:
+    """Mean, standard deviation and number, below the table on a terminal, else on stderr."""
+    directions = {scorer.name: arrow(scorer.lower_is_better) for scorer in scored.scorers}
+    rows = [
+        [*folder, f"{metric} {directions[metric]}", f"{mean:.4f}", f"{deviation:.4f}", str(count)]
+        for *folder, metric, mean, deviation, count in means.to_numpy().tolist()
+    ]
+    if sys.stdout.isatty():
+        show_table(list(means.columns), rows, numbers=3)
+        return
+    for *names, mean, deviation, count in rows:
+        say(f"{' '.join(names)}: mean {mean}, standard deviation {deviation}, n {count}")
+
+
+def _explain(scored: Scored) -> None:
+    """What each metric's score means, of several pairs the mean."""
+    from msds_plugin.adapters.scoring.ladders import explain
+
+    table = scored.frame()
+    for scorer in scored.scorers:
+        if not scorer.words:
+            text = ("mean of " if len(table) > 1 else "") + explain(scorer, table[scorer.name].mean())
+            for line in text.splitlines():
+                say(line)
+
+
+def _say_failures(scored: Scored) -> None:
+    if not scored.failures:
+        return
+    by_reason: dict[tuple[Path, str], list[str]] = defaultdict(list)
+    for pair, metric, reason in scored.failures:
+        by_reason[pair.distorted, reason].append(metric)
+    say(f"Missing scores: {len(scored.failures)}")
+    for (path, reason), names in by_reason.items():
+        which = "" if len(names) == len(scored.scorers) else f" ({', '.join(names)})"
+        say(f"  {path}{which}: {reason}")

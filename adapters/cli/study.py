@@ -7,27 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.datasets import datasets_of
-from msds_plugin.adapters.cli.shared.options import (
-    AlsoTable,
-    BootstrapSeed,
-    DataRoot,
-    DatasetName,
-    KeptScores,
-    LabelTable,
-    LowerBetter,
-    Report,
-    Resamples,
-    TableRoot,
-    run_options,
-)
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, say_failures, show_table
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import check_targets, finish, one_dataset
+from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
+@options.run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
 def study(
     backbone: Annotated[
         list[str] | None,
@@ -38,21 +26,21 @@ def study(
             "several times. [default: all whose weights are here, with random twins]",
         ),
     ] = None,
-    dataset: DatasetName = None,
-    data_root: DataRoot = None,
-    csv: LabelTable = None,
-    root: TableRoot = None,
-    lower_better: LowerBetter = False,
+    dataset: options.DatasetName = None,
+    data_root: options.DataRoot = None,
+    csv: options.LabelTable = None,
+    root: options.TableRoot = None,
+    lower_better: options.LowerBetter = False,
     levels: Annotated[int, typer.Option(min=1, max=5, help="Pyramid levels.")] = 3,
     comparison: Annotated[
         list[str] | None, typer.Option(help="deepssim, lite, squared, cosine; may be given several times. [default: all]")
     ] = None,
     frequencies: Annotated[bool, typer.Option("--frequencies", help="Relate errors to the images' high frequencies.")] = False,
-    results: KeptScores = Path("msds-study.sqlite"),
-    report: Report = None,
-    output: AlsoTable = None,
-    resamples: Resamples = 1000,
-    seed: BootstrapSeed = 0,
+    results: options.KeptScores = Path("msds-study.sqlite"),
+    report: options.Report = None,
+    output: options.AlsoTable = None,
+    resamples: options.Resamples = 1000,
+    seed: options.BootstrapSeed = 0,
     *,
     run: Run,
 ) -> None:
@@ -66,25 +54,17 @@ def study(
     """
     from msds_plugin.adapters.research.study import COMPARISONS, run_study
     from msds_plugin.adapters.research.study_report import nested_table, summarise, write_report
-    from msds_plugin.adapters.scoring.tables import check_output, write_table
+    from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        if output is not None:
-            check_output(output)
-        names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-        found = datasets_of(names, data_root, tables, [root] if root else [], lower_better)
-        if len(found) != 1:
-            raise ValueError("a study is of one data set: give --dataset or --csv, not both")
+        check_targets(output, report)
+        data = one_dataset(dataset, data_root, csv, root, lower_better, "a study is of")
         say(f"Scores are kept in {results}")
-        made = run_study(found[0], backbone, levels, comparison or tuple(COMPARISONS), results, run, progress)
+        made = run_study(data, backbone, levels, comparison or tuple(COMPARISONS), results, run, progress)
         summed = summarise(made, resamples, seed, frequencies, run.reading)
         if output is not None:
             write_table(summed.cells, output)
         if report is not None:
             say(f"The report is {write_report(made, summed, report)}")
-    show_table(*nested_table(summed), 3, "SRCC")
-    for note in made.notes:
-        say(note)
-    say_failures(made.failures)
-    if len(made.failures):
-        raise typer.Exit(INCOMPLETE)
+    show_table(*nested_table(summed).plain, "SRCC")
+    finish(made.failures, notes=made.notes)

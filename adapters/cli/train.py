@@ -7,29 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.datasets import datasets_of
-from msds_plugin.adapters.cli.shared.options import DatasetName, LabelTable, LowerBetter, TableRoot, run_options
-from msds_plugin.adapters.cli.shared.process import stoppable
-from msds_plugin.adapters.cli.shared.terminal import resumable
+from msds_plugin.adapters.cli.shared import options
+from msds_plugin.adapters.cli.shared.results import one_dataset
+from msds_plugin.adapters.cli.shared.terminal import resumable, stoppable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
-@run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
+@options.run_options("runtime", "amp", "batch_size", "workers", "crop_border", "mod_crop", "resize", "channel")
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of weights to write (.safetensors).")],
     metric: Annotated[str, typer.Option("--metric", "-m", help="What to train: spips.")] = "spips",
     twoafc: Annotated[Path | None, typer.Option(help="Folder of ref, p0, p1 and judge, as in BAPPS.")] = None,
-    dataset: DatasetName = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of pyiqa's data sets; what is missing there pyiqa downloads.")
-    ] = None,
-    csv: LabelTable = None,
-    root: TableRoot = None,
-    lower_better: LowerBetter = False,
+    dataset: options.DatasetName = None,
+    data_root: options.DataRoot = None,
+    csv: options.LabelTable = None,
+    root: options.TableRoot = None,
+    lower_better: options.LowerBetter = False,
     backbone: Annotated[str, typer.Option(help="efficientnet_lite0, alexnet or vgg16.")] = "efficientnet_lite0",
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,
@@ -57,8 +54,7 @@ def train(
         if twoafc is not None:
             data = load_twoafc(twoafc)
         else:
-            names, tables = ([dataset] if dataset else []), ([csv] if csv else [])
-            data = from_opinions(datasets_of(names, data_root, tables, [root] if root else [], lower_better)[0])
+            data = from_opinions(one_dataset(dataset, data_root, csv, root, lower_better, "a metric is trained on"))
         with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
             tasks: dict[str, TaskID] = {}
 

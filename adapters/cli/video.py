@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options
-from msds_plugin.adapters.cli.shared.process import exit_code
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, arrow, clean_stdout, progress, say, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import (
+    INCOMPLETE,
+    arrow,
+    clean_stdout,
+    exit_code,
+    progress,
+    say,
+    setup,
+    show_table,
+)
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
 @run_options("batch_size", "workers", "peak", "max_pixels")
@@ -45,7 +53,7 @@ def video(
     """
     with setup():
         metrics = metric_names(metric)
-    score_videos(reference, distorted, metrics, every, output, plot=plot, json=json, align=align, run=run)
+    score_videos(reference, distorted, metrics, every, output, plot, json, align, run=run)
 
 
 def score_videos(
@@ -54,12 +62,12 @@ def score_videos(
     metric: list[str],
     every: int = 1,
     output: Path | None = None,
-    *,
     plot: Path | None = None,
     json: Path | None = None,
     align: str = "auto",
     fusion: Path | None = None,
-    networks: Mapping[str, str | None] | None = None,
+    networks: Mapping[str, Any] | None = None,
+    *,
     run: Run,
 ) -> None:
     """What ``msds video`` does; ``networks``: backbone and weights of the metrics that take them."""
@@ -74,51 +82,41 @@ def score_videos(
         for path, check in ((output, check_output), (plot, check_plot), (json, check_file)):
             if path is not None:
                 check(path)
-        chosen = {name: value for name, value in (networks or {}).items() if value is not None}
-        scorers = create_scorers(metric, run.device, run.runtime, fusion, **chosen)
+        scorers = create_scorers(metric, run.device, run.runtime, fusion, **(networks or {}))
         results = score_video(reference, distorted, scorers, every, cast(Any, align), run)
     said = len(results.notes)
     for note in results.notes:
         say(f"Note: {note}")
-    stopped: KeyboardInterrupt | None = None
-    failures: list[str] = []
-    rows: list[list[Any]] = []
+    stopped, failures, rows = False, [], []
     try:
         with clean_stdout(), progress("scoring frames", results.frames) as advance:
             for frame in results:
                 rows.append([frame.frame, frame.time, frame.reference_time, *frame.scores])
                 failures += [f"frame {frame.frame}: {frame.error}"] if frame.error else []
                 advance()
-    except KeyboardInterrupt as error:
-        stopped = error
-    for note in results.notes[said:]:
-        say(f"Note: {note}")
-    for problem in results.problems:
-        say(f"Warning: {problem}")
-    complete = stopped is None and not results.problems and not failures and bool(rows)
-    series = {scorer.name: [row[3 + index] for row in rows] for index, scorer in enumerate(scorers)}
-    times = [row[1] for row in rows]
+    except KeyboardInterrupt:
+        stopped = True
+    for text in (*(f"Note: {note}" for note in results.notes[said:]), *(f"Warning: {each}" for each in results.problems)):
+        say(text)
+    complete = bool(rows) and not (stopped or results.problems or failures)
+    table = pd.DataFrame(rows, columns=["frame", "time", "reference_time", *(scorer.name for scorer in scorers)])
+    series = {scorer.name: table[scorer.name].tolist() for scorer in scorers}
+    times, pooled = table["time"].tolist(), []
     with setup(), clean_stdout():
-        if output is not None:
-            table = pd.DataFrame(rows, columns=["frame", "time", "reference_time", *series])
-            if complete:
-                write_table(table, output)
-            elif kept := write_unfinished(table, output):
-                say(kept)
+        if output is not None and complete:
+            write_table(table, output)
+        elif output is not None and (kept := write_unfinished(table, output)):
+            say(kept)
         if json is not None:
-            write_log([row[0] for row in rows], series, json)
+            write_log(table["frame"].tolist(), series, json)
         if plot is not None and rows:
             plot_over_time(times, series, plot)
-    pooled = []
     for scorer in scorers:
-        if any(value == value for value in series[scorer.name]):
-            found = pool(times, series[scorer.name], scorer.lower_is_better)
-            cells = [f"{value:.6f}" for value in found.values()]
+        if table[scorer.name].notna().any():
+            cells = [f"{value:.6f}" for value in pool(times, series[scorer.name], scorer.lower_is_better).values()]
             pooled.append([scorer.name, str(len(rows)), *cells, arrow(scorer.lower_is_better)])
     show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"], pooled, numbers=6)
     if failures:
         say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
-    if stopped is not None:
-        raise typer.Exit(exit_code(stopped))
-    if not complete:
-        raise typer.Exit(INCOMPLETE)
+    if stopped or not complete:
+        raise typer.Exit(exit_code() if stopped else INCOMPLETE)

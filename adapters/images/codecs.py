@@ -7,10 +7,9 @@ import math
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import imagecodecs
 import numpy as np
@@ -18,19 +17,20 @@ import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from msds_plugin.adapters.images.colours import (
+    FRAMES,
+    INKS,
+    TRANSPARENT,
     Array,
+    Picture,
     Reading,
     Samples,
+    apply_profile,
     cicp_profile,
-    cmyk_to_srgb,
     rgb_profile,
     to_colours,
     turn,
 )
-from msds_plugin.adapters.images.large import FRAMES, INKS, TRANSPARENT
 from msds_plugin.adapters.images.listing import register_plugins
-
-_BYTE = Samples(8, "unsigned", 3)
 
 
 def open_content(content: bytes) -> Image.Image:
@@ -44,9 +44,8 @@ def open_content(content: bytes) -> Image.Image:
         stream.seek(0)
         try:
             accepted = accept is None or accept(content[:16])
-            if not accepted or isinstance(accepted, str):  # a string says why not
-                continue
-            return factory(stream, "")
+            if accepted and not isinstance(accepted, str):  # a string says why not
+                return factory(stream, "")
         except Exception as error:  # plugins have many for what is not of their format
             reason = f" ({name}: {error})" if accept is not None and str(error) else reason
     raise UnidentifiedImageError(f"it is not an image of a known format, or its header is damaged{reason}")
@@ -61,51 +60,39 @@ def orientation_of(image: Image.Image, content: bytes) -> int | None:
     return (image.getexif() if there else Image.Image.getexif(image)).get(0x0112)
 
 
-def decode_content(content: bytes, reading: Reading) -> tuple[Array, bytes | None, tuple[str, ...]]:
-    """A file's colours (H, W, 1 or 3), turned as they are to be shown, its colour profile, and notes.
-
-    Raises:
-        Exception: whatever a decoder runs into.
-    """
+def decode_content(content: bytes, reading: Reading) -> Picture:
+    """What is in a file, turned as it is to be shown; raises whatever a decoder runs into."""
     with _whole_files_only(), open_content(content) as image:
         reading.check_size(*image.size)
-        several = getattr(image, "is_animated", False)
         reader = _DEEP.get(image.format or "")
-        found = reader(content) if reader else None
-        if image.format == "JXL":
-            decoded = imagecodecs.jpegxl_decode(content)
-            several = decoded.shape[:2] != image.size[::-1]  # which Pillow's plugin does not say
-            found = _jpegxl(decoded[0] if several else decoded, np.asarray(image))
+        found = reader(image, content) if reader else None
+        several = getattr(image, "is_animated", False)
         inks = found is None and image.mode == "CMYK" and bool(image.info.get("icc_profile"))
         values, samples = found or _by_pillow(image, content)
         colours, transparent = to_colours(values, samples, reading)
-        colours = turn(colours, orientation_of(image, content))
+        notes = (FRAMES,) * several + (INKS,) * inks + (TRANSPARENT,) * transparent
         profile = None if inks else _profile(image, content)
-    said = ((FRAMES, several), (INKS, inks), (TRANSPARENT, transparent))
-    return colours, profile, tuple(note for note, holds in said if holds)
+        return Picture(turn(colours, orientation_of(image, content)), profile, notes, reading.channel)
 
 
 def _by_pillow(image: Image.Image, content: bytes) -> tuple[Array, Samples]:
-    profile = image.info.get("icc_profile")
+    profile, mode = image.info.get("icc_profile"), image.mode
     if image.format in ("JPEG", "MPO"):
-        if image.mode in ("L", "RGB"):
-            # The same pixels as Pillow's, of the same library, but its warnings are errors.
-            values = simplejpeg.decode_jpeg(content, "GRAY" if image.mode == "L" else "RGB", strict=True)
-            return values, replace(_BYTE, colours=values.shape[2])
-        simplejpeg.decode_jpeg(content, "CMYK", strict=True)
+        # The same pixels as Pillow's, of the same library, but its warnings are errors.
+        space = {"L": "GRAY", "RGB": "RGB"}.get(mode)
+        values = simplejpeg.decode_jpeg(content, space or "CMYK", strict=True)
+        if space:
+            return _of_channels(values, 8)
     image.load()
-    mode = image.mode
     if mode in ("F", "I"):
         return np.array(image)[..., None], Samples(32, "floating-point" if mode == "F" else "signed", 1)
     if mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)[..., None], Samples(16, "unsigned", 1)
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return np.array(image.convert("RGBA")), replace(_BYTE, alpha=3)
-    if mode in ("L", "1"):
-        return np.array(image.convert("L"))[..., None], replace(_BYTE, colours=1)
+        return _of_channels(np.array(image).astype(np.uint16), 16)
     if mode == "CMYK" and profile:
-        return np.array(cmyk_to_srgb(image, profile)), _BYTE
-    return np.array(image.convert("RGB")), _BYTE
+        return _of_channels(np.array(apply_profile(image, profile)), 8)
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _of_channels(np.array(image.convert("RGBA")), 8)
+    return _of_channels(np.array(image.convert("L" if mode in ("L", "1") else "RGB")), 8)
 
 
 def _profile(image: Image.Image, content: bytes) -> bytes | None:
@@ -151,31 +138,29 @@ def _whole_files_only() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-# Values that Pillow would cut to 8 bits, or stretch to 8.
+# Values that Pillow would cut to 8 bits, or stretch to 8: what they are, or None for what it reads as it is.
+
+_Deep: TypeAlias = tuple[Array, Samples] | None
 
 
-def _of_channels(values: Array, bits: int, peak: int | None = None) -> tuple[Array, Samples]:
+def _of_channels(values: Array, bits: int) -> tuple[Array, Samples]:
     values = values if values.ndim == 3 else values[..., None]
     channels = values.shape[2]
     if channels > 4:
         raise ValueError(f"it has {channels} channels, of which it does not say what they are")
     kind: Any = {"f": "floating-point", "i": "signed"}.get(values.dtype.kind, "unsigned")
-    alpha = channels - 1 if channels in (2, 4) else None
-    return values, Samples(bits, kind, 3 if channels >= 3 else 1, alpha=alpha, peak=peak)
+    return values, Samples(bits, kind, 3 if channels >= 3 else 1, alpha=channels - 1 if channels in (2, 4) else None)
 
 
-def _png(content: bytes) -> tuple[Array, Samples]:
+def _png(image: Image.Image, content: bytes) -> _Deep:
     if b"IEND\xaeB`\x82" not in content:
         raise ValueError("the file is truncated")
     return _of_channels(imagecodecs.png_decode(content), max(content[24], 8))  # libpng finds damage that Pillow passes over
 
 
-def _jpeg2000(content: bytes) -> tuple[Array, Samples] | None:
-    start = content.find(b"\xff\x4f\xff\x51")
-    if start < 0:
-        raise ValueError("it has no JPEG 2000 codestream")
-    count = int.from_bytes(content[start + 40 : start + 42], "big")
-    depths = {content[start + 42 + 3 * i] for i in range(count)}
+def _jpeg2000(image: Image.Image, content: bytes) -> _Deep:
+    start = content.index(b"\xff\x4f\xff\x51")  # of the codestream
+    depths = set(content[start + 42 : start + 42 + 3 * int.from_bytes(content[start + 40 : start + 42], "big") : 3])
     if depths <= set(range(8)):
         return None
     if len(depths) > 1:
@@ -183,27 +168,28 @@ def _jpeg2000(content: bytes) -> tuple[Array, Samples] | None:
     return _of_channels(imagecodecs.jpeg2k_decode(content), (depths.pop() & 127) + 1)
 
 
-def _avif(content: bytes) -> tuple[Array, Samples] | None:
-    start = content.find(b"av1C")
-    flags = content[start + 6] if start >= 0 else 0
+def _avif(image: Image.Image, content: bytes) -> _Deep:
+    flags = content[content.index(b"av1C") + 6]
     if not flags & 0x40:
         return None
     values = imagecodecs.avif_decode(content)
     return _of_channels(values if values.ndim < 4 else values[0], 12 if flags & 0x20 else 10)
 
 
-def _heif(content: bytes) -> tuple[Array, Samples] | None:
+def _heif(image: Image.Image, content: bytes) -> _Deep:
     import pillow_heif
 
-    image = pillow_heif.open_heif(content, convert_hdr_to_8bit=False)
-    if not image.mode.endswith(";16"):
+    deep = pillow_heif.open_heif(content, convert_hdr_to_8bit=False)
+    if not deep.mode.endswith(";16"):
         return None
-    bits = image.info["bit_depth"]
-    return _of_channels(np.asarray(image) >> (16 - bits), bits)  # it comes multiplied up to 16 bits
+    bits = deep.info["bit_depth"]
+    return _of_channels(np.asarray(deep) >> (16 - bits), bits)  # it comes multiplied up to 16 bits
 
 
-def _jpegxl(values: Array, shown: Array) -> tuple[Array, Samples]:
-    """Values as imagecodecs gives them, and as Pillow does."""
+def _jpegxl(image: Any, content: bytes) -> _Deep:
+    values, shown = imagecodecs.jpegxl_decode(content), np.asarray(image)
+    if values.shape[:2] != shown.shape[:2]:
+        values, image.is_animated = values[0], True  # which Pillow's plugin does not say
     largest, shown_largest = float(values.max()), float(shown.max())
     if values.dtype.kind == "f" or largest == 0:
         return _of_channels(values, 8 * values.itemsize)
@@ -213,49 +199,35 @@ def _jpegxl(values: Array, shown: Array) -> tuple[Array, Samples]:
     return _of_channels(values, round(math.log2(largest * np.iinfo(shown.dtype).max / shown_largest + 1)))
 
 
-def _netpbm(content: bytes) -> tuple[Array, Samples] | None:
-    kind = content[:2]
-    if kind not in (b"P2", b"P3", b"P5", b"P6"):
+def _netpbm(image: Any, content: bytes) -> _Deep:
+    decoder, _, start, form = image.tile[0]
+    peak = form[1] if isinstance(form, tuple) else 65535 if form == "I;16B" else 255
+    if image.mode not in ("L", "I", "RGB") or peak == 255:
         return None
-    header = re.match(rb"P\d(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:#[^\n]*\n)?\s", content)
-    if header is None or int(header[3]) == 255:
-        return None
-    width, height, peak = map(int, header.groups())
-    if not 0 < peak <= 65535:
-        raise ValueError(f"its largest value is given as {peak}; 1 to 65535 are possible")
-    channels = 3 if kind in (b"P3", b"P6") else 1
-    size = width * height * channels
-    if kind in (b"P2", b"P3"):
-        text = re.sub(rb"#[^\n]*", b"", content[header.end() :]).split()
-        values = np.array(text[:size], dtype=np.int64)
+    shape = (image.height, image.width, len(image.getbands()))
+    size, width = math.prod(shape), 2 if peak > 255 else 1
+    if decoder == "ppm_plain":
+        values = np.array(re.sub(rb"#[^\n]*", b"", content[start:]).split()[:size], np.int64)
     else:
-        values = np.frombuffer(content, ">u2" if peak > 255 else "u1", offset=header.end())[:size]
+        values = np.frombuffer(content[start : start + size * width], f">u{width}")
     if values.size < size:
         raise ValueError("the file is truncated")
-    values = values.reshape(height, width, channels)
-    if values.min() < 0 or values.max() > peak:
-        raise ValueError(f"it holds values up to {values.max()}, more than its stated peak of {peak}")
-    return _of_channels(values.astype(np.uint16), 16, peak)
+    return values.reshape(shape), Samples(16, "unsigned", shape[2], peak=peak)
 
 
-def _sgi(content: bytes) -> None:
-    if content[3] == 2:
-        raise ValueError("SGI files of 16 bits cannot be read without loss: convert it to TIFF or PNG")
+def _bytes_only(image: Image.Image, content: bytes) -> _Deep:
+    if content[3] == 2 if image.format == "SGI" else image.mode != "L":
+        raise ValueError(f"{image.format} files of other than 8 bits cannot be read without loss: convert it to TIFF or PNG")
+    return None
 
 
-def _fits(content: bytes) -> None:
-    header = re.search(rb"BITPIX *= *(-?\d+)", content[:2880])
-    if header is not None and int(header[1]) != 8:
-        raise ValueError(f"FITS files of {header[1].decode()} bits have scales of their own: convert it to TIFF or PNG")
-
-
-#: By Pillow's name of the format: values and what they are, or None for what Pillow reads as it is.
-_DEEP: dict[str, Any] = {
+_DEEP: dict[str, Callable[[Image.Image, bytes], _Deep]] = {
     "PNG": _png,
     "JPEG2000": _jpeg2000,
     "AVIF": _avif,
     "HEIF": _heif,
+    "JXL": _jpegxl,
     "PPM": _netpbm,
-    "SGI": _sgi,
-    "FITS": _fits,
+    "SGI": _bytes_only,
+    "FITS": _bytes_only,
 }

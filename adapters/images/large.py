@@ -21,10 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from msds_plugin.adapters.images.colours import (
+    FRAMES,
+    INKS,
+    TRANSPARENT,
     Array,
+    Picture,
     Reading,
     Samples,
-    cmyk_to_srgb,
+    apply_profile,
     luma,
     naming,
     to_colours,
@@ -32,8 +36,6 @@ from msds_plugin.adapters.images.colours import (
     turn,
     unit,
 )
-
-__all__ = ["LARGE", "LargeImage", "is_large", "is_tiff", "tiff_size"]
 
 # What it has to say goes to a program's log if there is one, and not to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -43,18 +45,12 @@ LARGE = 64_000_000
 #: Bytes of decoded strips and tiles that each file keeps: a band of windows, so that none is decoded twice.
 _CACHE = 96 << 20
 
-# What a run says once, by what happened to a file.
-TRANSPARENT = "has transparent pixels: they are laid over the background (white unless --background names another)"
-FRAMES = "holds several frames or pages: the first is taken"
-INKS = "is CMYK with a colour profile: converted to sRGB by it"
-
-_DEFAULT = Reading()
 _KINDS: dict[int, Literal["unsigned", "signed", "floating-point"]] = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _JPEG = 7
-#: Colour channels of what is not grey, and Pillow's modes.
-_CHANNELS = {_RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+#: Colour channels, and Pillow's modes.
+_CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
 _MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "LAB"}
 
 Span = tuple[int, int]
@@ -68,9 +64,7 @@ class LargeImage:
 
     Args:
         path: the file.
-        reading: what the file does not say; its limit of pixels is for a single strip or tile. Nothing is cut off or resized.
-        srgb: convert to sRGB by the file's colour profile.
-        window: (top, left, height, width) of the part that the image shall be; None for all.
+        reading: what it does not say; the limit of pixels is for a single strip or tile. Nothing is cut off or resized.
 
     Raises:
         ImageFileError: no such file, damaged, or colours of another kind; names the file and the cause.
@@ -80,28 +74,16 @@ class LargeImage:
         >>> MSDS(backbone="efficientnet_lite0")(x, y)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        reading: Reading = _DEFAULT,
-        srgb: bool = False,
-        window: tuple[int, int, int, int] | None = None,
-    ) -> None:
-        self.path, self._reading, self._srgb, self._window = Path(path), reading, srgb, window
+    def __init__(self, path: str | os.PathLike[str], reading: Reading = Reading()) -> None:  # noqa: B008 (frozen)
+        self.path, self._reading = Path(path), reading
         with naming(path):
-            if not self.path.is_file():
-                raise FileNotFoundError("no such file")
-            try:
-                self._file = tifffile.TiffFile(self.path)
-            except tifffile.TiffFileError as error:
-                raise ValueError("it cannot be understood as a TIFF") from error
+            self._file = tifffile.TiffFile(self.path)
             self._page = _Page.of(self._file)
             self._page.samples.white(reading)  # before the work
             self._parts = _Parts(self._file, reading.max_pixels)
-        self.profile = None if srgb else self._page.profile
-        height, width = self._page.size[::-1] if self._page.orientation >= 5 else self._page.size
-        self._top, self._left, height, width = window or (0, 0, height, width)
-        self.shape = (1, 3, height, width)
+        self.profile = self._page.profile
+        self._top, self._left = 0, 0
+        self.shape = (1, 3, *(self._page.size[::-1] if self._page.orientation >= 5 else self._page.size))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,50 +92,53 @@ class LargeImage:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it was read; a channel of opacity is looked through up to the first such pixel."""
-        return self._page.notes + (TRANSPARENT,) * self._is_transparent()
+        """What a user should know of how it was read; an image with opacity is read up to the first transparent pixel."""
+        height, width = self._page.size
+        tops = range(0, height, 512) if self._page.samples.alpha is not None else ()
+        try:
+            transparent = any(self._colours((top, min(height, top + 512)), (0, width))[1] for top in tops)
+        except Exception:  # damage: whoever reads the window says so
+            transparent = False
+        return self._page.notes + (TRANSPARENT,) * transparent
 
     def in_srgb(self) -> LargeImage:
         """The same in sRGB; what has no profile is sRGB already."""
-        return self if self.profile is None else LargeImage(self.path, self._reading, True, self._window)
+        return self._with(profile=None)
 
     def crop(self, top: int, left: int, height: int, width: int) -> LargeImage:
         """A part of it."""
-        return LargeImage(self.path, self._reading, self._srgb, (self._top + top, self._left + left, height, width))
+        return self._with(_top=self._top + top, _left=self._left + left, shape=(1, 3, height, width))
 
-    def __reduce__(self) -> tuple[type[LargeImage], tuple[object, ...]]:
-        return LargeImage, (self.path, self._reading, self._srgb, self._window)
+    def _with(self, **changes: Any) -> LargeImage:
+        other = object.__new__(LargeImage)
+        vars(other).update(vars(self), **changes)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_file", "_page", "_parts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(vars(LargeImage(state["path"], state["_reading"])), **state)
 
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The window (1, 3, height, width) whose first pixel is (top, left), float32 in [0, 1].
-
-        Raises:
-            ImageFileError: the file is damaged there.
-        """
+        """The window (1, 3, height, width) whose first pixel is (top, left), float32 in [0, 1]; errors as of the class."""
         with naming(f"rows {top} to {top + height} of {self.path}"):
             colours, _ = self._colours(*self._stored(self._top + top, self._left + left, height, width))
         shown = luma(colours) if self._reading.channel == "y" else unit(colours)
         values = np.ascontiguousarray(turn(shown, self._page.orientation).transpose(2, 0, 1))
         return torch.from_numpy(values).unsqueeze(0).expand(1, 3, -1, -1)
 
-    def decode(self) -> tuple[Array, tuple[str, ...]]:
-        """The whole file's colours (H, W, 1 or 3), see :func:`~msds_plugin.adapters.images.colours.to_colours`, and notes.
-
-        Raises:
-            ImageFileError: the file is damaged, or has more pixels than the limit.
-        """
+    def decode(self) -> Picture:
+        """The whole file."""
         height, width = self._page.size
         with naming(self.path), self._file:
             self._reading.check_size(width, height)
             colours, transparent = self._colours((0, height), (0, width))
-        return turn(colours, self._page.orientation), self._page.notes + (TRANSPARENT,) * transparent
+        notes = self._page.notes + (TRANSPARENT,) * transparent
+        return Picture(turn(colours, self._page.orientation), self.profile, notes, self._reading.channel)
 
     def thin(self, most: int) -> Array:
-        """Every n-th pixel of every n-th row, at most so many on each side: (H, W, 1 or 3), float32 in 0 to 1.
-
-        Raises:
-            ImageFileError: the file is damaged.
-        """
+        """Every n-th pixel of every n-th row, at most so many on each side: (H, W, 1 or 3), float32 in 0 to 1."""
         height, width = self._page.size
         step = -(-max(width, height) // most)
         with naming(self.path):
@@ -162,9 +147,11 @@ class LargeImage:
 
     def _colours(self, rows: Span, columns: Span) -> tuple[Array, bool]:
         """Colours between rows and columns of the file, and whether any was transparent."""
-        values = self._page.unfold(self._parts.read(rows, columns))
+        values = self._parts.read(rows, columns)
+        if self._page.unfold is not None:
+            values = self._page.unfold(values)
         colours, transparent = to_colours(values, self._page.samples, self._reading)
-        if self._srgb and self._page.profile is not None:
+        if self._page.profile is not None and self.profile is None:
             colours = to_srgb(colours, self._page.profile)
         return colours, transparent
 
@@ -173,25 +160,11 @@ class LargeImage:
         rows, columns = (top, top + height), (left, left + width)
         if self._page.orientation >= 5:
             rows, columns = columns, rows
-        stored_height, stored_width = self._page.size
         if self._page.orientation in (3, 4, 6, 7):
-            rows = stored_height - rows[1], stored_height - rows[0]
+            rows = self._page.size[0] - rows[1], self._page.size[0] - rows[0]
         if self._page.orientation in (2, 3, 7, 8):
-            columns = stored_width - columns[1], stored_width - columns[0]
+            columns = self._page.size[1] - columns[1], self._page.size[1] - columns[0]
         return rows, columns
-
-    def _is_transparent(self) -> bool:
-        samples, (height, width) = self._page.samples, self._page.size
-        if samples.alpha is None:
-            return False
-        # Where others than the colours come last, they do so in the file, too.
-        place = samples.alpha + self._page.stored - samples.colours
-        spans = ((top, min(height, top + 512)) for top in range(0, height, 512))
-        try:
-            white = samples.white(self._reading)
-            return any(self._parts.read(rows, (0, width))[..., place].min() < white for rows in spans)
-        except Exception:  # damage: whoever reads the window says so
-            return False
 
 
 def is_tiff(path: str | os.PathLike[str]) -> bool:
@@ -223,33 +196,18 @@ def _orientation(page: Any) -> int:
 
 @dataclass(frozen=True)
 class _Page:
-    """What the tags of a TIFF's first page say.
+    """What the tags of a TIFF's first page say."""
 
-    Attributes:
-        samples: its values, once they are unfolded.
-        stored: colour channels before that.
-        to_rgb: what makes grey or RGB of these; None where they are.
-        orientation: as EXIF counts them.
-        profile: ICC profile of the unfolded values.
-        size: height and width as stored.
-        notes: what is to be said of how it is read.
-    """
-
-    samples: Samples
-    stored: int
-    to_rgb: Callable[[Array], Array] | None
-    orientation: int
-    profile: bytes | None
-    size: tuple[int, int]
+    samples: Samples  # its values, once they are unfolded
+    unfold: Callable[[Array], Array] | None  # what puts RGB in place of palette indices, inks and the like
+    orientation: int  # as EXIF counts them
+    profile: bytes | None  # of the unfolded values
+    size: tuple[int, int]  # height and width as stored
     notes: tuple[str, ...]
 
     @classmethod
     def of(cls, file: tifffile.TiffFile) -> _Page:
-        """The first page of a file.
-
-        Raises:
-            ValueError: parts of it are not in the file, or it is of a kind that nothing here reads.
-        """
+        """The first page of a file."""
         if not len(file.pages):
             raise ValueError("it holds no image")
         page: Any = file.pages.first
@@ -260,67 +218,46 @@ class _Page:
             raise ValueError("the file is truncated")
         kind = int(page.photometric)
         kind = _RGB if kind == _YCBCR and page.compression == _JPEG else kind  # the decoder of JPEG gives RGB
+        samples, unfold = _samples(page, kind), None
         profile = bytes(page.tags.valueof(34675) or b"") or None
         inks = kind == _CMYK and profile is not None
-        stored = _CHANNELS.get(kind, 1)
-        samples, to_rgb = _samples(page, kind, stored), None
-        if kind in (_PALETTE, *_MODES):
-            to_rgb, bits = _to_rgb(page, kind, profile)
-            samples = replace(samples, bits=bits, colours=3, alpha=None if samples.alpha is None else 3)
+        if kind == _PALETTE:
+            palette = _palette(page.colormap)
+            samples, unfold = replace(samples, bits=8 * palette.itemsize, colours=3), partial(_from_palette, palette)
+        elif kind in _MODES:
+            alpha = None if samples.alpha is None else 3
+            samples, unfold = replace(samples, colours=3, alpha=alpha), partial(_by_pillow, _MODES[kind], profile)
         pages: Any = file.pages  # without reduced copies and masks
         several = len(pages) > 1 and sum(not other.subfiletype & 0b101 for other in pages) > 1
         notes = (FRAMES,) * several + (INKS,) * inks
         profile = None if inks or kind == _LAB else profile
-        return cls(samples, stored, to_rgb, _orientation(page), profile, (page.imagelength, page.imagewidth), notes)
-
-    def unfold(self, values: Array) -> Array:
-        """Values as they are stored, (H, W, channels), with grey or RGB in place of palette indices, inks and the like."""
-        if self.to_rgb is None:
-            return values
-        colours, others = self.to_rgb(values[..., : self.stored]), values[..., self.stored :]
-        return np.concatenate([colours, others], 2) if self.samples.alpha is not None else colours
+        return cls(samples, unfold, _orientation(page), profile, (page.imagelength, page.imagewidth), notes)
 
 
-def _samples(page: Any, photometric: int, colours: int) -> Samples:
-    if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, *_CHANNELS):
-        raise ValueError(f"neither RGB nor grey but {_name(page)}; convert it to RGB")
-    bits, formats = page.bitspersample, set(np.atleast_1d(page.tags.valueof(339) or 1).tolist())
-    if isinstance(bits, tuple) or len(formats) > 1:
-        raise ValueError(f"its channels are of different depths or kinds ({bits} bits): save it with one")
-    kind = _KINDS.get(formats.pop())
-    if kind is None or page.imagedepth != 1:
-        raise ValueError("it holds complex or untyped values, or a volume; not an image")
-    extra = [int(kind) for kind in page.extrasamples]
-    if page.samplesperpixel < colours or (colours == 1 and page.samplesperpixel > 1 and not extra):
-        raise ValueError(f"it has {page.samplesperpixel} channels, of which it does not say what they are")
-    if colours == 1 and len(extra) > 1:
-        raise ValueError(f"it has {page.samplesperpixel} channels, of which only one is a colour")
-    alpha = next((place for place, kind in enumerate(extra, colours) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
+def _samples(page: Any, kind: int) -> Samples:
+    """What the tags say of the values as they are stored; an error where nothing here reads such."""
+    name = getattr(page.photometric, "name", str(page.photometric)).lower()
+    colours, bits, extra = _CHANNELS.get(kind), page.bitspersample, [int(each) for each in page.extrasamples]
+    formats = set(np.atleast_1d(page.tags.valueof(339) or 1).tolist())
+    if colours is None:
+        raise ValueError(f"neither RGB nor grey but {name}: convert it to RGB")
+    if isinstance(bits, tuple) or len(formats) > 1 or not formats <= set(_KINDS) or page.imagedepth != 1:
+        raise ValueError(
+            "its values are of different depths or kinds, or complex, or a volume: save it with one kind of values"
+        )
+    others = page.samplesperpixel - colours
+    strange = others < 0 or (colours == 1 and others > len(extra[:1]))
+    if kind == _PALETTE:
+        strange = others > 0 or bits > 8
+    elif kind in _MODES:
+        inks, sampling = page.tags.valueof(332) or 1, tuple(page.subsampling or (1, 1))
+        strange = (kind == _CMYK and inks != 1) or (kind == _YCBCR and sampling != (1, 1))
+        strange = strange or bits != 8 or others not in (0, 1) or extra[:others] == [_UNSPECIFIED]
+    if strange:
+        raise ValueError(f"its colours are {name} of {page.samplesperpixel} channels of {bits} bits: convert it to RGB")
+    alpha = next((place for place, each in enumerate(extra, colours) if each in (_ASSOCIATED, _UNASSOCIATED)), None)
     premultiplied = alpha is not None and extra[alpha - colours] == _ASSOCIATED
-    return Samples(int(bits), kind, colours, photometric == _WHITE_IS_ZERO, alpha, premultiplied)
-
-
-def _name(page: Any) -> str:
-    return getattr(page.photometric, "name", str(page.photometric)).lower()
-
-
-def _to_rgb(page: Any, kind: int, profile: bytes | None) -> tuple[Callable[[Array], Array], int]:
-    """What makes RGB of other colours, and its bits.
-
-    Raises:
-        ValueError: none does.
-    """
-    bits, others = page.bitspersample, page.samplesperpixel - _CHANNELS[kind]
-    if kind == _PALETTE and others == 0 and bits <= 8:
-        palette = _palette(page.colormap)
-        return partial(_from_palette, palette), 8 * palette.itemsize
-    told = others == 0 or (others == 1 and int(page.extrasamples[0]) != _UNSPECIFIED)
-    separated = kind == _CMYK and (page.tags.valueof(332) or 1) != 1
-    if bits != 8 or not told or separated or kind == _PALETTE:
-        raise ValueError(f"its colours are {_name(page)} of {page.samplesperpixel} channels of {bits} bits: convert it to RGB")
-    if kind == _YCBCR and tuple(page.subsampling or (1, 1)) != (1, 1):
-        raise ValueError("its colours are subsampled YCbCr: convert it to RGB")
-    return partial(_by_pillow, _MODES[kind], profile), 8
+    return Samples(int(bits), _KINDS[formats.pop()], colours, kind == _WHITE_IS_ZERO, alpha, premultiplied)
 
 
 def _palette(colours: Array) -> Array:
@@ -339,22 +276,16 @@ def _from_palette(palette: Array, indices: Array) -> Array:
 
 
 def _by_pillow(mode: str, profile: bytes | None, values: Array) -> Array:
-    values = np.ascontiguousarray(values, np.uint8)
-    image = Image.frombuffer(mode, values.shape[1::-1], values.tobytes(), "raw", mode, 0, 1)
-    return np.array(cmyk_to_srgb(image, profile) if mode == "CMYK" and profile else image.convert("RGB"))
+    channels = Image.getmodebands(mode)
+    image = Image.frombuffer(mode, values.shape[1::-1], values[..., :channels].tobytes(), "raw", mode, 0, 1)
+    rgb = apply_profile(image, profile) if mode == "CMYK" and profile else image.convert("RGB")
+    return np.concatenate([np.array(rgb), values[..., channels:]], 2)
 
 
 class _Parts:
     """The values of a TIFF's first page as they are stored; only the strips or tiles that are needed are decoded.
 
-    Threads may share it.
-
-    Args:
-        file: open for as long as this lives.
-        most: pixels that one strip or tile may hold.
-
-    Raises:
-        ValueError: a strip or tile that is larger.
+    Threads may share it. One strip or tile may hold so many pixels at ``most``.
     """
 
     def __init__(self, file: tifffile.TiffFile, most: int) -> None:
@@ -376,11 +307,7 @@ class _Parts:
         self._decoded = lru_cache(max(1, _CACHE // size))(partial(_decode, file, page))
 
     def read(self, rows: Span, columns: Span) -> Array:
-        """The values (H, W, channels) between two rows and two columns.
-
-        Raises:
-            ValueError: damage, also where a decoder only warns of it.
-        """
+        """The values (H, W, channels) between two rows and two columns."""
         if self._mapped is not None:
             part = self._mapped[:, rows[0] : rows[1], columns[0] : columns[1]]
             return part[0].astype(self._page.dtype) if self._planes == 1 else part[..., 0].transpose(1, 2, 0).copy()

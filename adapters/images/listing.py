@@ -62,20 +62,13 @@ def is_meant_as_image(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in a folder.
-
-    Attributes:
-        folder: which.
-        images: sorted; also broken links, folders and other entries with the name of an image, which reading will refuse.
-        left_out: sub-folders that hold images and were not looked into, with the number of these; None where the folder
-            cannot be read.
-        recursive: sub-folders were looked into.
-    """
+    """What is in a folder."""
 
     folder: Path
+    #: Sorted; also broken links, folders and other entries with the name of an image, which reading will refuse.
     images: tuple[Path, ...]
+    #: Sub-folders that hold images and were not looked into, with the number of these; None where one cannot be read.
     left_out: tuple[tuple[Path, int | None], ...] = ()
-    recursive: bool = False
 
 
 def list_folder(folder: str | os.PathLike[str], recursive: bool = False) -> Listing:
@@ -91,21 +84,18 @@ def list_folder(folder: str | os.PathLike[str], recursive: bool = False) -> List
     images, folders = _entries(folder)
     closed: list[Path] = []
     inside = {sub: _below(sub, {os.path.realpath(folder)}, closed) for sub in folders}
-    deep = recursive or (not images and any(inside.values()))
-    if deep:
+    left_out: list[tuple[Path, int | None]] = [(sub, None) for sub in closed]
+    if recursive or not images:
         images += [path for below in inside.values() for path in below]
+    else:
+        left_out = [*((sub, len(below)) for sub, below in inside.items() if below), *left_out]
     if not images:
         raise ImageFileError(f"no image in {folder}")
-    left_out = [] if deep else [(sub, len(below)) for sub, below in inside.items() if below]
-    return Listing(folder, tuple(sorted(images)), (*left_out, *((sub, None) for sub in closed)), deep)
+    return Listing(folder, tuple(sorted(images)), tuple(left_out))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a folder, sorted by name.
-
-    Raises:
-        ImageFileError: there is none.
-    """
+    """The image files of a folder, sorted by name; errors as of :func:`list_folder`."""
     return list(list_folder(folder).images)
 
 
@@ -128,17 +118,18 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name in ("__MACOSX", "lost+found"):
             continue
-        if entry.is_dir() and not _names_an_image(entry):
+        named = is_meant_as_image(entry.name)
+        if entry.is_dir() and not (named and _is_empty_of_images(entry)):
             folders.append(entry)
-        elif is_meant_as_image(entry.name) or (not entry.suffix and _is_image(entry)):
+        elif named or (not entry.suffix and _is_image(entry)):
             images.append(entry)
     return images, folders
 
 
-def _names_an_image(folder: Path) -> bool:
+def _is_empty_of_images(folder: Path) -> bool:
     # "set.im" with images in it is a folder; "photo.png" with none is somebody's mistake, and is named as one.
     try:
-        return is_meant_as_image(folder.name) and not any(is_meant_as_image(path.name) for path in folder.iterdir())
+        return not any(is_meant_as_image(path.name) for path in folder.iterdir())
     except OSError:
         return True
 

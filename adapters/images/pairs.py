@@ -10,59 +10,52 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from os.path import commonprefix
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from msds_plugin.adapters.images.colours import ImageFileError
 from msds_plugin.adapters.images.listing import Listing, list_folder
 
 #: Images by their paths below the folder that was given.
-Names: TypeAlias = dict[str, Path]
+_Names: TypeAlias = dict[str, Path]
+#: What is before and behind a name.
+_Affix: TypeAlias = tuple[str, str]
+_NOTHING: _Affix = ("", "")
 #: The folders of references and of results by layout.
 LAYOUTS = {"3dgs": ("gt", "renders"), "nerfstudio": ("gt-rgb", "rgb")}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two image files to compare.
-
-    Attributes:
-        reference: its path.
-        distorted: its path.
-        group: what scores are averaged over besides all pairs, such as a scene and an iteration.
-        half: the half of the file that is the reference, ``left`` or ``right``, where one file holds both images side by side.
-    """
+    """Two image files to compare."""
 
     reference: Path
     distorted: Path
-    group: str = ""
-    half: Literal["", "left", "right"] = ""
+    group: str = ""  # what scores are averaged over besides all pairs, such as a scene and an iteration
+    half: Literal["", "left", "right"] = ""  # the half of the file that is the reference, where one file holds both images
 
 
 @dataclass(frozen=True)
 class Pairing:
     """How images are paired; by their names where nothing is stated.
 
-    Attributes:
-        recursive: look into sub-folders; those that hold nothing but folders are looked into without it.
-        by_order: pair the sorted names (numbers in names count as numbers) of folders with equally many images.
-        pattern: the distorted images' names, where ``{name}`` is that of the reference and ``*`` anything: ``{name}_x4.png``,
-            ``{name}_q*``. A pattern without suffix fits any.
-        table: a CSV file with the columns ``reference``, ``distorted`` and, if there are groups, ``group``. Its paths are
-            relative to the folders that are given, else to its own.
-        layout: ``3dgs`` for folders of Gaussian splatting below one root (``scene/test/ours_30000/{gt,renders}``),
-            ``nerfstudio`` for what ``ns-render dataset`` (``test/{gt-rgb,rgb}``) or ``ns-eval`` (``eval_img_0000.png``) write.
-            The groups are the folders' paths without ``test``.
-        side_by_side: every file of one folder holds two images: the half, ``left`` or ``right``, that is the reference.
-
     Raises:
         ValueError: more than one way, a pattern without ``{name}``, an unknown layout or half.
     """
 
+    #: Look into sub-folders; those that hold nothing but folders are looked into without it.
     recursive: bool = False
+    #: Pair the sorted names (numbers in names count as numbers) of folders with equally many images.
     by_order: bool = False
+    #: The distorted images' names, where ``{name}`` is that of the reference and ``*`` anything: ``{name}_q*``. A pattern
+    #: without suffix fits any.
     pattern: str | None = None
+    #: A CSV file with the columns ``reference``, ``distorted`` and, if there are groups, ``group``. Its paths are relative to
+    #: the folders that are given, else to its own.
     table: Path | None = None
+    #: ``3dgs`` for folders of Gaussian splatting below one root (``scene/test/ours_30000/{gt,renders}``), ``nerfstudio`` for
+    #: what ``ns-render dataset`` (``test/{gt-rgb,rgb}``) or ``ns-eval`` (``eval_img_0000.png``) write.
     layout: str | None = None
+    #: Every file of one folder holds two images: the half, ``left`` or ``right``, that is the reference.
     side_by_side: Literal["", "left", "right"] = ""
 
     def __post_init__(self) -> None:
@@ -79,26 +72,15 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Matching:
-    """Pairs, and how they were found.
-
-    Attributes:
-        pairs: in the order of the distorted images' names.
-        how: how it was done, in words that follow "pairs".
-        unmatched: images without a counterpart.
-        by_order: names told nothing, so that the user should look at the pairs.
-        left_out: sub-folders with images that were not looked into, and how many these are; None where it is not known, as
-            the folder cannot be read.
-        unscored: how many distorted images get no score: those without a counterpart and those in such sub-folders.
-        notes: what the user should know besides.
-    """
+    """Pairs, in the order of the distorted images' names, and how they were found."""
 
     pairs: tuple[Pair, ...]
-    how: str
-    unmatched: tuple[Path, ...] = ()
-    by_order: bool = False
-    left_out: tuple[tuple[Path, int | None], ...] = ()
-    unscored: int = 0
-    notes: tuple[str, ...] = ()
+    how: str  # in words that follow "pairs"
+    unmatched: tuple[Path, ...] = ()  # images without a counterpart
+    by_order: bool = False  # names told nothing, so that the user should look at the pairs
+    left_out: tuple[tuple[Path, int | None], ...] = ()  # folders that were not looked into, see Listing
+    unscored: int = 0  # distorted images that get no score: without a counterpart, or in such folders
+    notes: tuple[str, ...] = ()  # what the user should know besides
 
 
 def match(reference: Path | None, distorted: Path | None = None, how: Pairing = Pairing()) -> Matching:
@@ -131,17 +113,20 @@ def match(reference: Path | None, distorted: Path | None = None, how: Pairing = 
     if how.layout is not None:
         return _in_layout(reference, how.layout)
     if distorted is None:
-        return _side_by_side(reference, how)
+        found = list_folder(reference, how.recursive) if reference.is_dir() else Listing(reference.parent, (reference,))
+        pairs = tuple(Pair(path, path, half=how.side_by_side) for path in found.images)
+        words = f"cut from files of which the {how.side_by_side} half is the reference"
+        return Matching(pairs, words, left_out=found.left_out, unscored=_hidden(found))
     if reference.is_dir() and not distorted.is_dir():
         raise ValueError(f"{reference} is a folder but {distorted} is a file: give the file of its reference")
     itself = (f"{distorted} is compared with itself",) if reference.samefile(distorted) else ()
     if not distorted.is_dir():
         return Matching((Pair(reference, distorted),), "of two files", notes=itself)
     found = list_folder(distorted, how.recursive)
-    if not reference.is_dir():
-        pairs = tuple(Pair(reference, path) for path in found.images)
-        return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
-    return replace(match_listings(list_folder(reference, how.recursive), found, how), notes=itself)
+    if reference.is_dir():
+        return replace(match_listings(list_folder(reference, how.recursive), found, how), notes=itself)
+    pairs = tuple(Pair(reference, path) for path in found.images)
+    return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
 
 
 def match_listings(references: Listing, distorted: Listing, how: Pairing = Pairing()) -> Matching:
@@ -176,7 +161,7 @@ def _hidden(listing: Listing) -> int:
     return sum(1 if count is None else count for _, count in listing.left_out)
 
 
-def _names(listing: Listing) -> Names:
+def _names(listing: Listing) -> _Names:
     return {path.relative_to(listing.folder).as_posix(): path for path in listing.images}
 
 
@@ -189,11 +174,12 @@ def _alike(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
-#: What a name has in common with a reference's, the strictest first.
-_KEYS: tuple[Callable[[str], str], ...] = (str, _stem, _alike, lambda name: _alike(_stem(name)))
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, in which numbers count as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", _alike(name))]
 
 
-def _index(names: Names, key: Callable[[str], str]) -> Mapping[str, Sequence[Path]]:
+def _index(names: _Names, key: Callable[[str], str]) -> Mapping[str, Sequence[Path]]:
     index: dict[str, list[Path]] = defaultdict(list)
     for name, path in names.items():
         index[key(name)].append(path)
@@ -208,19 +194,16 @@ def _several(path: Path, fitting: Iterable[Path]) -> ValueError:
     )
 
 
-def _first_of(references: Names, distorted: Names) -> str:
+def _first_of(references: _Names, distorted: _Names) -> str:
     return f"the first are {next(iter(references.values())).name} and {next(iter(distorted.values())).name}"
 
 
-def _by_name(references: Names, distorted: Names) -> dict[Path, Path]:
-    """The reference of every distorted image that has one by name.
-
-    Raises:
-        ValueError: several references have the name of a distorted image but for the suffix.
-    """
+def _by_name(references: _Names, distorted: _Names) -> dict[Path, Path]:
+    """The reference of every distorted image that has one by name, by the strictest agreement first."""
     found: dict[Path, Path] = {}
     rivals = Counter(map(_alike, distorted))
-    for level, key in enumerate(_KEYS):
+    keys: tuple[Callable[[str], str], ...] = (str, _stem, _alike, lambda name: _alike(_stem(name)))
+    for level, key in enumerate(keys):
         index = _index(references, key)
         for name, path in distorted.items():
             fitting = index.get(key(name), ()) if path not in found else ()
@@ -231,7 +214,7 @@ def _by_name(references: Names, distorted: Names) -> dict[Path, Path]:
     return found
 
 
-def _by_pattern(references: Names, distorted: Names, pattern: str) -> dict[Path, Path]:
+def _by_pattern(references: _Names, distorted: _Names, pattern: str) -> dict[Path, Path]:
     by_stem = _index(references, _stem)
     parts = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split("{name}"))
     fits = re.compile("(?P<name>.+)".join(parts))
@@ -253,7 +236,7 @@ def _by_pattern(references: Names, distorted: Names, pattern: str) -> dict[Path,
     return found
 
 
-def _by_order(references: Names, distorted: Names) -> dict[Path, Path]:
+def _by_order(references: _Names, distorted: _Names) -> dict[Path, Path]:
     if len(references) != len(distorted):
         raise ValueError(
             f"{len(references)} reference images cannot be matched by order with {len(distorted)} distorted ones: give folders "
@@ -263,45 +246,44 @@ def _by_order(references: Names, distorted: Names) -> dict[Path, Path]:
     return dict(zip(*ordered, strict=True))
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, in which numbers count as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", _alike(name))]
-
-
 # Names that agree but for something before or behind. All names are lower-case paths without suffix.
 
-Affix = tuple[str, str]
-#: A reference, and what another name has before or behind its name.
-Fit = tuple[Path, Affix]
-_NOTHING: Affix = ("", "")
+
+class _Fit(NamedTuple):
+    """A reference, and what another name has before or behind its name."""
+
+    reference: Path
+    affix: _Affix
+
+    @property
+    def length(self) -> int:
+        return len("".join(self.affix))
 
 
-def _by_affix(references: Names, distorted: Names) -> tuple[dict[Path, Path], str]:
+def _by_affix(references: _Names, distorted: _Names) -> tuple[dict[Path, Path], str]:
     """Pairs of names that differ by a prefix or suffix.
 
-    Raises:
-        ValueError: a name fits several references, or none does any.
+    References are tried by their whole names, then without what all of them begin or end with; that must serve all. Where not
+    all images fit, most have to.
     """
     stems = {path: _alike(_stem(name)) for name, path in references.items()}
     names = {path: _alike(_stem(name)) for name, path in distorted.items()}
     common = set(_common(names.values()))
-    part: dict[Path, Fit] = {}
+    part: tuple[dict[Path, Path], str] = {}, ""
     for cut in _common(stems.values()):
-        cores = {_shortened(stem, cut): path for path, stem in stems.items()}
-        fits: dict[Path, list[Fit]] = {}
-        for path, name in names.items():
-            fits[path] = list(_fitting(name, cores, common))
-            if not fits[path] and cut != _NOTHING:
-                break
-        else:
-            found = _chosen(fits) if len(cores) == len(stems) else {}
-            if len(found) == len(names):
-                sides = (("distorted", _described(found)), ("reference", _affix(cut)))
-                words = " and ".join(f"the {side} images' {affix}" for side, affix in sides if affix)
-                return _first(found), f"matched by name without {words}"
-            part = part or found
-    if part:
-        return _first(part), f"matched by name without the distorted images' {_described(part)}"
+        cores = {_without(stem, cut): path for path, stem in stems.items()}
+        fits = {path: list(_fitting(name, cores, common)) for path, name in names.items()}
+        if len(cores) < len(stems) or (cut != _NOTHING and not all(fits.values())):
+            continue
+        chosen = _chosen(fits)
+        sides = ("distorted", {fit.affix for fit in chosen.values()}), ("reference", {cut} - {_NOTHING})
+        words = " and ".join(f"the {side} images' {_described(affixes)}" for side, affixes in sides if affixes - {_NOTHING})
+        found = {path: fit.reference for path, fit in chosen.items()}, f"matched by name without {words}"
+        if len(chosen) == len(names):
+            return found
+        part = part if part[0] else found
+    if 2 * len(part[0]) > len(names):  # what few names share is chance
+        return part
     if len(stems) == len(names) == 1:
         return dict(zip(names, stems, strict=True)), "of the only image in each folder"
     raise ValueError(
@@ -310,33 +292,28 @@ def _by_affix(references: Names, distorted: Names) -> tuple[dict[Path, Path], st
     )
 
 
-def _chosen(fits: Mapping[Path, Sequence[Fit]]) -> dict[Path, Fit]:
-    """The reference of each image that any fits, and what the name has more.
-
-    Raises:
-        ValueError: several references fit as well.
-    """
-    counts = Counter(affix for found in fits.values() for _, affix in found)
+def _chosen(fits: Mapping[Path, Sequence[_Fit]]) -> dict[Path, _Fit]:
+    """The reference of each image that any fits, and what the name has more; an error where several fit as well."""
+    counts = Counter(fit.affix for found in fits.values() for fit in found)
     chosen = {}
     for path, found in fits.items():
         if not found:
             continue
         # What most images have more than a reference is the most likely; then the longest name of a reference.
-        best = max(found, key=lambda fit: (fit[1] == _NOTHING, counts[fit[1]], -len("".join(fit[1]))))
-        behind, length = bool(best[1][1]), len("".join(best[1]))
-        rivals = [
-            reference
-            for reference, affix in found
-            if (bool(affix[1]) != behind and counts[affix] == counts[best[1]])
-            or (bool(affix[1]) == behind and len("".join(affix)) < length)
-        ]
-        if rivals and length:  # nothing rivals the very name
-            raise _several(path, {best[0], *rivals})
+        best = max(found, key=lambda fit: (not fit.length, counts[fit.affix], -fit.length))
+        behind = bool(best.affix[1])
+        rivals = {
+            fit.reference
+            for fit in found
+            if (fit.length < best.length if bool(fit.affix[1]) == behind else counts[fit.affix] == counts[best.affix])
+        }
+        if rivals and best.length:  # nothing rivals the very name
+            raise _several(path, {best.reference, *rivals})
         chosen[path] = best
     return chosen
 
 
-def _fitting(name: str, cores: Mapping[str, Path], common: Collection[Affix]) -> Iterator[Fit]:
+def _fitting(name: str, cores: Mapping[str, Path], common: Collection[_Affix]) -> Iterator[_Fit]:
     """The references whose name a name begins or ends with: not within a word or a number, but for what all names share."""
     folder, slash, last = name.rpartition("/")
     for at in range(len(last) + 1):
@@ -345,12 +322,12 @@ def _fitting(name: str, cores: Mapping[str, Path], common: Collection[Affix]) ->
         head, tail = folder + slash + last[:at], folder + slash + last[at:]
         ends, begins = ("", last[at:]), (last[:at], "")
         if head in cores and (parted or (before.isdecimal() and after.isalpha()) or ends in common):
-            yield cores[head], ends
-        if tail in cores and begins != _NOTHING and (parted or before.isdecimal() != after.isdecimal() or begins in common):
-            yield cores[tail], begins
+            yield _Fit(cores[head], ends)
+        if tail in cores and at and (parted or before.isdecimal() != after.isdecimal() or begins in common):
+            yield _Fit(cores[tail], begins)
 
 
-def _common(names: Iterable[str]) -> Iterator[Affix]:
+def _common(names: Iterable[str]) -> Iterator[_Affix]:
     """What all names might be shortened by: nothing, or what they all begin or end with; never a part of a number.
 
     Of a single name these are only its last words, such as ``_HR`` or ``_SR_x4``.
@@ -362,31 +339,24 @@ def _common(names: Iterable[str]) -> Iterator[Affix]:
             yield "", last[0][found.start() :]
         return
     begin, end = commonprefix(last), commonprefix([name[::-1] for name in last])[::-1]  # noqa: RUF071 (of characters)
-    for length in range(1, len(end) + 1):
-        suffix = end[-length:]
-        if not any(name[-length - 1 : -length].isdecimal() and suffix[0].isdecimal() for name in last):
+    for suffix in (end[-length:] for length in range(1, len(end) + 1)):
+        if not any(suffix[0].isdecimal() and name.removesuffix(suffix)[-1:].isdecimal() for name in last):
             yield "", suffix
-    for length in range(1, len(begin) + 1):
-        if not any(name[length : length + 1].isdecimal() and begin[length - 1].isdecimal() for name in last):
-            yield begin[:length], ""
+    for prefix in (begin[:length] for length in range(1, len(begin) + 1)):
+        if not any(prefix[-1].isdecimal() and name.removeprefix(prefix)[:1].isdecimal() for name in last):
+            yield prefix, ""
 
 
-def _shortened(name: str, cut: Affix) -> str:
+def _without(name: str, cut: _Affix) -> str:
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.removeprefix(cut[0]).removesuffix(cut[1])
 
 
-def _first(found: Mapping[Path, Fit]) -> dict[Path, Path]:
-    return {path: reference for path, (reference, _) in found.items()}
-
-
-def _described(found: Mapping[Path, Fit]) -> str:
-    affixes = {affix for _, affix in found.values()}
-    return _affix(affixes.pop()) if len(affixes) == 1 else f"ends, of which there are {len(affixes)}"
-
-
-def _affix(affix: Affix) -> str:
-    return f"prefix {affix[0]!r}" if affix[0] else f"suffix {affix[1]!r}" if affix[1] else ""
+def _described(affixes: set[_Affix]) -> str:
+    if len(affixes) > 1:
+        return f"ends, of which there are {len(affixes)}"
+    ((prefix, suffix),) = affixes
+    return f"prefix {prefix!r}" if prefix else f"suffix {suffix!r}"
 
 
 # Pairs that are not found by two folders.
@@ -409,13 +379,6 @@ def _from_table(table: Path, reference: Path | None, distorted: Path | None) -> 
         raise ValueError(f"{table} holds no pair")
     same = sum(pair.reference == pair.distorted for pair in pairs)
     return Matching(tuple(pairs), f"of {table}", notes=(f"{same} images are compared with themselves",) if same else ())
-
-
-def _side_by_side(folder: Path, how: Pairing) -> Matching:
-    found = list_folder(folder, how.recursive) if folder.is_dir() else Listing(folder.parent, (folder,))
-    pairs = tuple(Pair(path, path, half=how.side_by_side) for path in found.images)
-    words = f"cut from files of which the {how.side_by_side} half is the reference"
-    return Matching(pairs, words, left_out=found.left_out, unscored=_hidden(found))
 
 
 def _in_layout(root: Path, layout: str) -> Matching:

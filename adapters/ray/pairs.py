@@ -9,10 +9,10 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from msds_plugin.adapters.images.colours import ImageFileError
 from msds_plugin.adapters.images.listing import Listing, is_meant_as_image
 from msds_plugin.adapters.images.pairs import Matching, Pairing, match, match_listings
-from msds_plugin.adapters.images.read import ImageFileError
-from msds_plugin.adapters.ray.places import absolute, filesystem, join, local_path, names_in
+from msds_plugin.adapters.ray.places import filesystem, join, local_path, names_in
 
 #: (reference, distorted), paths or URIs.
 Names = tuple[str, str]
@@ -60,15 +60,11 @@ def shards(names: Iterable[Names], size: int) -> Iterator[list[Names]]:
 def matched(reference: str, distorted: str, how: Pairing = Pairing()) -> tuple[list[Names], Matching]:  # noqa: B008 (frozen)
     """The sorted pairs of two folders or files, by path or URI, and what is to be said of how they were found.
 
-    Args:
-        reference, distorted: empty where ``how`` needs none.
-        how: see :class:`~msds_plugin.adapters.images.pairs.Pairing`.
-
-    Raises:
-        ValueError, FileNotFoundError: as :func:`~msds_plugin.adapters.images.pairs.match`.
+    Either is empty where ``how`` needs none. Raises what :func:`~msds_plugin.adapters.images.pairs.match` does.
     """
-    if local_path(reference) is not None and local_path(distorted) is not None:
-        found = match(local_path(reference) if reference else None, local_path(distorted) if distorted else None, how)
+    sides = local_path(reference), local_path(distorted)
+    if None not in sides:
+        found = match(sides[0] if reference else None, sides[1] if distorted else None, how)
         return sorted((_text(pair.reference), _text(pair.distorted)) for pair in found.pairs), found
     if is_meant_as_image(distorted):
         return [(_text(reference), _text(distorted))], Matching((), "of two files")
@@ -77,8 +73,8 @@ def matched(reference: str, distorted: str, how: Pairing = Pairing()) -> tuple[l
         names = [(_text(reference), join(distorted, str(path.relative_to("/")))) for path in images.images]
         return sorted(names), Matching((), "of one reference with every image")
     found = match_listings(_listing(reference), images, how)
-    sides = ((pair.reference.relative_to("/"), pair.distorted.relative_to("/")) for pair in found.pairs)
-    return sorted((join(reference, str(r)), join(distorted, str(d))) for r, d in sides), found
+    relative = ((pair.reference.relative_to("/"), pair.distorted.relative_to("/")) for pair in found.pairs)
+    return sorted((join(reference, str(r)), join(distorted, str(d))) for r, d in relative), found
 
 
 def _listing(folder: str) -> Listing:
@@ -86,7 +82,7 @@ def _listing(folder: str) -> Listing:
     images = tuple(Path("/", name) for name in names_in(folder) if is_meant_as_image(name))
     if not images:
         raise ImageFileError(f"no image in {folder}")
-    return Listing(Path("/"), images, recursive=True)
+    return Listing(Path("/"), images)
 
 
 def _read_list(place: str) -> Iterator[Names]:
@@ -95,7 +91,7 @@ def _read_list(place: str) -> Iterator[Names]:
     files, path = filesystem(place)
     folder = files.isdir(path)
     is_csv = path.endswith(".csv") and not folder
-    if not folder and not files.exists(path):
+    if not files.exists(path):
         raise FileNotFoundError(f"no list at {place}")
     if not folder and not path.endswith((".csv", ".parquet")):
         raise ValueError(
@@ -113,6 +109,15 @@ def _read_list(place: str) -> Iterator[Names]:
     return iter(sorted(_names(table)))
 
 
+def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:
+    schema = dataset.schema()
+    _check([] if schema is None else list(schema.names), what)
+    # Done before actors take the cores that sorting needs.
+    ordered = dataset.select_columns(_COLUMNS).sort(_COLUMNS).materialize()
+    batches = ordered.iter_batches(batch_format="pyarrow", batch_size=4096)
+    return (names for batch in batches for names in _names(batch))
+
+
 def _check(columns: Sequence[str], place: str) -> None:
     if not set(_COLUMNS) <= set(columns):
         raise ValueError(f"{place} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
@@ -123,13 +128,6 @@ def _names(table: Any) -> Iterator[Names]:
 
 
 def _text(name: Any) -> str:
-    return "" if name is None else absolute(str(name))
-
-
-def _sorted_by_ray(dataset: Any, what: str) -> Iterator[Names]:
-    schema = dataset.schema()
-    _check([] if schema is None else list(schema.names), what)
-    # Done before actors take the cores that sorting needs.
-    ordered = dataset.select_columns(_COLUMNS).sort(_COLUMNS).materialize()
-    batches = ordered.iter_batches(batch_format="pyarrow", batch_size=4096)
-    return (names for batch in batches for names in _names(batch))
+    """A place, the same for whoever has another working directory; empty for none."""
+    place = "" if name is None else str(name)
+    return os.path.abspath(place) if place and "://" not in place else place

@@ -10,36 +10,20 @@ from urllib.parse import unquote
 from msds_plugin.checks import MissingDependencyError
 
 
-def is_uri(place: str) -> bool:
-    """Whether it names something that fsspec opens."""
-    return "://" in place
-
-
-def local_path(place: str | os.PathLike[str]) -> Path | None:
+def local_path(place: str) -> Path | None:
     """The path of a file that this machine's file system has; None for one elsewhere.
 
     Example:
         >>> local_path("file:///data/with%20space/a.png").as_posix(), local_path("s3://bucket/a.png")
         ('/data/with space/a.png', None)
     """
-    place = os.fspath(place)
     if place.startswith("file://"):
         return Path(unquote(place.removeprefix("file://").removeprefix("localhost")))
-    return None if is_uri(place) else Path(place)
-
-
-def absolute(place: str) -> str:
-    """The same place for whoever has another working directory."""
-    return place if is_uri(place) or not place else os.path.abspath(place)
+    return None if "://" in place else Path(place)
 
 
 def filesystem(place: str) -> tuple[Any, str]:
-    """The file system of a path or URI, and the path there.
-
-    Raises:
-        MissingDependencyError: fsspec, or its part for this kind of URI, is not installed.
-        ValueError: no such kind of URI.
-    """
+    """The file system of a path or URI, and the path there; a ValueError if there is no such kind of URI."""
     try:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
@@ -61,4 +45,4 @@ def names_in(folder: str, ending: str = "") -> list[str]:
 
 def join(folder: str, name: str) -> str:
     """A file in a folder."""
-    return f"{folder.rstrip('/')}/{name}" if is_uri(folder) else str(Path(folder, name))
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else str(Path(folder, name))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from msds_plugin.adapters.ray.pairs import Names, read_pairs, shards
-from msds_plugin.adapters.ray.places import is_uri, names_in
+from msds_plugin.adapters.ray.places import names_in
 from msds_plugin.adapters.ray.shard import Done, Job, write_lost, write_shard
 from msds_plugin.adapters.scorers import Scorer, create_scorers
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.checks import MissingDependencyError
 
 _LOG = logging.getLogger("msds_plugin")
@@ -47,23 +47,17 @@ class Progress:
     computed: int = 0
     foreign: int = 0
 
-    def after(self, done: Done) -> Progress:
-        """With one more shard."""
-        counts = self.shards + 1, self.pairs + done.rows, self.failed + done.failed, self.computed + done.computed
-        return Progress(*counts, self.foreign)
-
 
 class _Actor:
     """Holds the metrics, on one core unless more are asked for."""
 
     def __init__(self, metrics: Sequence[str], run: Run, options: dict[str, Any], cpus: int) -> None:
-        self._made_of = metrics, run.device, run.runtime
-        self._run, self._options, self._cpus = run, options, cpus
+        self._metrics, self._run, self._options, self._cpus = metrics, run, options, cpus
 
     @cached_property
     def _scorers(self) -> list[Scorer]:  # not made by __init__, where an actor that fails could only die
         torch.set_num_threads(self._cpus)
-        return create_scorers(*self._made_of, **self._options)
+        return create_scorers(self._metrics, self._run.device, self._run.runtime, **self._options)
 
     def start(self, folder: str) -> Job:
         return Job.of(self._scorers, folder, self._run)
@@ -123,7 +117,8 @@ def score(
         raise ValueError(f"workers, shard_size and cpus must be at least 1, got {workers}, {shard_size}, {cpus}")
     if not metrics:
         raise ValueError("no metric to score with")
-    target = os.fspath(folder) if is_uri(os.fspath(folder)) else str(Path(folder).resolve())
+    target = os.fspath(folder)
+    target = target if "://" in target else str(Path(folder).resolve())
     threads = 0 if cpus == 1 else cpus
     run = replace(run, device=run.device or (None if gpus else "cpu"), workers=threads, note=_LOG.debug)
     started = not ray.is_initialized()
@@ -144,7 +139,8 @@ def score(
             raise error.cause from None
         for done in _all_done(ray, actors, job, shards(names, shard_size)):
             before.discard(done.file)
-            progress = progress.after(done)
+            counts = progress.shards + 1, progress.pairs + done.rows, progress.failed + done.failed
+            progress = Progress(*counts, progress.computed + done.computed)
             if on_progress is not None:
                 on_progress(progress)
     finally:
@@ -165,52 +161,39 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _room(ray: Any, cpus: int, gpus: float) -> int:
-    """How many actors fit into the cluster.
-
-    Raises:
-        ValueError: not one, on any node.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = [min(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0) // gpus) if gpus else sys.maxsize) for node in nodes]
-    if not any(fits):
-        largest = max((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+    """How many actors fit into the cluster; an error if there is no node for one."""
+    nodes = [(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0)) for each in ray.nodes() if each["Alive"]]
+    room = sum(int(min(has_cpus // cpus, has_gpus // gpus if gpus else math.inf)) for has_cpus, has_gpus in nodes)
+    if not room:
+        largest = max(nodes)
         raise ValueError(
             f"no node has {cpus} cores and {gpus:g} GPUs for a worker: the largest of {len(nodes)} has {largest[0]:g} cores "
             f"and {largest[1]:g} GPUs"
         )
-    return sum(fits)
+    return room
 
 
 def _all_done(ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]]) -> Iterator[Done]:
     """What came of each shard; one that no actor survives is tried once more, with no other shard behind it, and given up."""
     lost: list[list[Names]] = []
-    for shard, done in _handed_out(ray, actors, job, every, _AHEAD):
-        if done is None:
-            lost.append(shard)
-        else:
+    for shards_of_round, ahead in ((every, _AHEAD), (lost, 1)):
+        waiting = iter(shards_of_round)
+        free = [actor for _ in range(ahead) for actor in actors]
+        in_flight: dict[Any, tuple[Any, list[Names]]] = {}
+        while True:
+            for shard in islice(waiting, len(free)):
+                actor = free.pop(0)
+                in_flight[actor.score.remote(shard, job)] = actor, shard
+            if not in_flight:
+                break
+            (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)
+            actor, shard = in_flight.pop(ready)
+            free.append(actor)
+            try:
+                done = ray.get(ready)
+            except ray.exceptions.RayActorError:  # it died time and again
+                if shards_of_round is every:
+                    lost.append(shard)
+                    continue
+                done = write_lost(shard, job)
             yield done
-    for shard, done in _handed_out(ray, actors, job, lost, 1):
-        yield done or write_lost(shard, job)
-
-
-def _handed_out(
-    ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Names]], ahead: int
-) -> Iterator[tuple[list[Names], Done | None]]:
-    """Each shard and what came of it, None if its actor died time and again; ``ahead`` of them at each actor."""
-    waiting = iter(every)
-    free = [each for _ in range(ahead) for each in actors]
-    in_flight: dict[Any, tuple[Any, list[Names]]] = {}
-    while True:
-        for shard in islice(waiting, len(free)):
-            actor = free.pop(0)
-            in_flight[actor.score.remote(shard, job)] = actor, shard
-        if not in_flight:
-            return
-        (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)
-        actor, shard = in_flight.pop(ready)
-        free.append(actor)
-        try:
-            done: Done | None = ray.get(ready)
-        except ray.exceptions.RayActorError:
-            done = None
-        yield shard, done

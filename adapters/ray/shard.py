@@ -22,9 +22,9 @@ from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray.pairs import Names
 from msds_plugin.adapters.ray.places import filesystem, join, local_path
 from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
-from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.adapters.scoring.store import identity, pair_key
 
 _Row: TypeAlias = dict[str, Any]
@@ -38,30 +38,21 @@ _FETCHES = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What the shards of a run have in common.
+    """What the shards of a run have in common."""
 
-    Attributes:
-        folder: where they go, path or URI.
-        metrics: columns.
-        identity: all that scores depend on besides the images: metrics, options, weights, versions, kind of device, reading.
-        run: how scores are made.
-    """
-
-    folder: str
-    metrics: tuple[str, ...]
-    identity: str
+    folder: str  # where they go, path or URI
+    metrics: tuple[str, ...]  # columns
+    identity: str  # all that scores depend on besides the images: metrics, options, weights, versions, kind of device, reading
     run: Run
 
     @classmethod
     def of(cls, scorers: Sequence[Scorer], folder: str, run: Run) -> Job:
         """The job of these scorers."""
-        text = json.dumps([identity(scorer, run) for scorer in scorers], sort_keys=True)
-        return cls(folder, tuple(scorer.name for scorer in scorers), hashlib.sha256(text.encode()).hexdigest(), run)
+        return cls(folder, tuple(scorer.name for scorer in scorers), _hash([identity(each, run) for each in scorers]), run)
 
     def file(self, pairs: Sequence[Names]) -> str:
         """The name of a shard's file: the same pairs and identity find the same file again."""
-        text = json.dumps([self.identity, pairs])
-        return f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
+        return f"{_hash([self.identity, pairs])[:24]}.parquet"
 
     def read(self, pairs: Sequence[Names]) -> list[_Row]:
         """The rows of a shard's file; rows without scores if there is none, or one that is damaged."""
@@ -90,6 +81,10 @@ class Job:
         return [{"reference": reference, "distorted": distorted, **scores} for reference, distorted in pairs]
 
 
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Done:
     """What came of one shard: its file, its rows, those without all scores, and those that were computed now."""
@@ -102,17 +97,11 @@ class Done:
 
 def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], job: Job) -> Done:
     """Score what the shard's file lacks, what failed before, and images that are others than they were; write it whole."""
-    rows: list[_Row] = []
-    computed = 0
-    before = job.read(pairs)
-    for start, files in _at_hand(pairs):
-        block = before[start : start + _BLOCK]
-        lacking = [place for place, row in enumerate(block) if not _is_current(row, files)]
+    rows, computed = job.read(pairs), 0
+    for block, files in _at_hand(rows):
+        lacking = [row for row in block if not _is_current(row, files)]
+        _score(lacking, files, scorers, job)
         computed += len(lacking)
-        names = [pairs[start + place] for place in lacking]
-        for place, row in zip(lacking, _score(names, files, scorers, job), strict=True):
-            block[place] = row
-        rows += block
     if computed:
         job.write(pairs, rows)
     return Done(job.file(pairs), len(rows), sum(row["error"] is not None for row in rows), computed)
@@ -131,37 +120,37 @@ def _is_current(row: _Row, files: _Files) -> bool:
     return here and row["error"] is None and row["content"] == pair_key(reference, distorted)
 
 
-def _score(pairs: Sequence[Names], files: _Files, scorers: Sequence[Scorer], job: Job) -> list[_Row]:
-    rows = job.rows(pairs, None)
-    places: dict[Pair, list[int]] = {}
-    for place, names in enumerate(pairs):
-        reference, distorted = (files[name] for name in names)
+def _score(rows: Sequence[_Row], files: _Files, scorers: Sequence[Scorer], job: Job) -> None:
+    """Fill rows; several may be of one pair of files."""
+    by_pair: dict[Pair, list[_Row]] = {}
+    for row in rows:
+        row.update(dict.fromkeys(job.metrics, math.nan), error=None, content=None)
+        reference, distorted = files[row["reference"]], files[row["distorted"]]
         if isinstance(reference, Path) and isinstance(distorted, Path):
-            places.setdefault(Pair(reference, distorted), []).append(place)
+            by_pair.setdefault(Pair(reference, distorted), []).append(row)
         else:
-            rows[place]["error"] = reference if isinstance(reference, str) else distorted
-    for result in score_pairs(list(places), scorers, job.run, keyed=True):
-        for row in (rows[place] for place in places[result.pair]):
+            row["error"] = reference if isinstance(reference, str) else distorted
+    for result in score_pairs(list(by_pair), scorers, job.run, keyed=True):
+        for row in by_pair[result.pair]:
             row[result.metric], row["content"] = result.score, result.key
             if result.error is not None:
                 said = row["error"]
                 row["error"] = result.error if said in (None, result.error) else f"{said}; {result.error}"
-    return rows
 
 
-def _at_hand(pairs: Sequence[Names]) -> Iterator[tuple[int, _Files]]:
-    """Blocks by their start, with the file of each name; the next block is fetched while one is in use."""
-    coming: deque[tuple[int, tempfile.TemporaryDirectory[str], dict[str, Future[Path | str]]]] = deque()
+def _at_hand(rows: Sequence[_Row]) -> Iterator[tuple[Sequence[_Row], _Files]]:
+    """Blocks, with the file of each name; the next block is fetched while one is in use."""
+    coming: deque[tuple[Sequence[_Row], tempfile.TemporaryDirectory[str], dict[str, Future[Path | str]]]] = deque()
     with ThreadPoolExecutor(_FETCHES) as pool:
-        for start in range(0, len(pairs) + _BLOCK, _BLOCK):
-            if block := pairs[start : start + _BLOCK]:
+        for start in range(0, len(rows) + _BLOCK, _BLOCK):
+            if following := rows[start : start + _BLOCK]:
                 folder = tempfile.TemporaryDirectory()
-                names = dict.fromkeys(name for pair in block for name in pair)
-                coming.append((start, folder, {name: pool.submit(_fetch, name, Path(folder.name)) for name in names}))
-            if len(coming) > bool(block):
-                begin, folder, files = coming.popleft()
+                names = dict.fromkeys(row[side] for row in following for side in ("reference", "distorted"))
+                coming.append((following, folder, {name: pool.submit(_fetch, name, Path(folder.name)) for name in names}))
+            if len(coming) > bool(following):
+                block, folder, files = coming.popleft()
                 with folder:
-                    yield begin, {name: file.result() for name, file in files.items()}
+                    yield block, {name: file.result() for name, file in files.items()}
 
 
 def _fetch(name: str, folder: Path) -> Path | str:

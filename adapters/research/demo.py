@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -24,6 +23,8 @@ from msds_plugin.backbones import BACKBONES
 from msds_plugin.weights import cached, hub_path
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
+#: The one whose distorted versions are shown.
+SHOWN = "chelsea"
 SIZE = 256
 #: Pixels around a photograph that a shift moves into view.
 MARGIN = 16
@@ -39,9 +40,8 @@ CAPTION = (
 
 
 class Series(NamedTuple):
-    """One kind of change: its name, a format string of a strength with its unit, strengths, and what makes it.
-
-    The last is called with a photograph with its margin and a strength, and returns it changed and without margin.
+    """One kind of change: its name, a strength with its unit as a format string, strengths, and what makes of a photograph
+    with its margin and a strength the changed one without margin.
     """
 
     name: str
@@ -50,7 +50,8 @@ class Series(NamedTuple):
     apply: Callable[[Photo, float], Photo]
 
 
-def _inner(photo: Photo) -> Photo:
+def inner(photo: Photo) -> Photo:
+    """A photograph without its margin."""
     return photo[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
@@ -62,13 +63,13 @@ def _shift(photo: Photo, pixels: float) -> Photo:
 def _crop(photo: Photo, percent: float) -> Photo:
     side = round(SIZE * percent / 100)
     first = (SIZE - side) // 2
-    return _inner(photo)[first : first + side, first : first + side]
+    return inner(photo)[first : first + side, first : first + side]
 
 
 SERIES = (
-    Series("blur", "σ = {:g} px", (0.5, 1, 2, 3, 5), lambda photo, sigma: _inner(blur(photo, sigma))),
-    Series("noise", "σ = {:g} of 255", (5, 10, 20, 40, 60), lambda photo, deviation: noise(_inner(photo), deviation)),
-    Series("JPEG", "quality {:g}", (70, 40, 20, 10, 5), lambda photo, quality: jpeg(_inner(photo), quality)),
+    Series("blur", "σ = {:g} px", (0.5, 1, 2, 3, 5), lambda photo, sigma: inner(blur(photo, sigma))),
+    Series("noise", "σ = {:g} of 255", (5, 10, 20, 40, 60), lambda photo, deviation: noise(inner(photo), deviation)),
+    Series("JPEG", "quality {:g}", (70, 40, 20, 10, 5), lambda photo, quality: jpeg(inner(photo), quality)),
     Series("shift", "{:g} px", (1, 2, 4, 8, 16), _shift),
     Series("crop", "{:g} % of each side", (95, 90, 80, 65, 50), _crop),
 )
@@ -91,76 +92,63 @@ def photographs() -> dict[str, Photo]:
 def choose_metrics() -> tuple[tuple[str, str], str]:
     """Names of MSDS and DeepSSIM that need no download here, and the reason for that choice of backbone."""
     url = str(BACKBONES["vgg16"].url)
-    if cached(url):
-        return ("msds", "deepssim"), f"VGG16, whose weights are in {hub_path(url).parent}"
     path = hub_path(url)
+    if cached(url):
+        return ("msds", "deepssim"), f"VGG16, whose weights are in {path.parent}"
     return ("msds-fast", "deepssim-fast"), f"EfficientNet-Lite0, as VGG16's weights ({path.name}) are not in {path.parent}"
 
 
-def run(scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
-    """Score every photograph under every change at every strength.
+@torch.inference_mode()
+def score(photo: Photo, scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
+    """Score a photograph under every change at every strength.
 
     Yields:
-        Rows: ``photo``, ``distortion``, ``level`` (1 is the mildest), ``strength``, one column per scorer, ``SSIM`` and
-        ``PSNR`` (dB). SSIM and PSNR are of the distorted image, resized to the reference's size if it has another one.
+        Rows: ``distortion``, ``level`` (1 is the mildest), ``strength``, one column per scorer, ``SSIM`` and ``PSNR`` (dB).
+        SSIM and PSNR are of the distorted image, resized to the reference's size if it has another one.
     """
-    for name, photo in photographs().items():
-        reference = _inner(photo)
-        with torch.inference_mode():
-            kept = [scorer.metric.represent(to_tensor(reference, scorer.device)) for scorer in scorers]
-        for series in SERIES:
-            for level, strength in enumerate(series.strengths, 1):
-                image = series.apply(photo, strength)
-                row = {"photo": name, "distortion": series.name, "level": level, "strength": strength}
-                with torch.inference_mode():
-                    for scorer, represented in zip(scorers, kept, strict=True):
-                        distorted = scorer.metric.represent(to_tensor(image, scorer.device))
-                        row[scorer.name] = float(scorer.metric.compare(distorted, represented))
-                yield row | _classical(image, reference)
-
-
-def _classical(distorted: Photo, reference: Photo) -> dict[str, float]:
-    if distorted.shape != reference.shape:
-        distorted = np.asarray(Image.fromarray(distorted).resize(reference.shape[1::-1], Image.Resampling.BICUBIC))
-    return {
-        "SSIM": float(metrics.structural_similarity(reference, distorted, channel_axis=2)),
-        "PSNR": float(metrics.peak_signal_noise_ratio(reference, distorted)),
-    }
+    reference = inner(photo)
+    kept = [scorer.metric.represent(to_tensor(reference, scorer.device)) for scorer in scorers]
+    for series in SERIES:
+        for level, strength in enumerate(series.strengths, 1):
+            image = series.apply(photo, strength)
+            row = {"distortion": series.name, "level": level, "strength": strength}
+            for scorer, represented in zip(scorers, kept, strict=True):
+                distorted = scorer.metric.represent(to_tensor(image, scorer.device))
+                row[scorer.name] = float(scorer.metric.compare(distorted, represented))
+            if image.shape != reference.shape:
+                image = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+            row["SSIM"] = float(metrics.structural_similarity(reference, image, channel_axis=2))
+            row["PSNR"] = float(metrics.peak_signal_noise_ratio(reference, image))
+            yield row
 
 
 def check_picture(path: Path) -> None:
-    """Raise an error unless a picture can be saved at ``path``.
-
-    Raises:
-        ValueError: a suffix that matplotlib cannot write.
-        FileNotFoundError, PermissionError: no such folder, or one that may not be written.
-    """
+    """Raise an error unless a picture of this suffix can be saved there."""
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
         raise ValueError(f"a picture cannot be written as {path.name!r}: its name must end in {', '.join(sorted(known))}")
     check_file(path)
 
 
-def draw(table: pd.DataFrame, path: Path, titles: Mapping[str, str], photo: str = "chelsea") -> None:
+def draw(table: pd.DataFrame, path: Path, titles: Mapping[str, str]) -> None:
     """Save one picture: an example of each change, and every score over its strength.
 
-    Args:
-        table: the rows of :func:`run`.
-        path: file to write; its suffix chooses the format.
-        titles: name in the legend of every score column other than PSNR.
-        photo: name of the photograph whose distorted versions are shown.
+    ``table`` has the rows of :func:`score` and the ``photo`` of each, ``titles`` the names of its columns other than PSNR.
     """
     figure = Figure(figsize=(16, 12.6), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)  # without pyplot, whose settings and windows belong to the caller
     levels = len(SERIES[0].strengths)
     space = {"left": 0.03, "right": 0.985, "top": 0.895, "bottom": 0.125, "wspace": 0.06, "hspace": 0.32}
     grid = figure.add_gridspec(len(SERIES), levels + 4, width_ratios=[*[1.0] * levels, 0.26, 1.75, 0.26, 1.3], **space)
     means = table.groupby(["distortion", "level"]).mean(numeric_only=True)
-    base = photographs()[photo]
+    photo = photographs()[SHOWN]
     for row, series in enumerate(SERIES):
         for column, strength in enumerate(series.strengths):
-            axes = figure.add_subplot(grid[row, column])
-            _thumbnail(axes, series.apply(base, strength), series.unit.format(strength))
+            axes, image = figure.add_subplot(grid[row, column]), series.apply(photo, strength)
+            edge = (SIZE - len(image)) / 2
+            axes.imshow(image, interpolation="lanczos", extent=(edge, SIZE - edge, SIZE - edge, edge))
+            axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), xticks=[], yticks=[])
+            axes.set_xlabel(series.unit.format(strength), fontsize=12, labelpad=4)
+            axes.spines[:].set_color("0.8")
             if column == 0:
                 axes.set_ylabel(series.name, fontsize=16, fontweight="bold", labelpad=6)
         similarity, decibel = (figure.add_subplot(grid[row, levels + place]) for place in (1, 3))
@@ -187,12 +175,3 @@ def draw(table: pd.DataFrame, path: Path, titles: Mapping[str, str], photo: str 
     caption = CAPTION.format(photos=table["photo"].nunique(), deep=deep)
     figure.text(0.012, 0.085, textwrap.fill(caption, 166), fontsize=12.5, va="top", linespacing=1.35)
     figure.savefig(path)
-
-
-def _thumbnail(axes: Axes, image: Photo, label: str) -> None:
-    height, width = image.shape[:2]
-    left, top = (SIZE - width) / 2, (SIZE - height) / 2
-    axes.imshow(image, interpolation="lanczos", extent=(left, left + width, top + height, top))
-    axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), xticks=[], yticks=[])
-    axes.set_xlabel(label, fontsize=12, labelpad=4)
-    axes.spines[:].set_color("0.8")

@@ -52,11 +52,7 @@ class Change:
     usual: bool = True
 
     def __call__(self, photo: Photo, strength: float) -> Photo:
-        """The changed photograph.
-
-        Args:
-            photo: uint8, (H, W, 3); for a deformation with the margin that is cut off.
-            strength: in its unit; of a deformation, zero gives the unmoved photograph.
+        """The changed photograph; zero of a deformation gives the unmoved one.
 
         Raises:
             ValueError: a strength out of range, or one that would need pixels from beyond the photograph.
@@ -83,6 +79,9 @@ def to_bytes(image: npt.NDArray[Any]) -> Photo:
     return np.asarray((image.clip(0, 1) * 255).round(), dtype=np.uint8)
 
 
+# Distortions
+
+
 def blur(photo: Photo, sigma: float) -> Photo:
     """Gaussian, of a standard deviation in pixels."""
     return to_bytes(filters.gaussian(photo / 255, sigma, channel_axis=2))
@@ -102,6 +101,13 @@ def _jpeg2000(photo: Photo, rate: float) -> Photo:
     return _coded(photo, "JPEG2000", quality_mode="rates", quality_layers=[rate], irreversible=True)
 
 
+def _coded(photo: Photo, kind: str, **options: Any) -> Photo:
+    file = BytesIO()
+    Image.fromarray(photo).save(file, kind, **options)
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))
+
+
 def _floaters(photo: Photo, count: float) -> Photo:
     """So many soft, coloured, half transparent ellipses, as badly placed splats leave them; more of them hold the fewer."""
     random, image = np.random.default_rng(0), photo / 255
@@ -116,26 +122,19 @@ def _floaters(photo: Photo, count: float) -> Photo:
     return to_bytes(image)
 
 
-def _coded(photo: Photo, kind: str, **options: Any) -> Photo:
-    file = BytesIO()
-    Image.fromarray(photo).save(file, kind, **options)
-    with Image.open(file) as image:
-        return np.array(image.convert("RGB"))
+# Deformations
 
 
-def _grid(photo: Photo) -> Grid:
-    """Rows and columns (2, h, w) of the inner pixels, in the photograph with its margin."""
+def _grid(photo: Photo) -> tuple[Grid, Grid]:
+    """Rows and columns (2, h, w) of the inner pixels in the photograph with its margin, and its centre (2, 1, 1)."""
     edge = margin(photo)
     height, width = inner(photo).shape[:2]
-    return np.stack(np.meshgrid(np.arange(height) + edge, np.arange(width) + edge, indexing="ij")).astype(float)
+    grid = np.stack(np.meshgrid(np.arange(height) + edge, np.arange(width) + edge, indexing="ij")).astype(float)
+    return grid, (np.array(photo.shape[:2])[:, None, None] - 1) / 2
 
 
-def sample(photo: Photo, places: Grid, what: str) -> Photo:
-    """The photograph at other places (2, h, w), rows and columns, by cubic interpolation.
-
-    Raises:
-        ValueError: places beyond the photograph; names ``what`` asked for them.
-    """
+def _sample(photo: Photo, places: Grid, what: str) -> Photo:
+    """The photograph at other places (2, h, w), rows and columns, by cubic interpolation; ``what`` asked for them."""
     limits = np.array(photo.shape[:2])[:, None, None] - 1
     if (places < 0).any() or (places > limits).any():
         raise ValueError(
@@ -147,11 +146,39 @@ def sample(photo: Photo, places: Grid, what: str) -> Photo:
 
 
 def _rotate(photo: Photo, degrees: float) -> Photo:
-    centre = (np.array(photo.shape[:2])[:, None, None] - 1) / 2
-    rows, columns = _grid(photo) - centre
+    grid, centre = _grid(photo)
+    rows, columns = grid - centre
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     turned = np.stack([cos * rows + sin * columns, cos * columns - sin * rows]) + centre
-    return sample(photo, turned, f"rotation of {degrees:g}")
+    return _sample(photo, turned, f"rotation of {degrees:g}")
+
+
+def _zoom(photo: Photo, percent: float) -> Photo:
+    grid, centre = _grid(photo)
+    return _sample(photo, (grid - centre) / (1 + percent / 100) + centre, f"zoom of {percent:g}")
+
+
+def _perspective(photo: Photo, percent: float) -> Photo:
+    """Seen from the side: the right edge is farther away, so that it shrinks by ``percent`` at each end."""
+    edge = margin(photo)
+    height, width = inner(photo).shape[:2]
+    give = percent / 100 * max(photo.shape[:2])
+    left, top, right, bottom = edge, edge, edge + width - 1, edge + height - 1
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=float)
+    seen = np.array([[left, top], [right, top - give], [right, bottom + give], [left, bottom]], dtype=float)
+    (rows, columns), _ = _grid(photo)
+    mapping = transform.estimate_transform("projective", corners, seen)
+    places = mapping(np.column_stack([columns.ravel(), rows.ravel()]))
+    return _sample(photo, places[:, ::-1].T.reshape(2, height, width), f"perspective of {percent:g}")
+
+
+def _elastic(photo: Photo, percent: float) -> Photo:
+    """A smooth random field, the same for every photograph of one size, of a root mean square of ``percent``."""
+    (grid, _), longer = _grid(photo), max(photo.shape[:2])
+    random = np.random.default_rng(0).standard_normal(grid.shape)
+    field = ndimage.gaussian_filter(random, (0, _SMOOTH * longer, _SMOOTH * longer), mode="reflect")
+    field *= percent / 100 * longer / np.sqrt((field**2).mean())
+    return _sample(photo, grid + field, f"elastic of {percent:g}")
 
 
 def _moved(photo: npt.NDArray[Any], down: int, right: int, what: str) -> npt.NDArray[Any]:
@@ -175,51 +202,26 @@ def _offset(photo: Photo, pixels: float) -> Photo:
 
 def _parallax(photo: Photo, pixels: float) -> Photo:
     """Two layers, as if the camera had gone to the left: the near one moves to the right, the far one half as far."""
-    near, far = (_moved(photo, 0, round(pixels * share), f"parallax of {pixels:g}") for share in (1, 0.5))
+    what = f"parallax of {pixels:g}"
+    near, far = (_moved(photo, 0, round(pixels * share), what) for share in (1, 0.5))
     depth = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(photo.shape[:2]), _LAYERS * max(photo.shape[:2]))
-    covered = _moved(depth[..., None], 0, round(pixels), f"parallax of {pixels:g}") > 0
-    return np.where(covered, near, far)
+    return np.where(_moved(depth[..., None], 0, round(pixels), what) > 0, near, far)
 
 
-def _perspective(photo: Photo, percent: float) -> Photo:
-    """Seen from the side: the right edge is farther away, so that it shrinks by ``percent`` at each end."""
-    edge = margin(photo)
-    height, width = inner(photo).shape[:2]
-    give = percent / 100 * max(photo.shape[:2])
-    left, top, right, bottom = edge, edge, edge + width - 1, edge + height - 1
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=float)
-    seen = np.array([[left, top], [right, top - give], [right, bottom + give], [left, bottom]], dtype=float)
-    rows, columns = _grid(photo)
-    mapping = transform.estimate_transform("projective", corners, seen)
-    places = mapping(np.column_stack([columns.ravel(), rows.ravel()]))
-    return sample(photo, np.stack([places[:, 1], places[:, 0]]).reshape(2, height, width), f"perspective of {percent:g}")
-
-
-def _elastic(photo: Photo, percent: float) -> Photo:
-    """A smooth random field, the same for every photograph of one size, of a root mean square of ``percent``."""
-    grid, longer = _grid(photo), max(photo.shape[:2])
-    random = np.random.default_rng(0).standard_normal(grid.shape)
-    field = ndimage.gaussian_filter(random, (0, _SMOOTH * longer, _SMOOTH * longer), mode="reflect")
-    field *= percent / 100 * longer / np.sqrt((field**2).mean())
-    return sample(photo, grid + field, f"elastic of {percent:g}")
-
-
-def _zoom(photo: Photo, percent: float) -> Photo:
-    centre = (np.array(photo.shape[:2])[:, None, None] - 1) / 2
-    return sample(photo, (_grid(photo) - centre) / (1 + percent / 100) + centre, f"zoom of {percent:g}")
-
-
-def _smaller(photo: Photo, percent: float) -> tuple[int, int]:
-    height, width = (max(1, round(side * (1 - percent / 100))) for side in inner(photo).shape[:2])
-    return height, width
+def _smaller(photo: Photo, percent: float) -> tuple[Photo, int, int]:
+    """The reference, and its height and width less ``percent``."""
+    image = inner(photo)
+    height, width = (max(1, round(side * (1 - percent / 100))) for side in image.shape[:2])
+    return image, height, width
 
 
 def _scale(photo: Photo, percent: float) -> Photo:
-    return to_bytes(transform.resize(inner(photo) / 255, _smaller(photo, percent), order=3, anti_aliasing=True))
+    image, height, width = _smaller(photo, percent)
+    return to_bytes(transform.resize(image / 255, (height, width), order=3, anti_aliasing=True))
 
 
 def _crop(photo: Photo, percent: float) -> Photo:
-    image, (height, width) = inner(photo), _smaller(photo, percent)
+    image, height, width = _smaller(photo, percent)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
 
@@ -231,7 +233,7 @@ def _seams(photo: Photo, percent: float) -> Photo:
         raise MissingDependencyError(
             f"seam carving needs the package seam-carving ({error}): pip install 'msds-plugin[retarget]'"
         ) from error
-    image, (_, width) = inner(photo), _smaller(photo, percent)
+    image, _, width = _smaller(photo, percent)
     return np.ascontiguousarray(resize(np.ascontiguousarray(image), size=(width, image.shape[0]), energy_mode="forward"))
 
 

@@ -12,18 +12,17 @@ import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_pyiqa
-from msds_plugin.adapters.benchmark.report.document import Document, Shown, shown
-from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
+from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
+from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.benchmark.summary import summarise
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.checks import MissingDependencyError
 
 
 class Published(NamedTuple):
-    """A metric as it was published: name with options, configuration and source in words, SRCC and PLCC by data set.
-
-    There are several figures of a set where listings differ.
+    """A metric as it was published: name with options, configuration and source in words, SRCC and PLCC by data set (several
+    where listings differ).
     """
 
     metric: str
@@ -75,65 +74,53 @@ SETS: Mapping[str, Set] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a data set.
-
-    Attributes:
-        name: pyiqa's.
-        state: ``whole``, ``partial`` or ``missing``.
-        data: the pairs whose two images are there; None where there are none.
-        reason: what is missing, and where to get it; empty for a whole set.
-    """
+    """What there is of a data set: pyiqa's name, how much, the pairs whose two images are there, what a reader has to know."""
 
     name: str
     state: Literal["whole", "partial", "missing"]
     data: Dataset | None
-    reason: str = ""
-
-    @property
-    def note(self) -> str:
-        """What a reader of its figures has to know."""
-        known = SETS[self.name]
-        if self.state == "missing":
-            return f"{known.title} is missing: {self.reason}."
-        if self.state == "partial":
-            return f"{known.title} is there in part, so its figures are not those of the whole set: {self.reason}."
-        here = 0 if self.data is None else len(self.data.table)
-        counted = "" if here == known.images else f"{known.title} has {here} images here, {known.images} in the whole set. "
-        return counted + (f"{known.title}: {known.note}" if known.note else "")
+    note: str
 
 
 def look(name: str, root: Path) -> Found:
-    """Look for a data set of :data:`SETS` under the folder of pyiqa's data sets, without downloading anything.
-
-    Raises:
-        MissingDependencyError: pyiqa, whose layout and loader are used, is not installed.
-    """
+    """Look for a data set of :data:`SETS` under the folder of pyiqa's data sets, without downloading anything."""
     try:
         import pyiqa
     except ImportError as error:
         raise MissingDependencyError(f"the data sets are read by pyiqa ({error}): pip install 'msds-plugin[pyiqa]'") from error
+    known = SETS[name]
+    where = f"{known.title} is to be had from {known.where}, or through pyiqa's load_dataset({name!r})"
+
+    def missing(reason: str) -> Found:
+        return Found(name, "missing", None, f"{known.title} is missing: {reason}.")
+
     info: dict[str, Any] = pyiqa.get_dataset_info()[name]
     # pyiqa's paths begin with its default folder for data sets.
     named = {key: root.joinpath(*Path(info[key]).parts[1:]) for key in info if key.startswith(("dataroot", "meta_info"))}
-    where = f"{SETS[name].title} is to be had from {SETS[name].where}, or through pyiqa's load_dataset({name!r})"
     absent = [str(path) for path in named.values() if not path.exists()]
     if absent:
-        return Found(name, "missing", None, f"no {', '.join(absent)}; {where}, which also brings the meta-info file")
+        return missing(f"no {', '.join(absent)}; {where}, which also brings the meta-info file")
     try:
         data = load_pyiqa(name, str(root))
     except Exception as error:  # pyiqa and pandas fail in many ways on a file that is not what its name says
-        reason = f"{named['meta_info_file']} cannot be used ({type(error).__name__}: {error}); {where}"
-        return Found(name, "missing", None, reason)
+        return missing(f"{named['meta_info_file']} cannot be used ({type(error).__name__}: {error}); {where}")
     table = data.table
     exists = {path: Path(path).is_file() for path in {*table["reference"], *table["distorted"]}}
     there = table["reference"].map(exists) & table["distorted"].map(exists)
     if there.all():
-        return Found(name, "whole", data)
+        size = (
+            ""
+            if len(table) == known.images
+            else f"{known.title} has {len(table)} images here, {known.images} in the whole set. "
+        )
+        return Found(name, "whole", data, size + (f"{known.title}: {known.note}" if known.note else ""))
     lost = next(path for path in (*table["reference"], *table["distorted"]) if not exists[path])
     reason = f"{int((~there).sum())} of {len(table)} pairs cannot be used, the first for want of {lost}; {where}"
     if not there.any():
-        return Found(name, "missing", None, reason)
-    return Found(name, "partial", Dataset(data.name, table[there].reset_index(drop=True), data.lower_is_better), reason)
+        return missing(reason)
+    part = Dataset(data.name, table[there].reset_index(drop=True), data.lower_is_better)
+    note = f"{known.title} is there in part, so its figures are not those of the whole set: {reason}."
+    return Found(name, "partial", part, note)
 
 
 @dataclass(frozen=True)
@@ -146,19 +133,14 @@ class Reproduction:
             ``published`` (NaN where there is none), ``difference`` (measured - published, of the nearest listing), ``inside``
             (whether the interval holds the published figure; None where that is not known).
         found: what there is of each data set.
-        benchmark: of the sets that are there; None where there is none.
+        failures: pairs without a score: ``distorted``, ``metric``, ``error``.
         notes: what a reader has to know.
     """
 
     table: pd.DataFrame
     found: tuple[Found, ...]
-    benchmark: Benchmark | None
+    failures: pd.DataFrame
     notes: tuple[str, ...]
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Pairs without a score: ``distorted``, ``metric``, ``error``."""
-        return pd.DataFrame() if self.benchmark is None else self.benchmark.scores.failures
 
 
 def reproduce(
@@ -196,17 +178,18 @@ def reproduce(
     chosen = list(PUBLISHED) if which == "all" else [which]
     found = tuple(look(name, Path(data_root)) for name in sets)
     here = [each.data for each in found if each.data is not None]
-    benchmark, measured = None, pd.DataFrame()
+    measured = failures = pd.DataFrame()
     if here:
-        benchmark = score([PUBLISHED[name].metric for name in chosen], here, results, run, progress)
-        measured = summarise(benchmark.scores, resamples=resamples, seed=seed).table
-        measured["metric"] = measured["metric"].map(dict(zip(benchmark.scores.metrics, chosen, strict=True)))
+        scores = score([PUBLISHED[name].metric for name in chosen], here, results, run, progress).scores
+        measured, failures = summarise(scores, resamples=resamples, seed=seed).table, scores.failures
+        measured["metric"] = measured["metric"].map(dict(zip(scores.metrics, chosen, strict=True)))
     rows = [row for name in chosen for each in found for row in _rows(name, each, measured)]
     notes = [f"{name}: {PUBLISHED[name].about}" for name in chosen] + [each.note for each in found if each.note]
-    return Reproduction(pd.DataFrame(rows), found, benchmark, tuple(notes))
+    columns = ["metric", "dataset", "statistic", "state", "images", "measured", "low", "high", "published", "difference"]
+    return Reproduction(pd.DataFrame(rows, columns=[*columns, "inside"]), found, failures, tuple(notes))
 
 
-def _rows(name: str, found: Found, measured: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _rows(name: str, found: Found, measured: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     own: dict[Any, Any] = {}
     if found.data is not None:
         own = measured[(measured["metric"] == name) & (measured["dataset"] == found.name)].iloc[0].to_dict()
@@ -215,33 +198,26 @@ def _rows(name: str, found: Found, measured: pd.DataFrame) -> Iterator[dict[str,
         listed = getattr(PUBLISHED[name], statistic).get(found.name, ())
         nearest = min(listed, key=lambda one: abs(one - value) if value == value else 0, default=float("nan"))
         known = found.state == "whole" and bool(listed) and low == low
-        yield {
-            **{"metric": name, "dataset": found.name, "statistic": statistic, "state": found.state},
-            **{"images": int(own.get("count", 0)), "measured": value, "low": low, "high": high},
-            **{"published": nearest, "difference": value - nearest},
-            "inside": bool(low <= nearest <= high) if known else None,
-        }
+        inside = bool(low <= nearest <= high) if known else None
+        images = int(own.get("count", 0))
+        yield name, found.name, statistic, found.state, images, value, low, high, nearest, value - nearest, inside
 
 
-def table(made: Reproduction) -> Shown:
-    """Measured beside published, as text."""
+def table(made: Reproduction) -> Section:
+    """Measured beside published."""
     titles = [SETS[name].title for name in made.table["dataset"]]
     named = made.table.assign(dataset=titles, statistic=made.table["statistic"].str.upper())
     named = named.rename(columns={"low": "measured_low", "high": "measured_high"})
     texts = {"metric": "metric", "dataset": "data set", "statistic": "statistic", "state": "state"}
     figures = {"images": "images", "measured": "measured", "published": "published", "difference": "difference"}
-    return shown(named, texts | figures | {"inside": "interval holds it"}, signed="difference")
+    return shown(named, texts | figures | {"inside": "interval holds it"}, 5, signed="difference")
 
 
 def write_report(made: Reproduction, directory: str | os.PathLike[str]) -> Path:
-    """Write ``report.html``, ``report.md`` and ``reproduction.csv``; the path of the page.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write ``report.html``, ``report.md`` and ``reproduction.csv``; the path of the page."""
     page = Document("The published tables, measured again", ", ".join(each.name for each in made.found))
     page.tables["reproduction"] = made.table
     page.heading("Published and measured")
     page.notes(made.notes)
-    page.table(*table(made), 5)
+    page.section(table(made))
     return page.write(directory)

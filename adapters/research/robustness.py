@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from PIL import Image
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.report.document import Document, Shown, shown
+from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
 from msds_plugin.adapters.benchmark.report.figures import to_svg
-from msds_plugin.adapters.benchmark.report.page import thumbnail
+from msds_plugin.adapters.benchmark.report.page import add_origin, add_unscored, thumbnail
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.images.colours import to_bytes
 from msds_plugin.adapters.images.listing import list_images
-from msds_plugin.adapters.images.notes import Notes
-from msds_plugin.adapters.images.read import Reading, decode
+from msds_plugin.adapters.images.read import Notes, Reading, decode
 from msds_plugin.adapters.research.distortions import DEFORMATIONS, DISTORTIONS, Change, Photo, inner
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import replace_file
-from msds_plugin.adapters.scoring.options import Run
 
 #: Of the rows without a deformation or a distortion.
 NONE = "none"
@@ -36,30 +35,14 @@ NONE = "none"
 SMALLEST = 32
 #: Part of the folders' names: to be raised when the images come out differently.
 _RECIPE = 2
+_KEY = ["metric", "deformation", "strength"]
+#: Columns of what :func:`overall` gives, but for the intervals.
+OVERALL = ["metric", "rank", "penalty"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
+_IMAGE = ["photograph", "reference", "distorted", "distortion", "level", "deformation", "strength"]
+
 Strengths = Mapping[str, Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """Scores of deformed and distorted photographs, and how they were made.
-
-    Attributes:
-        table: one row per metric and image: ``metric``, ``photograph``, ``reference``, ``distorted``, ``distortion``,
-            ``level``, ``deformation``, ``strength``, ``score`` (NaN where it failed), ``seconds``, ``error``.
-        benchmark: direction of each metric, and how the scores were made.
-        notes: what a reader has to know.
-    """
-
-    table: pd.DataFrame
-    benchmark: Benchmark
-    notes: tuple[str, ...] = ()
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Images without a score: ``distorted``, ``metric``, ``error``."""
-        return self.table.loc[self.table["error"].notna(), ["distorted", "metric", "error"]]
 
 
 def run_robustness(
@@ -72,7 +55,7 @@ def run_robustness(
     resize: Resampling | None = "bicubic",
     run: Run = Run(),  # noqa: B008 (frozen)
     progress: Progress = no_progress,
-) -> Robustness:
+) -> Benchmark:
     """Score every photograph in every distortion, undeformed and in every deformation, beside the undeformed clean one.
 
     Images and scores are kept: what is there is not made again.
@@ -86,6 +69,10 @@ def run_robustness(
         results: file that keeps scores; None to keep none.
         resize: how an image of another size is resampled for metrics that need equal sizes; None to leave such scores out.
         run, progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
+
+    Returns:
+        A benchmark whose ``scores.table`` has ``photograph``, ``distortion``, ``level``, ``deformation`` and ``strength``
+        beside ``metric``, ``reference``, ``distorted``, ``score`` (NaN where it failed), ``seconds`` and ``error``.
 
     Raises:
         ValueError: an unknown deformation or distortion, a strength out of range, a photograph that is too small; and as
@@ -105,9 +92,8 @@ def run_robustness(
     listed = make_images(photographs, images, moves, _chosen("distortion", distortions, DISTORTIONS), run, progress)
     data = Dataset("photographs", listed[["reference", "distorted"]].assign(score=0.0), False)
     benchmark = score(metrics, [data], results, run, progress, resize)
-    table = benchmark.scores.table[["metric", "distorted", "score", "seconds", "error"]].merge(listed, on="distorted")
-    columns = ["metric", *listed.columns, "score", "seconds", "error"]
-    return Robustness(table[columns], benchmark, (*notes, *benchmark.notes))
+    table = benchmark.scores.table.drop(columns=["reference", "distortion"]).merge(listed, on="distorted")
+    return replace(benchmark, scores=replace(benchmark.scores, table=table), notes=(*notes, *benchmark.notes))
 
 
 def _chosen(kind: str, chosen: Strengths | None, known: Mapping[str, Change]) -> dict[str, Sequence[float]]:
@@ -129,14 +115,9 @@ def make_images(
 ) -> pd.DataFrame:
     """Write the images that are not there yet as PNG, and list all of them.
 
-    A photograph's images lie in a folder named after its name and content, so that a changed photograph gets new ones.
-
-    Returns:
-        ``photograph``, ``reference``, ``distorted`` (paths), ``distortion``, ``level``, ``deformation``, ``strength``;
-        ``none`` and zero where there is none.
-
-    Raises:
-        FileNotFoundError, ImageFileError, ValueError, MissingDependencyError: as :func:`run_robustness`.
+    A photograph's images lie in a folder named after its name and content, so that a changed photograph gets new ones. The
+    columns are ``photograph``, ``reference``, ``distorted`` (paths), ``distortion``, ``level``, ``deformation``,
+    ``strength``; ``none`` and zero where there is none.
     """
     source = Path(photographs)
     if not source.is_dir():
@@ -147,7 +128,7 @@ def make_images(
     with progress("images", len(files) * len(levels) * len(moves)) as advance:
         for file in files:
             picture = decode(file, run.reading)
-            notes.say(file, picture)
+            notes.say(file, *picture.notes)
             pixels = to_bytes(picture.colours)  # what is deeper is rounded: distortions are of 8 bits
             if min(pixels.shape[:2]) < SMALLEST:
                 sides = f"{pixels.shape[1]} x {pixels.shape[0]}"
@@ -156,12 +137,12 @@ def make_images(
             for row in _of_photograph(file, photo, Path(folder), levels, moves):
                 rows.append(row)
                 advance()
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_IMAGE)
 
 
 def _of_photograph(
     file: Path, photo: Photo, folder: Path, levels: Sequence[tuple[str, float]], moves: Sequence[tuple[str, float]]
-) -> Iterator[dict[str, object]]:
+) -> Iterator[tuple[object, ...]]:
     told_apart = f"{_RECIPE} {file.name}".encode() + photo.tobytes()
     own = folder / f"{file.stem}-{hashlib.sha256(told_apart).hexdigest()[:12]}"
     own.mkdir(parents=True, exist_ok=True)
@@ -175,8 +156,7 @@ def _of_photograph(
                 if spoilt is None:
                     spoilt = photo if distortion == NONE else DISTORTIONS[distortion](photo, level)
                 _keep(path, inner(spoilt) if deformation == NONE else DEFORMATIONS[deformation](spoilt, strength))
-            names = {"photograph": file.name, "reference": str(reference), "distorted": str(path)}
-            yield {**names, "distortion": distortion, "level": level, "deformation": deformation, "strength": strength}
+            yield file.name, str(reference), str(path), distortion, level, deformation, strength
 
 
 def _keep(path: Path, photo: Photo) -> None:
@@ -188,7 +168,7 @@ def _slug(name: str, strength: float) -> str:
     return name if name == NONE else f"{name.replace(' ', '-')}-{strength:g}"
 
 
-def of_photographs(made: Robustness) -> pd.DataFrame:
+def of_photographs(made: Benchmark) -> pd.DataFrame:
     """Rank and penalty of every metric and deformation on each photograph.
 
     - *rank*: Spearman's correlation between the scores of distorted images with and without the deformation, within a
@@ -201,8 +181,8 @@ def of_photographs(made: Robustness) -> pd.DataFrame:
         and ``photograph``: ``rank``, ``penalty``, ``score`` (of the clean, merely deformed photograph), ``failed``.
     """
     rows = []
-    for (metric, photograph), part in made.table.groupby(["metric", "photograph"], sort=False):
-        sign = -1.0 if made.benchmark.scores.lower_is_better[str(metric)] else 1.0
+    for (metric, photograph), part in made.scores.table.groupby(["metric", "photograph"], sort=False):
+        sign = -1.0 if made.scores.lower_is_better[str(metric)] else 1.0
         scores = part.pivot(index=["distortion", "level"], columns=["deformation", "strength"], values="score")
         clean, damaged = scores.loc[NONE, 0.0], scores.drop(index=(NONE, 0.0))
         plain = damaged[NONE, 0.0]
@@ -210,82 +190,66 @@ def of_photographs(made: Robustness) -> pd.DataFrame:
             for name, strength in [(NONE, 0.0), *(column for column in scores if column[0] == deformation)]:
                 moved, whole = damaged[name, strength], clean[name, strength]
                 both = plain.notna() & moved.notna()
-                row = {"metric": metric, "deformation": deformation, "strength": strength, "photograph": photograph}
-                row |= {"rank": statistics.srcc(plain[both], moved[both]), "score": whole}
-                row["penalty"] = (sign * plain.dropna() > sign * whole).mean() if np.isfinite(whole) else np.nan
-                rows.append({**row, "failed": int(scores[name, strength].isna().sum())})
-    return pd.DataFrame(rows)
+                rank = statistics.srcc(plain[both], moved[both])
+                penalty = (sign * plain.dropna() > sign * whole).mean() if np.isfinite(whole) else np.nan
+                failed = int(scores[name, strength].isna().sum())
+                rows.append((metric, deformation, strength, photograph, rank, penalty, whole, failed))
+    return pd.DataFrame(rows, columns=[*_KEY, "photograph", "rank", "penalty", "score", "failed"])
 
 
-def summarise(made: Robustness, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
-    """Means over photographs of :func:`of_photographs`, with 95 % intervals over photographs.
-
-    Args:
-        made: from :func:`run_robustness`.
-        resamples, seed: of the bootstrap over photographs.
+def summarise(made: Benchmark, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
+    """Means over photographs of :func:`of_photographs`, with 95 % intervals over resampled photographs.
 
     Returns:
         One row per metric, deformation and strength: ``rank`` and ``penalty`` with their intervals (``rank_low``, ...),
         ``score``, ``photographs``, ``failed``.
     """
-    rows = []
-    key = ["metric", "deformation", "strength"]
-    for found, part in of_photographs(made).groupby(key, sort=False):
-        row = {**dict(zip(key, found, strict=True)), **_means(part, resamples, seed)}
-        rows.append({**row, "score": part["score"].mean(), "photographs": len(part), "failed": part["failed"].sum()})
-    return pd.DataFrame(rows)
+    each = of_photographs(made)
+    groups = each.groupby(_KEY, sort=False)
+    more = groups.agg(score=("score", "mean"), photographs=("photograph", "size"), failed=("failed", "sum")).reset_index()
+    return pd.concat([_means(each, _KEY, resamples, seed), more.drop(columns=_KEY)], axis=1)
 
 
-def overall(made: Robustness, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
+def overall(made: Benchmark, resamples: int = statistics.RESAMPLES, seed: int = statistics.SEED) -> pd.DataFrame:
     """Two numbers per metric: ``rank`` and ``penalty``, means over all deformations above zero, with intervals likewise."""
-    moved = of_photographs(made).query("strength > 0")
-    if moved.empty:
-        return pd.DataFrame(columns=["metric", "rank", "penalty"])
-    means = moved.groupby(["metric", "photograph"], sort=False)[["rank", "penalty"]].mean().reset_index()
-    return pd.DataFrame(
-        [{"metric": name, **_means(part, resamples, seed)} for name, part in means.groupby("metric", sort=False)]
-    )
+    each = of_photographs(made)
+    means = each[each["strength"] > 0].groupby(["metric", "photograph"], sort=False)[["rank", "penalty"]].mean().reset_index()
+    return _means(means, ["metric"], resamples, seed)
 
 
-def _means(part: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("rank", "penalty"):
-        known = part[name].dropna().to_numpy(float)
-        found[name] = float(known.mean()) if len(known) else float("nan")
-        found[f"{name}_low"], found[f"{name}_high"] = statistics.mean_interval(known, resamples, seed)
-    return found
-
-
-def by_deformation(summed: pd.DataFrame) -> Shown:
-    """Rank and penalty of every metric (columns) and deformation (rows), averaged over strengths above zero, as text."""
-    metrics = list(summed["metric"].unique()) if len(summed) else []
+def _means(table: pd.DataFrame, key: list[str], resamples: int, seed: int) -> pd.DataFrame:
     rows = []
-    for deformation, part in summed[summed["strength"] > 0].groupby("deformation", sort=False) if metrics else ():
+    for found, part in table.groupby(key, sort=False):
+        row = [*found]
+        for each in (part[name].dropna().to_numpy(float) for name in ("rank", "penalty")):
+            row += [each.mean() if len(each) else np.nan, *statistics.mean_interval(each, resamples, seed)]
+        rows.append(row)
+    columns = [f"{name}{end}" for name in ("rank", "penalty") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*key, *columns])
+
+
+def by_deformation(summed: pd.DataFrame) -> Section:
+    """Rank and penalty of every metric (columns) and deformation (rows), averaged over strengths above zero."""
+    metrics, rows = list(summed["metric"].unique()), []
+    for deformation, part in summed[summed["strength"] > 0].groupby("deformation", sort=False):
         means = part.groupby("metric")[["rank", "penalty"]].mean()
         cells = [" / ".join(f"{value:.2f}" if value == value else "–" for value in means.loc[each]) for each in metrics]
         rows.append([str(deformation), *cells])
-    return ["rank / penalty", *metrics], rows
+    return Section(["rank / penalty", *metrics], rows, len(metrics))
 
 
-def overall_table(summed: pd.DataFrame) -> Shown:
-    """The numbers of :func:`overall` as text."""
-    return shown(summed, {name: name for name in ("metric", "rank", "penalty")})
-
-
-def write_report(made: Robustness, summed: pd.DataFrame, numbers: pd.DataFrame, directory: str | os.PathLike[str]) -> Path:
+def write_report(made: Benchmark, summed: pd.DataFrame, numbers: pd.DataFrame, directory: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, ``report.md`` with ``figures``, ``robustness.csv`` and ``scores.csv``; the path of the page.
 
-    Args:
-        made, summed, numbers: from :func:`run_robustness`, :func:`summarise`, :func:`overall`.
-        directory: where they go.
+    ``made``, ``summed`` and ``numbers`` are from :func:`run_robustness`, :func:`summarise` and :func:`overall`.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    photographs, images = made.table["photograph"].nunique(), made.table["distorted"].nunique()
-    about = made.benchmark.made
-    page = Document("References that do not line up", f"{photographs} photographs, {images} images · {about['date']}")
-    page.tables |= {"robustness": summed, "scores": made.table}
+    table = made.scores.table
+    photographs, images = table["photograph"].nunique(), table["distorted"].nunique()
+    page = Document("References that do not line up", f"{photographs} photographs, {images} images · {made.made['date']}")
+    page.tables |= {"robustness": summed, "scores": table[["metric", *_IMAGE, "score", "seconds", "error"]]}
     page.notes(made.notes)
     page.heading("Rank and penalty")
     page.text(
@@ -293,27 +257,19 @@ def write_report(made: Robustness, summed: pd.DataFrame, numbers: pd.DataFrame, 
         "photograph; 1 is best. Penalty: share of the distorted, undeformed images that score better than the clean, merely "
         "deformed photograph; 0 is best. Means over photographs and over the strengths above zero."
     )
-    page.table(*overall_table(numbers), 2)
-    headings, rows = by_deformation(summed)
-    page.table(headings, rows, len(headings) - 1)
+    page.section(shown(numbers, OVERALL, 2))
+    page.section(by_deformation(summed))
     page.heading("Against the strength of the deformation")
     page.text("Means over photographs; scores are those of clean, merely deformed photographs, each metric on its own scale.")
     if len(summed):
         page.picture(to_svg(_curves(summed)), "curves", "rank, penalty and score by deformation and strength")
-    page.heading("Every strength")
-    page.text(f"In brackets: 95 % intervals over {photographs} photographs.")
-    columns = ("deformation", "metric", "strength", "rank", "penalty", "score")
-    page.table(*shown(summed, {name: name for name in columns}), 4)
+    columns = ["deformation", "metric", "strength", "rank", "penalty", "score"]
+    text = f"In brackets: 95 % intervals over {photographs} photographs."
+    page.section(shown(summed, columns, 4, "Every strength", text))
     page.heading("Examples")
-    page.gallery(_examples(made.table))
-    page.heading("Images without a score")
-    failed = made.failures
-    page.text(f"{len(failed)} in all; scores.csv has the reasons.")
-    if len(failed):
-        page.table(*shown(failed.head(30), {"metric": "metric", "distorted": "image", "error": "reason"}))
-    page.heading("How it was made")
-    page.table(["", ""], list(about.items()))
-    page.table(*shown(made.benchmark.metrics, {str(name): str(name) for name in made.benchmark.metrics}))
+    page.gallery(_examples(table))
+    add_unscored(page, made.scores.failures[["metric", "distorted", "error"]], "scores.csv")
+    add_origin(page, made)
     return page.write(directory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,14 +16,21 @@ from torch.nn import functional as F
 from msds_plugin.adapters.benchmark import runner
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.runner import Progress, no_progress
-from msds_plugin.adapters.research.networks import Network, at_hand, make_networks
 from msds_plugin.adapters.scorers import Scorer, choose_device
-from msds_plugin.adapters.scoring.options import Run
-from msds_plugin.backbones import Backbone
+from msds_plugin.adapters.scoring import Run
+from msds_plugin.backbones import BACKBONES, build_backbone
+from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.functional import block_dissimilarity, global_dissimilarity, gram_matrix, pyramid
 from msds_plugin.metric import Metric, Representation, digest
+from msds_plugin.networks import Backbone
+from msds_plugin.toolboxes import torchvision_names, torchvision_weights
+from msds_plugin.weights import cached, hub_path
 
-LEVELS = 3
+CELL = ["backbone", "layer", "level", "comparison"]
+#: After a network's name: the same network with random values, as a control.
+RANDOM = ":random"
+#: Published top-1 accuracy on ImageNet in per cent, where the library that makes the network does not say it.
+_ACCURACY = {"efficientnet_lite0": (75.1, "Google, tensorflow/tpu, models/official/efficientnet/lite, float model")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,31 +57,27 @@ def squared(x: Features, y: Features) -> Tensor:
     Source: R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep Features as a
     Perceptual Metric", CVPR 2018.
     """
-    _check(x, y)
-    a, b = (F.normalize(each.maps, dim=1, eps=1e-10) for each in (x, y))
+    a, b = (F.normalize(maps, dim=1, eps=1e-10) for maps in _alike(x, y))
     return (a - b).square().sum(1).mean((1, 2))
 
 
 def cosine(x: Features, y: Features) -> Tensor:
     """1 - cosine of the two feature maps, each as one vector."""
-    _check(x, y)
     # By the distance of the unit vectors: 1 - cosine cancels where the two are nearly equal.
-    a, b = (F.normalize(each.maps.flatten(1).double(), dim=1, eps=1e-10) for each in (x, y))
+    a, b = (F.normalize(maps.flatten(1).double(), dim=1, eps=1e-10) for maps in _alike(x, y))
     return ((a - b).square().sum(1) / 2).to(x.maps.dtype)
 
 
-def _check(x: Features, y: Features) -> None:
+def _alike(x: Features, y: Features) -> tuple[Tensor, Tensor]:
     if x.maps.shape[-2:] != y.maps.shape[-2:]:
         sizes = " and ".join(" x ".join(map(str, each.maps.shape[-2:])) for each in (x, y))
         raise ValueError(f"features of {sizes} positions cannot be compared place by place")
+    return x.maps, y.maps
 
 
 #: Distances of features; 0 for equal features.
 COMPARISONS: Mapping[str, Callable[[Features, Features], Tensor]] = {
-    "deepssim": deepssim,
-    "lite": lite,
-    "squared": squared,
-    "cosine": cosine,
+    each.__name__: each for each in (deepssim, lite, squared, cosine)
 }
 
 
@@ -85,7 +89,7 @@ class Study:
         table: one row per pair and cell: ``backbone``, ``layer``, ``level``, ``comparison``, ``reference``, ``distorted``,
             ``opinion``, ``distortion``, ``score`` (a distance; NaN where it failed), ``seconds`` (of the whole grid of this
             backbone on this pair), ``error``.
-        networks: ``backbone``, ``parameters``, ``accuracy``, ``source``.
+        networks: ``backbone``, ``parameters``, ``accuracy`` (top-1 on ImageNet in per cent, NaN where not known), ``source``.
         data: the set.
         notes: networks that are left out, and why.
     """
@@ -105,7 +109,7 @@ class Study:
 def run_study(
     data: Dataset,
     backbones: Sequence[str] | None = None,
-    levels: int = LEVELS,
+    levels: int = 3,
     comparisons: Sequence[str] = tuple(COMPARISONS),
     results: str | Path | None = None,
     run: Run = Run(),  # noqa: B008 (frozen)
@@ -124,8 +128,8 @@ def run_study(
         progress: shows how far it is.
 
     Raises:
-        ValueError: opinions that are all the same, an unknown backbone or comparison, no levels, or no backbone whose weights
-            are here.
+        ValueError: opinions that are all the same, a network that takes images of one size only, a name twice, an unknown
+            backbone or comparison, no levels, or no backbone whose weights are here.
         ResultsFileError: the results file is something else.
     """
     if levels < 1:
@@ -136,21 +140,65 @@ def run_study(
     if data.table["score"].nunique() < 2:
         raise ValueError(f"the opinions of {data.name} are all the same: nothing can agree with them")
     named, elsewhere = at_hand() if backbones is None else (list(backbones), [])
-    networks, notes = make_networks(named, choose_device(run.device))
-    tables = [_of_network(network, data, levels, comparisons, results, run, progress) for network in networks]
-    described = pd.DataFrame(
-        {
-            "backbone": [each.name for each in networks],
-            "parameters": [sum(parameter.numel() for parameter in each.backbone.parameters()) for each in networks],
-            "accuracy": [each.accuracy for each in networks],
-            "source": [each.source for each in networks],
-        }
-    )
-    return Study(pd.concat(tables, ignore_index=True), described, data, (*elsewhere, *notes))
+    networks, notes = _make_networks(named, choose_device(run.device))
+    tables, described = [], []
+    for name, backbone in networks.items():
+        tables.append(_scored(name, backbone, data, levels, comparisons, results, run, progress))
+        parameters = sum(parameter.numel() for parameter in backbone.parameters())
+        described.append((name, parameters, *accuracy_of(name)))
+    about = pd.DataFrame(described, columns=["backbone", "parameters", "accuracy", "source"])
+    return Study(pd.concat(tables, ignore_index=True), about, data, (*elsewhere, *notes))
 
 
-def _of_network(
-    network: Network,
+def at_hand() -> tuple[list[str], list[str]]:
+    """The networks whose weights are on this machine, each followed by its random twin, and why others are left out."""
+    found, left_out = [], []
+    for name, table in BACKBONES.items():
+        try:
+            path = table.locate() if table.url is None else cached(table.url) or hub_path(table.url)
+            reason = "" if path.is_file() else f"no {path}; see msds weights"
+        except (MissingDependencyError, WeightsNotFoundError) as error:
+            reason = " ".join(str(error).split())
+        if reason:
+            left_out.append(f"{name} is left out: {reason}")
+        else:
+            found += [name, name + RANDOM]
+    return found, left_out
+
+
+def _make_networks(names: Sequence[str], device: torch.device) -> tuple[dict[str, Backbone], list[str]]:
+    """The networks that can be had, with all their layers, and why others are left out."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"a backbone is given twice: {', '.join(names)}")
+    made, left_out = {}, []
+    for name in names:
+        own = name.removesuffix(RANDOM)
+        layers = list(BACKBONES[own].layers) if own in BACKBONES else None
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                made[name] = build_backbone(own, layers, None if own != name else "imagenet").to(device)
+        except (MissingDependencyError, WeightsNotFoundError, WeightsFileError) as error:
+            left_out.append(f"{name} is left out: {' '.join(str(error).split())}")
+    if not made:
+        raise ValueError(f"no backbone to study: {'; '.join(left_out) or 'none was named'}")
+    return made, left_out
+
+
+def accuracy_of(name: str) -> tuple[float, str]:
+    """Published top-1 accuracy on ImageNet in per cent, and where it is published; NaN where it is not known."""
+    if name.endswith(RANDOM):
+        return math.nan, "random values"
+    model = name.removeprefix("torchvision:")
+    if model not in torchvision_names():
+        return _ACCURACY.get(name, (math.nan, "not known"))
+    entry = torchvision_weights(model)
+    return float(entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]), f"torchvision, {entry.name}"
+
+
+def _scored(
+    name: str,
+    backbone: Backbone,
     data: Dataset,
     levels: int,
     comparisons: Sequence[str],
@@ -158,15 +206,15 @@ def _of_network(
     run: Run,
     progress: Progress,
 ) -> pd.DataFrame:
-    shared, weights = _Shared(network.backbone, levels), digest(network.backbone)
+    shared, weights = _Shared(backbone, levels), digest(backbone)
     cells, scorers = {}, []
-    for layer, level, comparison in product(network.backbone.layers, range(levels), comparisons):
-        metric = _Cell(f"study {network.name} {layer} level {level} {comparison}", weights, shared, layer, level, comparison)
-        cells[metric.description] = (network.name, layer, level, comparison)
-        scorers.append(Scorer(metric.description, metric, network.backbone.device, {}, True, True))
+    for layer, level, comparison in product(backbone.layers, range(levels), comparisons):
+        metric = _Cell(f"study {name} {layer} level {level} {comparison}", weights, shared, layer, level, comparison)
+        cells[metric.description] = (name, layer, level, comparison)
+        scorers.append(Scorer(metric.description, metric, backbone.device, {}, True, True))
     one_by_one = replace(run, workers=0)  # the features of a network's layers take much memory
     table = runner.run(scorers, [data], results, one_by_one, progress).scores.table
-    cell = pd.DataFrame([cells[name] for name in table["metric"]], table.index, ["backbone", "layer", "level", "comparison"])
+    cell = pd.DataFrame([cells[name] for name in table["metric"]], table.index, CELL)
     seconds = table.groupby(["reference", "distorted"])["seconds"].transform("sum")
     columns = ["reference", "distorted", "opinion", "distortion", "score", "seconds", "error"]
     return pd.concat([cell, table.assign(seconds=seconds)[columns]], axis=1)

@@ -16,82 +16,132 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msds_plugin.adapters.images.notes import Notes
+from msds_plugin.adapters.benchmark.datasets import Dataset
+from msds_plugin.adapters.benchmark.statistics import srcc
 from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.images.read import Picture, open_pair, to_tensor
-from msds_plugin.adapters.research.judgements import Judgements, from_opinions, load_twoafc
+from msds_plugin.adapters.images.read import Notes, Picture, open_pair, to_tensor
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import content, replace_file
-from msds_plugin.adapters.scoring.options import Run
 from msds_plugin.backbones import Weights
 from msds_plugin.metric import digest
 from msds_plugin.spips import SPIPS, Fusion, Inputs, save_weights
-
-__all__ = ["Judgements", "TrainedSPIPS", "from_opinions", "inputs_of", "load_twoafc", "train_spips"]
 
 #: Shares of the scenes: for stopping early, and for the figures at the end.
 STOP, TEST = 0.2, 0.2
 BATCH = 64
 RATE = 2e-3
+#: Comparisons drawn per image and epoch from opinion scores.
+DRAWN = 8
+#: A difference in opinion of this many standard deviations makes the preference 73 %.
+SOFT = 0.25
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 Step = Callable[[str, int, int], object]
 
 
-def inputs_of(
-    metric: SPIPS,
-    pairs: Sequence[tuple[Path, Path]],
-    folder: Path,
-    run: Run = Run(),  # noqa: B008 (frozen)
-    step: Step = lambda what, done, of: None,
-) -> tuple[Inputs, list[str]]:
-    """The learned part's inputs of all pairs; what ``folder`` holds of the same content is not computed again.
+# What people said, as comparisons of two distorted images of which one is preferred
 
-    Args:
-        metric: whose frozen network is used, on its device.
+
+@dataclass(frozen=True)
+class Judgements:
+    """Distorted images beside references, and how they compare.
+
+    Attributes:
+        name: for the record.
         pairs: (reference, distorted) image files.
-        folder: made if there is none.
-        run: how the files are read.
-        step: see :func:`train_spips`.
+        scene: which reference a pair belongs to, as a number; references of equal content are one scene.
+        opinion: (pairs,), higher is worse; or None.
+        judged: (comparisons, 2) indices of pairs and (comparisons,) the share of people who preferred the second; or None.
+    """
 
-    Returns:
-        The inputs on the CPU, and for each pair a key that follows from the files' content, the reading and the network.
+    name: str
+    pairs: Sequence[tuple[Path, Path]]
+    scene: NDArray[np.intp]
+    opinion: NDArray[np.float64] | None = None
+    judged: tuple[Tensor, Tensor] | None = None
+
+    def comparisons(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Indices (n, 2) of pairs among ``chosen`` (pairs,), a mask, and the share that preferred the second."""
+        if self.judged is not None:
+            both, share = self.judged
+            kept = chosen[both[:, 0]] & chosen[both[:, 1]]
+            return both[kept], share[kept]
+        assert self.opinion is not None
+        rows = chosen.nonzero().squeeze(1)
+        both = rows[torch.randint(len(rows), (len(rows) * DRAWN, 2), generator=generator)]
+        worse = torch.from_numpy(self.opinion).float() / float(self.opinion.std())
+        difference = worse[both[:, 0]] - worse[both[:, 1]]
+        kept = difference != 0
+        return both[kept], torch.sigmoid(difference[kept] / SOFT)
+
+    def labels(self) -> str:
+        """Tells the labels of judgements apart."""
+        values = [] if self.opinion is None else [self.opinion]
+        values += [each.numpy() for each in self.judged or ()]
+        return hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in values)).hexdigest()
+
+
+def from_opinions(data: Dataset) -> Judgements:
+    """The judgements of a data set with opinion scores.
 
     Raises:
-        ValueError: images that the metric cannot compare; names the files.
+        ValueError: opinions that are all the same.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {path: content(path) for path in {path for pair in pairs for path in pair}}
-    network = f"{metric.description} {digest(metric.backbone)} {run.reading}"
-    notes, maps, small, keys = Notes(run.note), [], [], []
-    for done, pair in enumerate(pairs, 1):
-        keys.append(hashlib.sha256(" ".join((network, *(contents[path] for path in pair))).encode()).hexdigest()[:32])
-        file = folder / f"{keys[-1]}.safetensors"
-        try:
-            kept = load_file(file)
-        except (FileNotFoundError, SafetensorError):  # a file that a kill cut short is written again
-            kept = _inputs(metric, Pair(*pair), run, notes)
-            replace_file(file, partial(save_file, kept))
-        maps.append(kept["maps"])
-        small.append(kept["thumbnails"])
-        step("features", done, len(pairs))
-    return Inputs(torch.stack(maps), torch.stack(small)), keys
+    pairs = [(Path(r), Path(d)) for r, d in zip(data.table["reference"], data.table["distorted"], strict=True)]
+    opinion = data.table["score"].to_numpy(np.float64) * (1 if data.lower_is_better else -1)
+    if np.ptp(opinion) == 0:
+        raise ValueError(f"nothing can be learned from {data.name}: its opinions are all the same")
+    return Judgements(data.name, pairs, _scenes(pairs), opinion)
 
 
-def _inputs(metric: SPIPS, pair: Pair, run: Run, notes: Notes) -> dict[str, Tensor]:
-    x, y = open_pair(pair, run.reading, notes)
-    try:
-        if not (isinstance(x, Picture) and isinstance(y, Picture)):
-            raise ValueError("images so large are read in windows, which SPIPS cannot")
-        with torch.inference_mode():
-            found = metric.inputs(*(to_tensor(image, metric.backbone.device) for image in (x, y)))
-    except ValueError as error:
-        raise ValueError(f"{pair.distorted} beside {pair.reference}: {error}") from error
-    return {"maps": found.maps[0].cpu().contiguous(), "thumbnails": found.thumbnails[0].cpu().half().contiguous()}
+def load_twoafc(folder: str | os.PathLike[str]) -> Judgements:
+    """Two-alternative forced choices laid out as BAPPS does: ``ref/X.png``, ``p0/X.png``, ``p1/X.png`` and ``judge/X.npy``.
+
+    A judge's file holds one number, the share of people who found p1 closer to the reference. Folders that hold such folders
+    (BAPPS's ``train/traditional``, ``train/cnn``, ...) are taken together.
+
+    Raises:
+        FileNotFoundError: no such folders, or an image of a judgement that is missing.
+        ValueError: a judgement that is not a number in [0, 1].
+    """
+    root = Path(folder)
+    parts = [root] if (root / "judge").is_dir() else sorted(path.parent for path in root.glob("*/judge"))
+    judges = [file for part in parts for file in sorted((part / "judge").glob("*.npy"))]
+    if not judges:
+        raise FileNotFoundError(f"{root} holds no judgements: folders ref, p0, p1 and judge are needed, as in BAPPS")
+    pairs, shares = [], []
+    for judge in judges:
+        value = np.load(judge, allow_pickle=False)
+        if value.size != 1 or not 0 <= value.item() <= 1:
+            raise ValueError(f"{judge} must hold one number in [0, 1], got {value}")
+        shares.append(float(value.item()))
+        reference, first, second = (_image(judge, kind) for kind in ("ref", "p0", "p1"))
+        pairs += [(reference, first), (reference, second)]
+    both = torch.arange(len(pairs)).view(-1, 2)
+    return Judgements(root.name, pairs, _scenes(pairs), None, (both, torch.tensor(shares)))
+
+
+def _image(judge: Path, kind: str) -> Path:
+    folder = judge.parents[1] / kind
+    paths = (folder / f"{judge.stem}{suffix}" for suffix in _IMAGES)  # the stem may have dots of its own
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{judge} has no image {folder / judge.stem} ({', '.join(_IMAGES)})")
+    return found
+
+
+def _scenes(pairs: Sequence[tuple[Path, Path]]) -> NDArray[np.intp]:
+    known = {reference: content(reference) for reference in {reference for reference, _ in pairs}}
+    return np.asarray(np.unique([known[reference] for reference, _ in pairs], return_inverse=True)[1])
+
+
+# What is learned from them
 
 
 @dataclass(frozen=True)
@@ -144,8 +194,8 @@ def train_spips(
         step: called with what is being done, how much of it is, and of how much.
 
     Raises:
-        ValueError: fewer than three scenes, a number of epochs below 1, or the checkpoint of a training on other images,
-            labels or options.
+        ValueError: fewer than three scenes, a number of epochs below 1, images that SPIPS cannot compare, or the checkpoint of
+            a training on other images, labels or options.
     """
     scenes = len(np.unique(data.scene))
     if scenes < 3:
@@ -191,6 +241,42 @@ def train_spips(
     return TrainedSPIPS(path, facts, held_out)
 
 
+def inputs_of(
+    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, step: Step
+) -> tuple[Inputs, list[str]]:
+    """The learned part's inputs of all pairs, on the CPU, and for each a key of the files' content, reading and network.
+
+    What ``folder`` holds of the same key is not computed again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {path: content(path) for path in {path for pair in pairs for path in pair}}
+    network = f"{metric.description} {digest(metric.backbone)} {run.reading}"
+    notes, found, keys = Notes(run.note), [], []
+    for done, pair in enumerate(pairs, 1):
+        keys.append(hashlib.sha256(" ".join((network, *(contents[path] for path in pair))).encode()).hexdigest()[:32])
+        file = folder / f"{keys[-1]}.safetensors"
+        try:
+            kept = load_file(file)
+        except (FileNotFoundError, SafetensorError):  # a file that a kill cut short is written again
+            kept = _inputs(metric, Pair(*pair), run, notes)
+            replace_file(file, partial(save_file, kept))
+        found.append(kept)
+        step("features", done, len(pairs))
+    return Inputs(*(torch.stack([kept[name] for kept in found]) for name in ("maps", "thumbnails"))), keys
+
+
+def _inputs(metric: SPIPS, pair: Pair, run: Run, notes: Notes) -> dict[str, Tensor]:
+    x, y = open_pair(pair, run.reading, notes)
+    try:
+        if not (isinstance(x, Picture) and isinstance(y, Picture)):
+            raise ValueError("images so large are read in windows, which SPIPS cannot")
+        with torch.inference_mode():
+            found = metric.inputs(*(to_tensor(image, metric.backbone.device) for image in (x, y)))
+    except ValueError as error:
+        raise ValueError(f"{pair.distorted} beside {pair.reference}: {error}") from error
+    return {"maps": found.maps[0].cpu().contiguous(), "thumbnails": found.thumbnails[0].cpu().half().contiguous()}
+
+
 def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed + 1) * 1_000_003 + epoch)
 
@@ -213,18 +299,16 @@ class _State:
         self.optimiser = torch.optim.Adam([*fusion.parameters(), self.gain], RATE)
         self.epoch, self.since, self.least = 0, 0, float("inf")
         self.best = copy.deepcopy(fusion.state_dict())
-        if file.is_file():
-            self._load()
-
-    def _load(self) -> None:
-        kept = torch.load(self.file, weights_only=True, map_location=self.gain.device)
-        differing = [name for name, value in self.settings.items() if kept["settings"].get(name) != value]
+        if not file.is_file():
+            return
+        kept = torch.load(file, weights_only=True, map_location=self.gain.device)
+        differing = [name for name, value in settings.items() if kept["settings"].get(name) != value]
         if differing:
             raise ValueError(
-                f"{self.file} is the state of another training, with other {' and other '.join(differing)}: delete it to start "
+                f"{file} is the state of another training, with other {' and other '.join(differing)}: delete it to start "
                 "anew, or write to another file"
             )
-        self.fusion.load_state_dict(kept["fusion"])
+        fusion.load_state_dict(kept["fusion"])
         self.gain.data.copy_(kept["gain"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.epoch, self.since, self.least, self.best = (kept[name] for name in ("epoch", "since", "least", "best"))
@@ -273,5 +357,5 @@ def _held_out(fusion: Fusion, data: Judgements, inputs: Inputs, test: Tensor, se
         share = share.round()
     found = {"accuracy": float((second * share + (1 - second) * (1 - share)).mean())}
     if data.opinion is not None:
-        found["srcc"] = float(spearmanr(scores[test], data.opinion[test.numpy()]).statistic)
+        found["srcc"] = srcc(scores[test].numpy(), data.opinion[test.numpy()])
     return found

@@ -6,8 +6,7 @@ import base64
 import glob
 import io
 import os
-from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from html import escape
@@ -23,18 +22,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from msds_plugin import registry
-from msds_plugin.adapters.images.colours import Samples, cmyk_to_srgb, to_bytes, to_colours
+from msds_plugin.adapters.images.colours import Samples, apply_profile, to_bytes, to_colours
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Pair, match
 from msds_plugin.adapters.images.read import ImageFileError, Opened, Picture, Reading, open_image, reconcile
-from msds_plugin.adapters.names import parse_metric
-from msds_plugin.adapters.scorers import Scorer, create_scorer
+from msds_plugin.adapters.scorers import DEFAULT, Scorer, create_scorer, parse_metric
 from msds_plugin.adapters.scoring.files import content
-from msds_plugin.adapters.scoring.loop import score_pairs
+from msds_plugin.adapters.scoring.loop import Run, score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
 from msds_plugin.adapters.scoring.masks import find_masks
-from msds_plugin.adapters.scoring.options import Run, default_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +56,7 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         values: (N,) float64.
         metric: its name.
         lower_is_better: direction.
-        names: of the distorted images.
+        names: of the distorted images: paths, or ``x[0]``, ``x[1]``, ...
         notes: what was done to images beyond reading 8-bit RGB, each kind once.
         regimes: how MSDS-Auto judged each pair, with ``details``; else None.
 
@@ -79,24 +76,16 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         metric: str,
         lower_is_better: bool,
         notes: Sequence[str] = (),
-        pairs: Sequence[tuple[_Given, _Given]] = (),
-        pictures: Sequence[tuple[str, str]] = (),
-        scorer: Scorer | None = None,
         regimes: Sequence[str] | None = None,
-        masked: bool = False,
+        made: _Made | None = None,
     ) -> None:
         self.values: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)
         self.metric = metric
         self.lower_is_better = lower_is_better
         self.notes = tuple(notes)
         self.regimes = None if regimes is None else list(regimes)
-        self._pairs, self._pictures, self._scorer = tuple(pairs), tuple(pictures), scorer
-        self._masked = masked
-
-    @property
-    def names(self) -> list[str]:
-        """The distorted images: paths, or ``x[0]``, ``x[1]``, ..."""
-        return [str(x) for x, _ in self._pairs] if self._pairs else [f"x[{index}]" for index in range(len(self))]
+        self.names = [str(x) for x, _ in made.pairs] if made else [f"x[{index}]" for index in range(len(self.values))]
+        self._made = made
 
     def __len__(self) -> int:
         return len(self.values)
@@ -130,7 +119,7 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
 
     def to_frame(self) -> pd.DataFrame:
         """A table with one row per pair: ``distorted``, ``reference`` where known, and the metric's column."""
-        references = {"reference": [str(y) for _, y in self._pairs]} if self._pairs else {}
+        references = {"reference": [str(y) for _, y in self._made.pairs]} if self._made else {}
         return pd.DataFrame({**references, "distorted": self.names, **self._columns})
 
     @property
@@ -149,9 +138,9 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         """
         from msds_plugin.adapters.scoring.ladders import explain
 
-        if self._scorer is None:
+        if self._made is None:
             raise ValueError("these scores were not made by msds_plugin.score, so that it is not known what made them")
-        return explain(self._scorer, self.mean() if index is None else self[index])
+        return explain(self._made.scorer, self.mean() if index is None else self[index])
 
     def map(self, index: int = 0) -> Figure:
         """Where the images of a pair differ: a figure of the distorted image with the map over it and a colour bar.
@@ -161,12 +150,10 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         Raises:
             ValueError: the metric has no map, or the images differ in size, or had a mask.
         """
-        if self._masked:
-            raise ValueError("scores with a mask have no map")
-        if self._scorer is None:
-            raise ValueError("these scores were not made by msds_plugin.score, so that there are no images to draw")
-        opened = reconcile(*(_open(given.image) for given in self._pairs[index]))
-        return figure(*map_of(self._scorer, *opened), f"{self.metric} = {self[index]:.4f}")
+        if self._made is None or self._made.masked:
+            raise ValueError("scores with a mask, or that were not made by msds_plugin.score, have no map")
+        opened = reconcile(*(_open(given.image) for given in self._made.pairs[index]))
+        return figure(*map_of(self._made.scorer, *opened), f"{self.metric} = {self[index]:.4f}")
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{value:.4f}" for value in self.values[:_IN_A_ROW])
@@ -183,55 +170,38 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         return _html([self])
 
 
-class ScoreTable(Mapping[str, Scores]):
-    """Scores by several metrics: a mapping from their names to :class:`Scores`, in the order they were asked for."""
-
-    def __init__(self, scores: Sequence[Scores]) -> None:
-        self._scores = {each.metric: each for each in scores}
-
-    def __getitem__(self, metric: str) -> Scores:
-        return self._scores[metric]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._scores)
-
-    def __len__(self) -> int:
-        return len(self._scores)
+class ScoreTable(dict[str, Scores]):
+    """Scores by several metrics: :class:`Scores` by their names, in the order they were asked for."""
 
     def to_frame(self) -> pd.DataFrame:
         """A table with one row per pair and one column per metric."""
-        first, *others = self._scores.values()
+        first, *others = self.values()
         return first.to_frame().assign(**{name: cells for each in others for name, cells in each._columns.items()})
 
     def __repr__(self) -> str:
-        return "\n".join(map(repr, self._scores.values()))
+        return "\n".join(map(repr, self.values()))
 
     def _repr_html_(self) -> str:
-        return _html(list(self._scores.values()))
+        return _html(list(self.values()))
 
 
 def _html(scores: Sequence[Scores]) -> str:
     """A table with one row per pair that has pictures, one column per metric, and the means."""
     first = scores[0]
-    headings = "".join(f"<th>{escape(each._heading)}</th>" + "<th>regime</th>" * bool(each.regimes) for each in scores)
-    rows = [
-        f"<tr><td>{escape(first.names[index])}</td>"
-        + "".join(f'<td><img src="{source}" alt=""></td>' for source in pictures)
-        + "".join(
-            f"<td>{each.values[index]:.4f}</td>" + (f"<td>{each.regimes[index]}</td>" if each.regimes else "")
-            for each in scores
-        )
-        + "</tr>"
-        for index, pictures in enumerate(first._pictures)
-    ]
-    left = len(first) - len(rows)
+    pictures = first._made.pictures if first._made else []
+    shown = len(pictures)
+    table = pd.DataFrame({"": [escape(name) for name in first.names[:shown]]})
+    for place, side in enumerate(("distorted", "reference")):
+        table[side] = [f'<img src="{sources[place]}" alt="">' for sources in pictures]
+    for each in scores:
+        table[escape(each._heading)] = [f"{value:.4f}" for value in each.values[:shown]]
+        if each.regimes:
+            table[f"{escape(each.metric)} regime"] = each.regimes[:shown]
     means = ", ".join(f"{escape(each.metric)} {each.mean():.4f}" for each in scores)
+    more = f"<p>and {len(first) - shown} more; mean {means}</p>" if len(first) > shown else ""
     notes = "".join(f"<li>{escape(note)}</li>" for note in first.notes)
-    return (
-        f"<table><tr><th></th><th>distorted</th><th>reference</th>{headings}</tr>{''.join(rows)}</table>"
-        + (f"<p>and {left} more; mean {means}</p>" if left else "")
-        + (f"<ul>{notes}</ul>" if notes else "")
-    )
+    with pd.option_context("display.max_colwidth", None):
+        return table.to_html(index=False, escape=False, border=0) + more + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def score(
@@ -279,13 +249,13 @@ def score(
         >>> len(scores), scores[1]
         (2, 1.0)
     """
-    names = [metric or default_metric()] if metric is None or isinstance(metric, str) else list(dict.fromkeys(metric))
+    names = [metric or DEFAULT] if metric is None or isinstance(metric, str) else list(dict.fromkeys(metric))
     pairs = _paired(x, y)
     masks = {} if mask is None else _masks(mask, list(dict.fromkeys(reference for _, reference in pairs)))
     scorers = [_scorer(name, str(device) if device else None, runtime, options) for name in names]
     judged = scorers
     if details:
-        from msds_plugin.adapters.scoring.details import with_regimes, words
+        from msds_plugin.adapters.scoring.details import with_regimes
 
         judged = with_regimes(scorers)
     reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair})
@@ -297,13 +267,15 @@ def score(
                 raise reader.error or ValueError(result.error)
             values[cast(Any, result.pair.distorted), result.metric] = result.score
     pictures = [(reader.thumbnails[distorted], reader.thumbnails[reference]) for distorted, reference in pairs[:_PICTURED]]
-    columns = {each.name: [values[distorted, each.name] for distorted, _ in pairs] for each in judged}
+    columns: dict[str, Any] = {
+        each.name: [each.shown(values[distorted, each.name]) for distorted, _ in pairs] for each in judged
+    }
     found = []
     for each in scorers:
-        regimes = words(columns[f"{each.name} regime"]) if f"{each.name} regime" in columns else None
-        made_of = (reader.notes, pairs, pictures, each, regimes, bool(masks))
-        found.append(Scores(columns[each.name], each.name, each.lower_is_better, *made_of))
-    return found[0] if metric is None or isinstance(metric, str) else ScoreTable(found)
+        made = _Made(each, pairs, pictures, bool(masks))
+        regimes = columns.get(f"{each.name} regime")
+        found.append(Scores(columns[each.name], each.name, each.lower_is_better, reader.notes, regimes, made))
+    return found[0] if metric is None or isinstance(metric, str) else ScoreTable({each.metric: each for each in found})
 
 
 def save_image(given: Any, path: Path) -> None:
@@ -330,12 +302,18 @@ class _Given:
         return self.name
 
 
-def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
-    """Distorted images and their references.
+@dataclass(frozen=True)
+class _Made:
+    """What :func:`score` made scores of: distorted images and references, the first of which have pictures for a notebook."""
 
-    Raises:
-        ValueError: an empty list, other numbers, or names that do not agree.
-    """
+    scorer: Scorer
+    pairs: Sequence[tuple[_Given, _Given]]
+    pictures: Sequence[tuple[str, str]]
+    masked: bool
+
+
+def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
+    """Distorted images and their references."""
     if _is_path(x) and _is_path(y) and os.path.isdir(x) and os.path.isdir(y):
         matched = match(Path(y), Path(x)).pairs
         once = {pair.reference: _Given(str(pair.reference), pair.reference) for pair in matched}
@@ -354,11 +332,7 @@ def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
 
 
 def _masks(mask: Any, references: Sequence[_Given]) -> dict[_Given, _Given]:
-    """The mask of each reference.
-
-    Raises:
-        ValueError: their numbers or names do not agree.
-    """
+    """The mask of each reference."""
     if _is_path(mask) and os.path.isdir(mask):
         if not all(_is_path(each.image) for each in references):
             raise ValueError("a folder of masks is for references that are files: give a list of masks")
@@ -428,12 +402,7 @@ def _thumbnail(image: Opened) -> str:
 
 
 def _open(given: Any) -> Opened:
-    """One image of any kind.
-
-    Raises:
-        TypeError: no image, or values of a type without a known range.
-        ValueError: another shape, or a file that cannot be read.
-    """
+    """One image of any kind; a TypeError for no image, and for values of a type without a known range."""
     if _is_path(given):
         return _open_file(given)
     if isinstance(given, Image.Image):
@@ -481,7 +450,7 @@ def _from_pil(image: Image.Image) -> Picture:
             raise TypeError(f"a PIL image of mode {image.mode} has no known range: give an array with values in [0, 1]")
         else:
             if image.mode == "CMYK" and profile is not None:
-                image, profile = cmyk_to_srgb(image, profile), None
+                image, profile = apply_profile(image, profile), None
             clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
             pixels = np.asarray(image.convert("RGBA" if clear else "L" if image.mode in ("1", "L") else "RGB"))
     except OSError as error:  # Pillow decodes late
@@ -527,17 +496,14 @@ def _from_tensor(tensor: Tensor) -> Picture:
 # Metrics that are kept, as a cell is run again and again
 
 
-_kept: OrderedDict[Any, tuple[registry.Metric | None, Scorer]] = OrderedDict()
+_kept: dict[Any, tuple[registry.Metric | None, Scorer]] = {}
 _MOST_KEPT = 4
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def _scorer(metric: str, device: str | None, runtime: str | None, options: dict[str, Any]) -> Scorer:
-    """A scorer of these options, kept only where nothing that it is made of can change unnoticed.
-
-    Options that are tensors or modules may change in place; files among them count by their content; random weights are new
-    each time.
-    """
+    """A scorer of these options, kept only where nothing that it is made of can change unnoticed: tensors and modules may
+    change in place, random weights are new each time. Files count by their content."""
     name, stated = parse_metric(metric)
     every = {**options, **stated}
     if not all(isinstance(value, _PLAIN) for value in every.values()) or every.get("weights", "") is None:
@@ -545,9 +511,10 @@ def _scorer(metric: str, device: str | None, runtime: str | None, options: dict[
     files = tuple((key, content(value)) for key, value in every.items() if isinstance(value, str) and os.path.isfile(value))
     row = registry.get(name) if name in registry.names() else None
     key = (metric, device, runtime, tuple(sorted(options.items())), files)
-    if key not in _kept or _kept[key][0] is not row:  # a name may be registered anew
-        _kept[key] = row, create_scorer(metric, device, runtime, **options)
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key][1]
+    made = _kept.pop(key, None)
+    if made is None or made[0] is not row:  # a name may be registered anew
+        made = row, create_scorer(metric, device, runtime, **options)
+    _kept[key] = made
+    for oldest in [*_kept][:-_MOST_KEPT]:
+        del _kept[oldest]
+    return made[1]

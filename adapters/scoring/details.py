@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -25,11 +24,6 @@ class Regime(Metric):
     def __init__(self, auto: MSDSAuto) -> None:
         super().__init__()
         self.auto = auto
-
-    @property
-    def smallest(self) -> int:
-        """Shortest side of an image, in pixels."""
-        return self.auto.smallest
 
     @property
     def description(self) -> str:
@@ -59,12 +53,7 @@ def with_regimes(scorers: Iterable[Scorer]) -> list[Scorer]:
     for scorer in scorers:
         found.append(scorer)
         if isinstance(scorer.metric, MSDSAuto):
-            found.append(replace(scorer, name=f"{scorer.name} regime", metric=Regime(scorer.metric).eval()))
+            found.append(replace(scorer, name=f"{scorer.name} regime", metric=Regime(scorer.metric).eval(), words=REGIMES))
     if not any(isinstance(scorer.metric, Regime) for scorer in found):
         raise ValueError("details are those of msds-auto, which is not among the metrics")
     return found
-
-
-def words(places: Sequence[float]) -> list[str]:
-    """The regimes at these places; empty where there is none."""
-    return ["" if math.isnan(place) else REGIMES[int(place)] for place in places]

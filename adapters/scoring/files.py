@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-_CHUNK = 1 << 20
-
 
 def check_file(path: Path) -> None:
     """Raise an error unless a file can be written at ``path``; nothing is left there.
@@ -57,7 +55,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         try:
             write(part)
-            _copy_mode(part, target)
+            if target.exists():
+                shutil.copymode(target, part)
+            else:  # mkstemp makes files that nobody else may read
+                os.umask(mask := os.umask(0))
+                part.chmod(0o666 & ~mask)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
         except OSError as error:
@@ -70,23 +72,13 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _copy_mode(part: Path, target: Path) -> None:
-    # mkstemp makes files that nobody else may read.
-    if target.exists():
-        shutil.copymode(target, part)
-        return
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)
-
-
 def content(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file; the path of what cannot be read or is no regular file."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):  # a pipe has no end until somebody writes to it
             digest = hashlib.sha256()
             with open(path, "rb", buffering=0) as file:
-                while chunk := file.read(_CHUNK):
+                while chunk := file.read(1 << 20):
                     digest.update(chunk)
             return digest.hexdigest()
     except (OSError, ValueError):

@@ -82,12 +82,16 @@ def equivalents(scorer: Scorer, score: float) -> list[Equivalent]:
         >>> print(jpeg)  # doctest: +SKIP
         as JPEG of quality 21 (half of the photographs from 20 to 24)
     """
-    ladders, difference = _measured(scorer), abs(registry.get(scorer.name).best - score)
+    table = _table()
+    if not is_measured(scorer):
+        known = ", ".join(table["metrics"])
+        raise ValueError(f"what a score of {scorer.name} means was not measured: it was for {known}, without further options")
     if math.isnan(score):
         raise ValueError(f"{scorer.name} gave no score")
+    difference = abs(registry.get(scorer.name).best - score)
     found = []
-    for distortion, quartiles in ladders.items():
-        rungs = _table()["rungs"][distortion]
+    for distortion, quartiles in table["metrics"][scorer.name].items():
+        rungs = table["rungs"][distortion]
         low, level, high = sorted(level_of(distortion, rungs, line, difference) for line in quartiles)
         found.append(Equivalent(distortion, level, low, high, (rungs[0], rungs[-1])))
     return found
@@ -110,12 +114,11 @@ def jpeg_equivalent(scorer: Scorer, score: float) -> float:
     Raises:
         ValueError: the metric was not measured.
     """
-    _measured(scorer)
     return math.nan if math.isnan(score) else equivalents(scorer, score)[0].level
 
 
 def is_measured(scorer: Scorer) -> bool:
-    """Whether it is known what scores of this metric mean."""
+    """Whether it is known what scores of this metric mean: it is one of ours, without options that change scores."""
     return scorer.name in _table()["metrics"] and scorer.ours and not set(scorer.options) - {"runtime", "tile"}
 
 
@@ -124,28 +127,13 @@ def _table() -> Any:
     return json.loads(TABLE.read_text(encoding="utf-8"))
 
 
-def _measured(scorer: Scorer) -> dict[str, list[list[float]]]:
-    """Quartiles on every rung, by distortion.
-
-    Raises:
-        ValueError: another metric, or one with options.
-    """
-    metrics: dict[str, dict[str, list[list[float]]]] = _table()["metrics"]
-    if not is_measured(scorer):
-        raise ValueError(
-            f"what a score of {scorer.name} means was not measured: it was for {', '.join(metrics)}, without further options"
-        )
-    return metrics[scorer.name]
-
-
 def level_of(distortion: str, rungs: list[float], differences: list[float], difference: float) -> float:
     """The level of this difference to the best score, on a monotone curve through the rungs."""
     # A rung no worse than a milder one says nothing.
     worst, kept = np.unique(np.maximum.accumulate(differences), return_index=True)
-    milder, stronger = difference < worst[0], difference > worst[-1]
-    if milder or stronger:
+    if not worst[0] <= difference <= worst[-1]:
+        stronger = difference > worst[-1]
         return math.inf if stronger == (rungs[-1] > rungs[0]) else -math.inf
     levels = np.asarray(rungs, dtype=float)[kept]
-    if KINDS[distortion].logarithmic:
-        return float(np.exp(PchipInterpolator(np.log(worst), np.log(levels))(math.log(difference))))
-    return float(PchipInterpolator(np.log(worst), levels)(math.log(difference)))
+    to, back = (np.log, np.exp) if KINDS[distortion].logarithmic else (np.asarray, float)
+    return float(back(PchipInterpolator(np.log(worst), to(levels))(math.log(difference))))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,13 +21,12 @@ import torch
 from torch import Tensor
 
 from msds_plugin.adapters.images.large import LARGE, LargeImage
-from msds_plugin.adapters.images.notes import Notes
 from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.images.read import Opened, Picture, Reading, alike, open_distorted, open_reference, to_tensor
+from msds_plugin.adapters.images.read import PROFILES, SIZES, Notes, Opened, Picture, Reading, alike, open_side, to_tensor
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.files import content, state
 from msds_plugin.adapters.scoring.masks import Mask, describe, takes_weights, to_mask
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.encoder import MatrixMetric
 from msds_plugin.metric import Representation
 from msds_plugin.runtimes import cores
 
@@ -40,6 +40,42 @@ MOST_WORKERS = 16
 ALONE = 2**22
 #: Pixels of one pass on a GPU.
 PIXELS_ON_GPU = 2**24
+
+_LOG = logging.getLogger("msds_plugin")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how metrics are computed, and how image files are read.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; None for the GPU if there is one.
+        runtime: ``torch`` or ``openvino``; None for OpenVINO on a CPU where it is installed, else torch.
+        amp: compute in half precision (autocast).
+        batch_size: images of one pass on a GPU, at most; on a CPU images go one by one.
+        workers: threads that decode and score; 0 for the calling one alone, None for one per core (at most 16).
+        reading: what the user states about the files.
+        masks: an image for each reference that says by white where it counts, see :mod:`msds_plugin.adapters.scoring.masks`.
+        note: called with each remark on how files were read.
+
+    Raises:
+        ValueError: a batch size below one, or a negative number of workers.
+    """
+
+    device: str | None = None
+    runtime: str | None = None
+    amp: bool = False
+    batch_size: int = 8
+    workers: int | None = None
+    reading: Reading = Reading()  # noqa: RUF009 (frozen)
+    masks: Mapping[Any, Any] = field(default_factory=dict)
+    note: Callable[[str], object] = _LOG.warning
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must not be negative, got {self.workers}")
 
 
 @dataclass(frozen=True)
@@ -70,17 +106,12 @@ def joined(reference: str, distorted: str, half: str = "", mask: str = "") -> st
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def open_file(pair: Pair, reading: Reading, reference: Opened | None) -> Opened:
-    """The reference of a pair of files; given that, the distorted image."""
-    return open_reference(pair, reading) if reference is None else open_distorted(pair, reading, reference)
-
-
 def score_pairs(
     pairs: Iterable[Pair],
     scorers: Sequence[Scorer],
-    run: Run = Run(),  # noqa: B008 (frozen)
+    run: Run = Run(),
     keyed: bool = False,
-    opener: Opener = open_file,
+    opener: Opener = open_side,
 ) -> Generator[Result, None, None]:
     """Score every pair with every metric; results come as they are there, those of one pair one after the other.
 
@@ -150,24 +181,18 @@ def _side_by_side(work: _Work, tasks: Sequence[Sequence[Pair]], workers: int) ->
 
 
 class _File:
-    """An image file that was opened, and the content that its scores belong to."""
+    """An image file that was opened, and the hash of what was decoded if scores are to be ``keyed``."""
 
     def __init__(self, path: Path, open_it: Callable[[], Opened], keyed: bool) -> None:
-        self.path, self._keyed = path, keyed
+        self.path = path
         self._state = state(path) if keyed else ()
         self.image = open_it()
-        self._content = content(path) if keyed else ""
+        self.content = content(path) if keyed else ""
 
-    @property
-    def content(self) -> str:
-        """The hash of what was decoded.
-
-        Raises:
-            ValueError: the file has changed since.
-        """
-        if self._keyed and state(self.path) != self._state:
+    def check(self) -> None:
+        """Raise a ValueError if the file has changed since."""
+        if self._state and state(self.path) != self._state:
             raise ValueError(f"{self.path} changed while it was scored: start the same command again")
-        return self._content
 
 
 @dataclass(eq=False)
@@ -188,6 +213,12 @@ class _Job:
     image: Opened
     reference: _Reference
 
+    def key(self) -> str:
+        for file in self.files:
+            file.check()
+        reference, distorted, *mask = (file.content for file in self.files)
+        return joined(reference, distorted, self.pair.half, *mask)
+
 
 class _Work:
     """Scores tasks; what they have in common."""
@@ -205,8 +236,7 @@ class _Work:
         """The results of each pair of one reference."""
         try:
             file = self._open(task[0], None)
-            masks = self._masks(task[0], file.image)
-            mask = to_mask(masks[0].image, file.image.size, masks[0].path) if masks else None
+            masks, mask = self._masks(task[0], file.image)
         except Exception as error:  # whatever is wrong with one file must not cost the others
             yield from (self._failed(pair, error) for pair in task)
             return
@@ -230,15 +260,16 @@ class _Work:
         """The reference of a pair; given that, the distorted image."""
         path = pair.reference if reference is None else pair.distorted
         file = _File(path, partial(self._opener, pair, self.run.reading, reference), self.keyed)
-        self.notes.say(path, file.image)
+        self.notes.say(path, *file.image.notes)
         return file
 
-    def _masks(self, pair: Pair, reference: Opened) -> list[_File]:
+    def _masks(self, pair: Pair, reference: Opened) -> tuple[list[_File], Mask | None]:
         if not self.run.masks:
-            return []
+            return [], None
         path = self.run.masks[pair.reference]
         reading = replace(self.run.reading, channel="rgb")
-        return [_File(path, partial(self._opener, replace(pair, reference=path, half=""), reading, None), self.keyed)]
+        file = _File(path, partial(self._opener, replace(pair, reference=path, half=""), reading, None), self.keyed)
+        return [file], to_mask(file.image, reference.size, path)
 
     def _job(self, pair: Pair, file: _File, masks: Sequence[_File], references: dict[bool, _Reference]) -> _Job:
         original = references[False]
@@ -248,7 +279,7 @@ class _Work:
             raise ValueError("its size is not that of its reference, as a mask needs: let it be resized (--resize, resize=)")
         differ = image.profile != original.image.profile
         if differ:
-            self.notes.say_profiles(pair.distorted, pair.reference)
+            self.notes.say(f"{pair.distorted} and {pair.reference}", PROFILES)
             image = image.in_srgb()
             if True not in references:
                 references[True] = _Reference(original.image.in_srgb(), original.mask)
@@ -261,33 +292,32 @@ class _Work:
         return same and small and number <= self.batch_size
 
     def _failed(self, pair: Pair, error: Exception) -> list[Result]:
-        return [Result(pair, scorer.name, math.nan, 0.0, _reason(error)) for scorer in self.scorers]
+        return [Result(pair, scorer.name, math.nan, 0.0, reason(error)) for scorer in self.scorers]
 
     def _results(self, batch: Sequence[_Job]) -> Iterator[list[Result]]:
         by_metric = [self._scores(place, batch) for place in range(len(self.scorers))]
-        for job, scored in zip(batch, zip(*by_metric, strict=True), strict=True):
+        for job, *results in zip(batch, *by_metric, strict=True):
             try:
-                reference, distorted, *mask = [file.content for file in job.files]
+                key = job.key() if self.keyed else None
             except ValueError as error:
                 yield self._failed(job.pair, error)
-                continue
-            key = joined(reference, distorted, job.pair.half, *mask) if self.keyed else None
-            yield [
-                Result(job.pair, scorer.name, score, seconds, error, key)
-                for scorer, (score, seconds, error) in zip(self.scorers, scored, strict=True)
-            ]
+            else:
+                yield [replace(result, key=key) for result in results]
 
-    def _scores(self, place: int, batch: Sequence[_Job]) -> list[tuple[float, float, str | None]]:
-        """Score, seconds and error of each image by one metric."""
-        start = perf_counter()
+    def _scores(self, place: int, batch: Sequence[_Job]) -> list[Result]:
+        """What one metric says of each image."""
+        name, start = self.scorers[place].name, perf_counter()
         try:
             scores = self._compare(place, batch).tolist()
         except Exception as error:  # whatever a metric cannot do with one pair must not cost the others
             if len(batch) > 1:
-                return [scored for job in batch for scored in self._scores(place, [job])]
-            return [(math.nan, perf_counter() - start, _reason(error))]
+                return [result for job in batch for result in self._scores(place, [job])]
+            return [Result(batch[0].pair, name, math.nan, perf_counter() - start, reason(error))]
         seconds = (perf_counter() - start) / len(batch)
-        return [(score, seconds, "the score is not a number" if math.isnan(score) else None) for score in scores]
+        return [
+            Result(job.pair, name, score, seconds, "the score is not a number" if math.isnan(score) else None)
+            for job, score in zip(batch, scores, strict=True)
+        ]
 
     def _compare(self, place: int, batch: Sequence[_Job]) -> Tensor:
         scorer, reference = self.scorers[place], batch[0].reference
@@ -297,7 +327,7 @@ class _Work:
             images, mask = [image.crop(*mask.box) for image in images], None
         if not scorer.ours and images[0].size != images[1].size:  # they compare pixel by pixel
             pairs = [alike(image, images[0]) for image in images[1:]]
-            self.notes.say_sizes(batch[0].pair.distorted, batch[0].pair.reference)
+            self.notes.say(f"{batch[0].pair.distorted} and {batch[0].pair.reference}", SIZES)
             images, represented = [pairs[0][1], *(image for image, _ in pairs)], {}
         large = max(math.prod(image.size) for image in images) > ALONE
         with (
@@ -324,20 +354,20 @@ class _Work:
                 torch.set_num_threads(share)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _represent(scorer: Scorer, images: Sequence[Opened], mask: Mask | None) -> Representation:
     batch: Tensor | LargeImage
-    if any(isinstance(image, LargeImage) for image in images):  # one, never with others
+    if isinstance(images[0], LargeImage):  # alone in its batch
         if not scorer.metric.reads_windows:
             raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
-        batch = next(image for image in images if isinstance(image, LargeImage))
+        batch = images[0]
     else:
         batch = torch.cat([to_tensor(image, scorer.device) for image in images if isinstance(image, Picture)])
     if mask is None:
         return scorer.metric.represent(batch)
-    metric = cast(Any, scorer.metric)
-    found: Representation = metric.represent(batch, mask.saliency(metric, batch))
-    return found
+    metric = cast(MatrixMetric, scorer.metric)  # which alone gets a mask
+    return metric.represent(batch, mask.saliency(metric, batch))

@@ -18,7 +18,7 @@ from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Opened, open_pair, to_tensor
 from msds_plugin.adapters.scorers import Scorer
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring.loop import Run, reason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,22 +47,17 @@ def map_of(scorer: Scorer, distorted: Opened, reference: Opened) -> tuple[torch.
 
 
 def overlay(image: torch.Tensor, shares: torch.Tensor) -> Image.Image:
-    """A grey picture of ``image`` with its map in colour: red where a place adds to the dissimilarity, blue where it takes.
+    """A grey picture of ``image`` (1, 3, H, W) with its map (1, 1, H, W) in colour: red adds to the dissimilarity, blue takes.
 
     The colours go up to the 99th percentile of the map's absolute values, so that two pictures show where, not how much.
-
-    Args:
-        image: (1, 3, H, W) in [0, 1].
-        shares: (1, 1, H, W).
     """
     import matplotlib
 
     grey = image[0].mean(0).clamp(0, 1).cpu().numpy()[..., None]
     values, limit = _scaled(shares)
     scaled = np.clip(values / limit, -1, 1)
-    colour = matplotlib.colormaps["seismic"]((scaled + 1) / 2)[..., :3]
     strength = np.abs(scaled)[..., None]
-    mixed = (0.35 + 0.5 * grey) * (1 - strength) + colour * strength
+    mixed = (0.35 + 0.5 * grey) * (1 - strength) + matplotlib.colormaps["seismic"]((scaled + 1) / 2)[..., :3] * strength
     return Image.fromarray((mixed * 255).round().astype(np.uint8))
 
 
@@ -79,34 +74,28 @@ def figure(image: torch.Tensor, shares: torch.Tensor, title: str = "") -> Figure
 
     _, limit = _scaled(shares)
     drawn = Figure(figsize=(6, 6 * shares.shape[-2] / shares.shape[-1] + 0.6), layout="constrained")
-    axes = drawn.add_subplot()
+    axes = drawn.add_subplot(title=title)
     axes.imshow(overlay(image, shares))
     axes.set_axis_off()
-    axes.set_title(title)
-    bar = drawn.colorbar(ScalarMappable(Normalize(-limit, limit), "seismic"), ax=axes, shrink=0.8)
-    bar.set_label(f"share of the dissimilarity (colours end at the {CLIPPED:.0%} quantile)")
+    label = f"share of the dissimilarity (colours end at the {CLIPPED:.0%} quantile)"
+    drawn.colorbar(ScalarMappable(Normalize(-limit, limit), "seismic"), ax=axes, shrink=0.8, label=label)
     return drawn
 
 
-def map_names(pairs: Sequence[Pair], scorers: Sequence[Scorer]) -> dict[tuple[int, str], str]:
-    """A name without suffix for the map of each pair (by its place) and each metric with maps (by its name), none twice.
+def map_names(pairs: Sequence[Pair], metrics: Sequence[str]) -> list[list[str]]:
+    """A name without suffix for the map of each pair by each metric, none twice, whatever a file system thinks of case.
 
     It is made of the distorted image's and the metric's name; what would be two files of one name keeps the image's suffix, its
     folder, and at last a number.
     """
     files = [pair.distorted for pair in pairs]
     images = _distinct([[_safe(path.stem), _safe(path.name), _safe(f"{path.parent.name}-{path.name}")] for path in files])
-    metrics = _distinct([[_safe(scorer.name)] for scorer in scorers])
-    return {
-        (place, scorer.name): f"{image}.{metric}"
-        for place, image in enumerate(images)
-        for scorer, metric in zip(scorers, metrics, strict=True)
-    }
+    by_metric = _distinct([[_safe(name)] for name in metrics])
+    return [[f"{image}.{metric}" for metric in by_metric] for image in images]
 
 
 def _distinct(choices: Sequence[Sequence[str]]) -> list[str]:
-    """One of the choices for each, the first that nobody else could have, whatever a file system thinks of case; else the last
-    with a number."""
+    """One of the choices for each, the first that nobody else could have; else the last with a number."""
     wanted = Counter(name for names in choices for name in {name.casefold() for name in names})
     found = []
     for names in choices:
@@ -128,36 +117,19 @@ def write_maps(
 ) -> Iterator[tuple[Pair, str, Path | str]]:
     """Write, for every pair and every metric that has maps, an overlay ``.png`` and the shares themselves, ``.npy`` float32.
 
-    Sums of the shares are the dissimilarity, see :func:`msds_plugin.maps.dissimilarity_map`.
-
-    Args:
-        pairs: what to draw.
-        scorers: those without maps are passed over.
-        folder: where the files go; it is made if need be.
-        run: how the files are read.
-
-    Yields:
-        The pair, the metric's name, and the path of its picture; in place of the path why there is none.
+    Sums of the shares are the dissimilarity, see :func:`msds_plugin.maps.dissimilarity_map`. Yields the pair, the metric's
+    name, and the path of its picture; in place of the path why there is none.
     """
     able = [scorer for scorer in scorers if scorer.metric.has_map]
-    names = map_names(pairs, able)
     folder.mkdir(parents=True, exist_ok=True)
-    for place, pair in enumerate(pairs):
-        for scorer in able:
+    for pair, names in zip(pairs, map_names(pairs, [scorer.name for scorer in able]), strict=True):
+        for scorer, name in zip(able, names, strict=True):
+            path = folder / f"{name}.png"
             try:
-                path = folder / f"{names[place, scorer.name]}.png"
-                _write_map(pair, scorer, path, run)
+                image, shares = map_of(scorer, *open_pair(pair, run.reading))
+                np.save(path.with_suffix(".npy"), shares[0, 0].cpu().numpy().astype(np.float32))
+                overlay(image, shares).save(path)
             except Exception as error:  # one pair without a map must not cost the others theirs
-                yield pair, scorer.name, " ".join(str(error).split()) or type(error).__name__
+                yield pair, scorer.name, reason(error)
             else:
                 yield pair, scorer.name, path
-
-
-def _write_map(pair: Pair, scorer: Scorer, path: Path, run: Run) -> None:
-    image, shares = map_of(scorer, *open_pair(pair, run.reading, _silent))
-    np.save(path.with_suffix(".npy"), shares[0, 0].cpu().numpy().astype(np.float32))
-    overlay(image, shares).save(path)
-
-
-def _silent(note: str) -> None:
-    pass  # the run has said it

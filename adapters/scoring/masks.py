@@ -83,12 +83,8 @@ def describe(scorers: Sequence[Scorer]) -> str:
 
 
 def find_masks(mask: Path, references: Iterable[Path], unused: Iterable[Path] = ()) -> dict[Path, Path]:
-    """The mask of each reference: one file for all, or those in a folder, matched by name.
-
-    Args:
-        mask: file or folder.
-        references: what is to be scored.
-        unused: other images, whose masks are passed over.
+    """The mask of each reference: one file for all, or those in a folder, matched by name; ``unused``: images whose masks are
+    passed over.
 
     Raises:
         ValueError: a reference without a mask, or a mask without a reference.

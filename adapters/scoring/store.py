@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from pathlib import Path
@@ -24,8 +24,7 @@ import pandas as pd
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.files import content
-from msds_plugin.adapters.scoring.loop import Result, joined, score_pairs
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring.loop import Result, Run, joined, score_pairs
 
 _Path: TypeAlias = str | os.PathLike[str]
 
@@ -59,28 +58,6 @@ class ResultsWriteError(OSError):
     """What was computed cannot be kept: the disk is full, for example. What was kept before is safe."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one metric on one pair: a score, or why there is none.
-
-    Attributes:
-        metric: its number, from :meth:`Results.metric`.
-        key: of the pair, from :func:`pair_key`.
-        reference, distorted: paths.
-        score: None where it failed.
-        seconds: time it took, None where not known.
-        error: why there is no score, None where there is one.
-    """
-
-    metric: int
-    key: str
-    reference: str
-    distorted: str
-    score: float | None
-    seconds: float | None = None
-    error: str | None = None
-
-
 class Results:
     """Scores by metric and pair, each kept from the moment it is added.
 
@@ -110,25 +87,18 @@ class Results:
         except sqlite3.Error as error:
             raise OSError(f"cannot open the results file {self.path}: {error}") from error
         try:
-            if alone:
-                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until the end, also that by a signal
-            self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        try:
-            # A commit is on disk before it returns: what was reported is kept, also when the machine goes down.
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._writing():
+            with self._told():
+                if alone:
+                    self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # held until the end, also that by a signal
+                # A commit is on disk before it returns: what was reported is kept, also when the machine goes down.
+                self._db.execute("PRAGMA synchronous = FULL")
+            with self._changing():
                 self._check_or_make()
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, ResultsWriteError) and "locked" in str(error):
                 raise ResultsInUseError(f"another run is writing {self._what}: wait for it, or choose another name") from error
-            raise OSError(f"cannot open the results file {self.path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise
 
     def _check_or_make(self) -> None:
         application, version, tables = (
@@ -145,23 +115,12 @@ class Results:
         elif (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)
 
-    def _damaged(self, error: sqlite3.Error) -> ResultsFileError:
-        reason = " ".join(str(error).split())
-        return ResultsFileError(
-            f"{self.path} is not a results file, or damaged ({reason}): choose another name, or delete it to start afresh"
-        )
-
     def metric(self, name: str, identity: Mapping[str, Any]) -> int:
-        """The number of the metric of this identity, new or known.
-
-        Args:
-            name: for reading.
-            identity: all that its scores depend on; plain values.
-        """
+        """The number of the metric of this identity (all that its scores depend on, plain values), new or known."""
         text = json.dumps(identity, sort_keys=True)
-        with self._told(), self._writing():
+        with self._changing():
             self._db.execute("INSERT OR IGNORE INTO metric (name, identity) VALUES (?, ?)", (_text(name), text))
-        return int(self._db.execute("SELECT id FROM metric WHERE identity = ?", (text,)).fetchone()[0])
+            return int(self._db.execute("SELECT id FROM metric WHERE identity = ?", (text,)).fetchone()[0])
 
     def scored(self, metric: int) -> set[str]:
         """Keys of the pairs that this metric has a score for; failures do not count, so that they are tried again."""
@@ -169,37 +128,33 @@ class Results:
         with self._told():
             return {key for (key,) in self._db.execute(query, (metric,))}
 
-    def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Keep outcomes, all or none of them; a score that is there already stays, a failure gives way.
+    def add(self, found: Sequence[tuple[int, Result]]) -> None:
+        """Keep what metrics, by number, said of pairs, all or none of it; a score that is there stays, a failure gives way.
 
         Raises:
             ResultsWriteError: the disk is full, for example.
         """
-        if not (rows := list(outcomes)):
-            return
-        with self._told(), self._writing():
-            self._db.executemany(
-                "INSERT OR IGNORE INTO pair (key, reference, distorted) VALUES (?, ?, ?)",
-                [(row.key, _text(row.reference), _text(row.distorted)) for row in rows],
-            )
+        pairs = [(each.key, _text(str(each.pair.reference)), _text(str(each.pair.distorted))) for _, each in found]
+        scores = [
+            (metric, each.score, each.seconds, each.error and _text(each.error), time.time(), each.key)
+            for metric, each in found
+        ]
+        with self._changing():
+            self._db.executemany("INSERT OR IGNORE INTO pair (key, reference, distorted) VALUES (?, ?, ?)", pairs)
             self._db.executemany(
                 "INSERT INTO score SELECT ?, id, ?, ?, ?, ? FROM pair WHERE key = ? "
                 "ON CONFLICT DO UPDATE SET score = excluded.score, seconds = excluded.seconds, error = excluded.error, "
                 "time = excluded.time WHERE score.score IS NULL",
-                [(row.metric, row.score, row.seconds, row.error and _text(row.error), time.time(), row.key) for row in rows],
+                scores,
             )
 
     def frame(self, metric: int) -> pd.DataFrame:
-        """All outcomes of a metric: ``score``, ``seconds``, ``error`` by ``key``."""
+        """All that is kept of a metric: ``score``, ``seconds``, ``error`` by ``key``."""
         query = "SELECT key, score, seconds, error FROM score JOIN pair ON pair.id = pair WHERE metric = ?"
         with self._told():
             rows = self._db.execute(query, (metric,)).fetchall()
         table = pd.DataFrame(rows, columns=["key", "score", "seconds", "error"]).set_index("key")
         return table.astype({"score": float, "seconds": float, "error": object})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
 
     def remove(self) -> None:
         """Close the file and delete it."""
@@ -211,7 +166,7 @@ class Results:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._db.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -222,19 +177,18 @@ class Results:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            reason = " ".join(str(error).split())
+            raise ResultsFileError(
+                f"{self.path} is not a results file, or damaged ({reason}): choose another name, or delete it to start afresh"
+            ) from error
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        # The lock is taken at once: a transaction that first reads and then writes could be refused half-way.
-        self._db.execute(self._begin)
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # after some errors SQLite has rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
+    def _changing(self) -> Iterator[None]:
+        with self._told():
+            # The lock is taken at once: a transaction that first reads and then writes could be refused half-way.
+            self._db.execute(self._begin)
+            with self._db:  # commits, or takes back
+                yield
 
 
 def _text(text: str) -> str:
@@ -256,17 +210,12 @@ def store_beside(output: Path) -> Path:
 
 def pair_key(reference: _Path, distorted: _Path) -> str:
     """As :func:`pair_keys`, of one pair."""
-    return joined(content(reference), content(distorted))
+    return pair_keys([(reference, distorted)])[0]
 
 
 def pair_keys(pairs: Iterable[Pair | tuple[_Path, _Path]], masks: Mapping[Any, _Path] = MappingProxyType({})) -> list[str]:
-    """For each pair or (reference, distorted) a text that follows from the content of the two files, wherever they are.
-
-    Every file is read once. What cannot be read, or is no regular file, counts as its path.
-
-    Args:
-        pairs: the files.
-        masks: the masks of references, whose content counts too.
+    """For each pair or (reference, distorted) a text that follows from the content of the two files, wherever they are, and
+    of the reference's mask. Every file is read once. What cannot be read, or is no regular file, counts as its path.
     """
     sides = [(pair.reference, pair.distorted, pair.half) if isinstance(pair, Pair) else (*pair, "") for pair in pairs]
     files = list(dict.fromkeys([path for *both, _ in sides for path in both] + list(masks.values())))
@@ -308,8 +257,8 @@ def _versions(scorer: Scorer) -> dict[str, str]:
 
 def score_and_keep(
     kept: Results, scorers: Mapping[int, Scorer], pairs: Mapping[str, Pair], run: Run, warm_up: bool = False
-) -> Generator[Outcome, None, None]:
-    """Compute what is lacking, and give each outcome; it is on disk half a second later at most.
+) -> Generator[tuple[int, Result], None, None]:
+    """Compute what is lacking, and give each result with its metric's number; it is on disk half a second later at most.
 
     A score belongs to the content that was decoded: a file that changed since its key was taken has an error and no score.
 
@@ -321,24 +270,23 @@ def score_and_keep(
         warm_up: score one pair beforehand, so that what is slow the first time does not count as a metric's time.
 
     Raises:
-        ResultsWriteError: the disk is full; every outcome that was computed has been given.
+        ResultsWriteError: the disk is full; every result that was computed has been given.
     """
     done = {number: kept.scored(number) for number in scorers}
     work: dict[tuple[int, ...], dict[Pair, str]] = defaultdict(dict)
     for key, pair in pairs.items():
         work[tuple(number for number in scorers if key not in done[number])][pair] = key
     work.pop((), None)
-    by_content = kept.path is not None
     for numbers, keys in work.items():
         chosen = [scorers[number] for number in numbers]
         if warm_up:
             list(score_pairs([next(iter(keys))], chosen, run))
-        waiting: list[Outcome] = []
+        waiting: list[tuple[int, Result]] = []
         due = time.monotonic() + _WRITE_EVERY
-        with closing(score_pairs(keys, chosen, run, by_content)) as results:
+        with closing(score_pairs(keys, chosen, run, kept.path is not None)) as results:
             try:
                 for number, result in zip(cycle(numbers), results, strict=False):
-                    waiting.append(_outcome(number, keys[result.pair], result))
+                    waiting.append((number, _of(keys[result.pair], result)))
                     yield waiting[-1]
                     if time.monotonic() >= due:
                         kept.add(waiting)
@@ -348,29 +296,24 @@ def score_and_keep(
                 waiting.clear()
                 raise
             finally:
-                kept.add(waiting)
+                if waiting:
+                    kept.add(waiting)
 
 
-def _outcome(number: int, key: str, result: Result) -> Outcome:
+def _of(key: str, result: Result) -> Result:
+    """A result of the pair with this key: a finite score, or an error."""
     error = result.error
     if error is None and not math.isfinite(result.score):
         error = f"the score is {result.score}"
     if error is None and result.key not in (None, key):
         error = "one of its two files changed while the run lasted: start the same command again"
-    score = None if error else result.score
-    return Outcome(number, key, str(result.pair.reference), str(result.pair.distorted), score, result.seconds, error)
+    return replace(result, key=key, error=error, score=math.nan if error else result.score)
 
 
 class Scored:
     """A table with a row for each pair and a column for each metric; only what no earlier run kept is computed.
 
-    Args:
-        pairs: its rows.
-        scorers: its columns.
-        kept: where scores are kept, and taken from.
-        run: how they are made.
-        groups: a name for each pair, by which means are taken too.
-        words: by the names of metrics whose scores are places in a list of words, that list.
+    ``groups``: a name for each pair, by which means are taken too.
     """
 
     def __init__(
@@ -380,9 +323,8 @@ class Scored:
         kept: Results,
         run: Run,
         groups: Sequence[str] | None = None,
-        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
-        self.pairs, self.scorers, self.groups, self.words = pairs, scorers, groups, words
+        self.pairs, self.scorers, self.groups = pairs, scorers, groups
         self.kept, self._run = kept, run
         by_content = kept.path is not None
         self._keys = pair_keys(pairs, run.masks) if by_content else [*map(str, range(len(pairs)))]
@@ -399,23 +341,18 @@ class Scored:
         """How many scores there are."""
         return sum(isinstance(found, float) for key in self._keys for found in self._row(key))
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every pair has every score."""
-        return self.ready == len(self._keys) * len(self._numbers)
-
     def run(self) -> Generator[None, None, None]:
         """Compute what is lacking; yields for each pair that is complete, those first that are."""
         waiting = {key: pair for key, pair in zip(self._keys, self.pairs, strict=True) if None in self._row(key)}
         rows = Counter(self._keys)
         yield from (None for key in self._keys if key not in waiting)
         scorers = dict(zip(self._numbers, self.scorers, strict=True))
-        with closing(score_and_keep(self.kept, scorers, waiting, self._run)) as outcomes:
-            for outcome in outcomes:
-                found = outcome.error or "" if outcome.score is None else outcome.score
-                self._found[outcome.metric, outcome.key] = found
-                if None not in self._row(outcome.key):
-                    yield from [None] * rows[outcome.key]
+        with closing(score_and_keep(self.kept, scorers, waiting, self._run)) as results:
+            for number, result in results:
+                key = str(result.key)
+                self._found[number, key] = result.error or result.score
+                if None not in self._row(key):
+                    yield from [None] * rows[key]
 
     def _row(self, key: str) -> list[float | str | None]:
         """What is known of a pair by each metric; None for what was not tried yet."""
@@ -423,26 +360,44 @@ class Scored:
 
     def frame(self) -> pd.DataFrame:
         """The pairs that are complete, in the order asked for: ``reference``, ``distorted``, ``folder`` if any, and metrics."""
-        rows = [
-            [_text(str(pair.reference)), _text(str(pair.distorted)), *group]
-            + [self._cell(scorer.name, found) for scorer, found in zip(self.scorers, self._row(key), strict=True)]
-            for pair, key, *group in zip(self.pairs, self._keys, *filter(None, [self.groups]), strict=True)
-            if None not in self._row(key)
-        ]
-        names = ["reference", "distorted", *(["folder"] if self.groups else [])]
-        return pd.DataFrame(rows, columns=[*names, *(scorer.name for scorer in self.scorers)])
+        names = [scorer.name for scorer in self.scorers]
+        rows = [(_text(str(pair.reference)), _text(str(pair.distorted)), *self._row(key)) for pair, key in self._pairs()]
+        table = pd.DataFrame(rows, columns=["reference", "distorted", *names])
+        if self.groups:
+            table.insert(2, "folder", self.groups)
+        table = table.iloc[[place for place, key in enumerate(self._keys) if None not in self._row(key)]].reset_index(drop=True)
+        for scorer in self.scorers:
+            cells = (found if isinstance(found, float) else math.nan for found in table[scorer.name])
+            table[scorer.name] = [scorer.shown(cell) for cell in cells]
+        return table
 
-    def _cell(self, metric: str, found: float | str | None) -> float | str:
-        if not isinstance(found, float):
-            return math.nan
-        return self.words[metric][int(found)] if metric in self.words else found
+    def means(self) -> pd.DataFrame:
+        """Mean, standard deviation (of a sample) and number of scores per metric, and per folder where there are several."""
+        table = self.frame()
+        folders = [Path(path).parent.as_posix() for path in table["distorted"]]
+        if self.groups is None and len(set(folders)) > 1:
+            table = table.assign(folder=folders)
+        parts = [(str(name), part) for name, part in table.groupby("folder", sort=False)] if "folder" in table else []
+        if len(parts) != 1:
+            parts.append(("all", table))
+        rows = [
+            [name, scorer.name, part[scorer.name].mean(), part[scorer.name].std(), int(part[scorer.name].count())]
+            for name, part in parts
+            for scorer in self.scorers
+            if not scorer.words
+        ]
+        means = pd.DataFrame(rows, columns=["folder", "metric", "mean", "std", "n"])
+        return means if "folder" in table else means.drop(columns="folder")
 
     @property
     def failures(self) -> list[tuple[Pair, str, str]]:
         """What could not be scored: the pair, the metric and the reason."""
         return [
             (pair, scorer.name, found)
-            for pair, key in zip(self.pairs, self._keys, strict=True)
+            for pair, key in self._pairs()
             for scorer, found in zip(self.scorers, self._row(key), strict=True)
             if isinstance(found, str)
         ]
+
+    def _pairs(self) -> Iterator[tuple[Pair, str]]:
+        return zip(self.pairs, self._keys, strict=True)

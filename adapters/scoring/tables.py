@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from msds_plugin.adapters.scoring.files import check_file, replace_file
 
@@ -21,13 +21,7 @@ _PATHS = ("reference", "distorted")
 
 
 def check_output(path: Path) -> None:
-    """Raise an error unless a table can be written to ``path``.
-
-    Raises:
-        ValueError: a suffix other than .csv, .json and .parquet, or a name that the file system refuses.
-        FileNotFoundError: the folder does not exist.
-        PermissionError: nothing may be written there.
-    """
+    """Raise an error unless a table can be written to ``path``, as :func:`check_file` does and for another suffix."""
     _by_suffix(_WRITERS, path)
     check_file(path)
 
@@ -35,10 +29,7 @@ def check_output(path: Path) -> None:
 def write_table(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> None:
     """Replace ``path`` by a table in one step. Scores that are not numbers are empty cells in CSV and null in JSON.
 
-    Args:
-        table: CSV and Parquet have its rows, JSON is a list of them.
-        path: the suffix says what is written.
-        summary: of the table; JSON is then an object with ``scores`` and ``summary``, the other forms leave it out.
+    With a ``summary`` JSON is an object of ``scores`` and ``summary``, else a list of rows; the other forms leave it out.
 
     Raises:
         ValueError: a suffix other than .csv, .json and .parquet.
@@ -49,11 +40,7 @@ def write_table(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = 
 
 
 def write_unfinished(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> str | None:
-    """Write the table of a run that did not finish, unless ``path`` holds more rows; a sentence that says so, or None.
-
-    Raises:
-        ValueError, OSError: as :func:`write_table`.
-    """
+    """Write the table of a run that did not finish, unless ``path`` holds more rows: then a sentence that says so."""
     try:
         before = len(read_table(path))
     except (OSError, ValueError):
@@ -65,11 +52,7 @@ def write_unfinished(table: pd.DataFrame, path: Path, summary: pd.DataFrame | No
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read what :func:`write_table` wrote; missing numbers are NaN.
-
-    Raises:
-        ValueError: a suffix other than .csv, .json and .parquet.
-    """
+    """Read what :func:`write_table` wrote; missing numbers are NaN."""
     table = _by_suffix(_READERS, path)(path)
     return table.astype({column: float for column in table.columns if table[column].isna().all()})
 
@@ -79,20 +62,15 @@ def to_csv(table: pd.DataFrame, path: Path) -> None:
 
     A path gets ``./`` before it and still names the same file; other text gets an apostrophe.
     """
-    safe = table.copy()
-    for column in table:
-        if not is_numeric_dtype(table[column]):
-            sign = "./" if column in _PATHS else "'"
-            safe[column] = [_safe(cell, sign) for cell in table[column]]
-    safe.columns = [_safe(str(column), "'") for column in table]
-    safe.to_csv(path, index=False)
 
+    def safe(cell: Any, sign: str = "'") -> Any:
+        if not isinstance(cell, str):
+            return cell
+        # A lone carriage return would end the row for most readers, as the csv writer does not quote it.
+        return (sign + cell if cell.startswith(_FORMULA) else cell).replace("\r", "\\r")
 
-def _safe(cell: Any, sign: str) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    # A lone carriage return would end the row for most readers, as the csv writer does not quote it.
-    return (sign + cell if cell.startswith(_FORMULA) else cell).replace("\r", "\\r")
+    columns = [table[column].map(partial(safe, sign="./" if column in _PATHS else "'")) for column in table]
+    pd.concat(columns, axis=1).set_axis([safe(column) for column in table], axis=1).to_csv(path, index=False)
 
 
 def _to_json(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> None:
@@ -101,10 +79,8 @@ def _to_json(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = Non
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in table.to_dict("records")
-    ]
+    finite = table.notna() & ~table.isin([math.inf, -math.inf])
+    return table.astype(object).where(finite, None).to_dict("records")
 
 
 def _read_json(path: Path) -> pd.DataFrame:

@@ -18,12 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class Perceptual:
-    """Checks images of one test file beside the goldens in its folder ``goldens/<name of the test file>``.
+    """Checks images of one test file beside the goldens in its folder ``goldens/<name of the test file>``, or writes these.
 
-    Args:
-        goldens: that folder.
-        folder: for the new images and the pictures of those that fail.
-        update: write goldens in place of checking.
+    New images, and pictures of those that fail, go to ``folder``.
     """
 
     def __init__(self, goldens: Path, folder: Path, update: bool) -> None:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from msds_plugin.adapters.images.colours import Array, ImageFileError, Reading, to_bytes, unit
-from msds_plugin.adapters.images.large import TRANSPARENT
-from msds_plugin.adapters.images.listing import VIDEO_SUFFIXES, list_images
+from msds_plugin.adapters.images.colours import TRANSPARENT, Array, Reading, over, to_pillow, turn, unit
+from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import natural
-from msds_plugin.adapters.images.read import Picture, decode
-from msds_plugin.adapters.video.colours import Colours, planes_of, to_picture, turn
-from msds_plugin.adapters.video.structure import ends_early
+from msds_plugin.adapters.images.read import Picture, decode, resized
+from msds_plugin.adapters.video.colours import Colours, planes_of, to_picture
 from msds_plugin.checks import MissingDependencyError
 
 #: What decoders say, and no more than that, where data is damaged.
@@ -37,6 +35,11 @@ _STATES_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf
 _MAY_JUMP, _PAUSE = {"mpegts", "mpeg", "ogg"}, 10.0
 _JOINED = 5
 _PICTURES = {"mjpeg", "png", "bmp", "gif", "webp", "tiff"}
+#: Orientations as EXIF counts them by the signs of a, b, c and d of a display matrix.
+_ORIENTATIONS = {
+    **{(1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4},
+    **{(0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8},
+}
 _SIDE = 32
 
 
@@ -44,27 +47,15 @@ class VideoFileError(ValueError):
     """A video file that cannot be read, or no further."""
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A decoded frame.
-
-    Attributes:
-        time: seconds, as the file states them; what jumps back goes on from where it was.
-        picture: as it is shown, in the file's own colours.
-    """
+class Frame(NamedTuple):
+    """A decoded frame as it is shown, in the file's own colours; seconds as the file states them, which only grow."""
 
     time: float
     picture: Picture
 
 
-@dataclass(frozen=True)
-class Preview:
-    """The first frames of a video.
-
-    Attributes:
-        times: of each.
-        small: 32 x 32 pixels of luma of each, (N, 1024), without the mean and the deviation of all.
-    """
+class Preview(NamedTuple):
+    """The first frames of a video: (N,) times; 32 x 32 pixels of luma, (N, 1024), without the mean and the deviation of all."""
 
     times: Array
     small: Array
@@ -76,179 +67,178 @@ class Preview:
         return float(max(np.median(steps), steps.mean())) if len(steps) else None
 
 
-def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is that of a video file."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def open_video(path: str | os.PathLike[str], reading: Reading) -> Video | Folder:
+class Source(ABC):
     """A video file, or a folder of frames.
 
-    Raises:
-        VideoFileError: it cannot be opened, or holds no frame.
-        MissingDependencyError: PyAV is not installed.
-    """
-    return Folder(Path(path), reading) if Path(path).is_dir() else Video(Path(path), reading)
-
-
-class Folder:
-    """Images, in the order of their names, as the frames of a video.
-
     Attributes:
-        path: the folder.
-        size: width and height of the first image.
-        interval: seconds between frames, which a folder does not say: to be set to that of the other video.
-        notes, problems: what a user should know; what is missing.
-    """
-
-    colours: Colours | None = None
-    interlaced = False
-    aspect = 1.0
-    square = None
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        self.path, self.interval = path, 1 / 25
-        self.notes: list[str] = []
-        self.problems: list[str] = []
-        self._reading = reading
-        self._files = sorted(list_images(path), key=lambda file: natural(file.name))
-        height, width = decode(self._files[0], reading).size
-        self.size = width, height
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return len(self._files) * self.interval
-
-    def preview(self, count: int) -> Preview:
-        """The first frames.
-
-        Raises:
-            ImageFileError: one cannot be read.
-        """
-        pictures = [_luma(decode(file, self._reading)) for file in self._files[:count]]
-        return _preview([number * self.interval for number in range(len(pictures))], pictures)
-
-    def frames(self) -> Iterator[Frame]:
-        """All frames; one that cannot be read ends them, which ``problems`` says."""
-        for number, file in enumerate(self._files):
-            try:
-                picture = decode(file, self._reading).in_srgb()
-            except (ImageFileError, ValueError) as error:
-                self.problems.append(f"{error}; the scores up to there are kept")
-                return
-            yield Frame(number * self.interval, picture)
-
-
-class Video:
-    """A video file. Frames are turned by the display matrix, and transparent pixels are laid over the background.
-
-    Attributes:
-        path: the file.
-        size: width and height of the first frame as it is stored and turned.
-        aspect: width of a pixel divided by its height, after turning.
-        rate, seconds: as the file states them; None where it does not.
-        interlaced: whether the first frame says that it is.
-        colours: of the first frame; may be completed by what the other video says.
+        path: of it.
+        seconds: its length; None for a file that does not state it.
+        size: width and height of the first frame as it is shown, before it is resized.
+        aspect: width of a pixel divided by its height.
         square: the size that frames are resized to; None for as they are.
+        colours: of the first frame, to be completed by what the other video says; None for images.
+        interlaced: whether the first frame says that it is.
         notes, problems: what a user should know; what is missing. Complete when all frames have been taken.
     """
 
+    size: tuple[int, int]
+    seconds: float | None = None
+    aspect = 1.0
+    square: tuple[int, int] | None = None
+    colours: Colours | None = None
+    interlaced = False
+
     def __init__(self, path: Path, reading: Reading) -> None:
-        self.path = path
-        self.square: tuple[int, int] | None = None
+        self.path, self._reading = path, reading
         self.notes: list[str] = []
         self.problems: list[str] = []
-        self._reading = reading
-        with _open(path) as container:
-            stream = self._choose(container)
-            rate = stream.average_rate or stream.guessed_rate
-            self.rate = float(rate) if rate else None
-            stated = container.format.name in _STATES_LENGTH and container.duration is not None
-            self.seconds = float(container.duration / _av().time_base) if stated else None
-            aspect = float(stream.sample_aspect_ratio or 1)
-        first = next(self._decode(), None)
-        if first is None:
-            raise VideoFileError(f"{path} holds no frame that can be decoded" + "".join(f": {p}" for p in self.problems))
-        frame = first[1]
-        height, width = turn(np.empty((frame.height, frame.width), bool), _matrix(frame)).shape
-        self.size = width, height
-        self.aspect = 1 / aspect if width != frame.width and height != frame.height else aspect
-        self.interlaced = bool(frame.interlaced_frame)
-        self.colours, self._format = Colours.of(frame), frame.format.name
-        if (matrix := _matrix(frame)) and matrix[0] * matrix[1]:
-            self.notes.append(f"{path} is to be shown at an angle that is no multiple of 90 degrees: compared as it is stored")
-        self.problems.clear()
 
-    def _choose(self, container: Any) -> Any:
-        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-        if not streams:
-            raise VideoFileError(f"{self.path} holds no video stream")
-        films = [stream for stream in streams if stream.codec_context.name not in _PICTURES] or streams
-        if len(streams) > 1 and not self.notes:
-            self.notes.append(f"{self.path} holds {len(streams)} video streams: number {films[0].index} is taken")
-        return films[0]
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]:
+        """All frames."""
 
-    def preview(self, count: int) -> Preview:
-        """The first frames, as far as they can be decoded."""
-        times, pictures = [], []
-        for time, frame in self._decode():
-            times.append(time)
-            small = frame.reformat(width=_SIDE, height=_SIDE, format="gray", interpolation="AREA").to_ndarray()
-            pictures.append(turn(small, _matrix(frame)))
-            if len(times) == count:
-                break
-        self.problems.clear()
-        return _preview(times, pictures)
+    @abstractmethod
+    def _small(self) -> Iterator[tuple[float, Array]]:
+        """Their times, and 32 x 32 pixels of their luma."""
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order of time, one at a time in memory.
 
-        Damage, and an end before the one that the file states, end them, which ``problems`` says.
+        What cannot be read, and an end before the one that the file states, end them, which ``problems`` says.
         """
+        try:
+            yield from self._frames()
+        except ValueError as error:
+            self.problems.append(f"{self.path}: {error}; the scores up to there are kept")
+
+    def preview(self, count: int) -> Preview:
+        """The first frames, as far as they can be decoded."""
+        times, small = zip(*islice(self._small(), count), strict=True)
+        self.problems.clear()
+        values = np.stack(small).reshape(len(small), -1).astype(np.float32)
+        return Preview(np.array(times), (values - values.mean()) / (values.std() + 1))
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def open_videos(reading: Reading, *paths: str | os.PathLike[str]) -> list[Source]:
+    """Video files, and folders of frames at the rate of a file beside them.
+
+    Raises:
+        VideoFileError: a file cannot be opened, or holds no frame.
+        ImageFileError: an image of a folder cannot be read.
+        MissingDependencyError: PyAV is not installed.
+    """
+    films = [None if os.path.isdir(path) else Video(Path(path), reading) for path in paths]
+    interval = next((film.preview(16).interval for film in films if film), None)
+    return [film or Folder(Path(path), reading, interval) for film, path in zip(films, paths, strict=True)]
+
+
+class Folder(Source):
+    """Images, in the order of their names, as the frames of a video.
+
+    Args:
+        path: the folder.
+        reading: how images are read.
+        interval: seconds between frames, which a folder does not say; None for 1/25.
+    """
+
+    def __init__(self, path: Path, reading: Reading, interval: float | None) -> None:
+        super().__init__(path, reading)
+        self._files = sorted(list_images(path), key=lambda file: natural(file.name))
+        self._interval = interval or 1 / 25
+        self.seconds = len(self._files) * self._interval
+        height, width = decode(self._files[0], reading).size
+        self.size = width, height
+        if interval:
+            self.notes.append(f"the images of {path} are taken for frames at {1 / interval:.3f} per second")
+
+    def _frames(self) -> Iterator[Frame]:
+        for number, file in enumerate(self._files):
+            yield Frame(number * self._interval, decode(file, self._reading).in_srgb())
+
+    def _small(self) -> Iterator[tuple[float, Array]]:
+        for time, picture in self._frames():
+            image = to_pillow(picture.colours).convert("L")
+            yield time, np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+class Video(Source):
+    """A video file. Frames are turned by the display matrix, and transparent pixels are laid over the background."""
+
+    colours: Colours
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        super().__init__(path, reading)
+        with _open(path) as container:
+            stream = self._choose(container)
+            self._rate = float(stream.average_rate or stream.guessed_rate or 0)
+            if container.format.name in _STATES_LENGTH and container.duration is not None:
+                self.seconds = float(container.duration / _av().time_base)
+            aspect = float(stream.sample_aspect_ratio or 1)
+        _, frame = next(self._decode(), (0, None))
+        if frame is None:
+            raise VideoFileError(f"{path} holds no frame that can be decoded" + "".join(f": {p}" for p in self.problems))
+        lying = _orientation(frame) >= 5
+        self.size = (frame.height, frame.width) if lying else (frame.width, frame.height)
+        self.aspect = 1 / aspect if lying else aspect
+        self.interlaced = bool(frame.interlaced_frame)
+        self.colours, self._format = Colours.of(frame), frame.format.name
+        if not _orientation(frame):
+            self.notes.append(f"{path} is to be shown at an angle that is no multiple of 90 degrees: compared as it is stored")
+        self.problems.clear()
+
+    def _choose(self, container: Any) -> Any:
+        videos = container.streams.video
+        streams = [each for each in videos if "attached_pic" not in str(getattr(each, "disposition", "")).lower()]
+        if not streams:
+            raise VideoFileError(f"{self.path} holds no video stream")
+        films = [stream for stream in streams if stream.codec_context.name not in _PICTURES] or streams
+        if len(streams) > 1:
+            self._note_once(f"{self.path} holds {len(streams)} video streams: number {films[0].index} is taken")
+        return films[0]
+
+    def _small(self) -> Iterator[tuple[float, Array]]:
+        for time, frame in self._decode():
+            small = frame.reformat(width=_SIDE, height=_SIDE, format="gray", interpolation="AREA").to_ndarray()
+            yield time, turn(small, _orientation(frame))
+
+    def _frames(self) -> Iterator[Frame]:
         for time, frame in self._decode(whole=True):
-            try:
-                if frame.format.name != self._format:
-                    raise ValueError(f"its pixels change from {self._format} to {frame.format.name} at {time:.3f} s")
-                picture = self._picture(frame)
-            except ValueError as error:
-                self.problems.append(f"{self.path}: {error}")
-                return
-            yield Frame(time, picture)
+            if frame.format.name != self._format:
+                raise ValueError(f"its pixels change from {self._format} to {frame.format.name} at {time:.3f} s")
+            yield Frame(time, self._picture(frame))
 
     def _picture(self, frame: Any) -> Picture:
         planes, alpha = planes_of(frame)
         values = to_picture(planes, self.colours)
         if alpha is not None and alpha.min() < 1:
-            behind = np.array(self._reading.background, np.float32) / np.float32(255)
-            values = (unit(values) * alpha + behind * (1 - alpha)).astype(np.float32)
+            values = over(unit(values), alpha, self._reading.background)
             self._note_once(f"{self.path} {TRANSPARENT}")
-        picture = Picture(np.ascontiguousarray(turn(values, _matrix(frame))), self.colours.profile)
-        return picture if self.square in (None, picture.size[::-1]) else picture.resized(self.square[::-1])
+        picture = Picture(turn(values, _orientation(frame)), self.colours.profile, channel=self._reading.channel)
+        return resized(picture, self.square[::-1]) if self.square else picture
 
     def _decode(self, whole: bool = False) -> Iterator[tuple[float, Any]]:
         """Times and frames as PyAV has them; ``whole``: look at how the file ends."""
         av = _av()
-        count, shift, end, last = 0, 0.0, 0.0, None
-        longest = step = 1 / self.rate if self.rate and self.rate < 200 else 1 / 25
+        longest = step = 1 / self._rate if 0 < self._rate < 200 else 1 / 25
+        count, shift, end, last = 0, 0.0, 0.0, -step
         try:
             with _open(self.path) as container:
-                stream = self._choose(container)
-                name = container.format.name
+                stream, name = self._choose(container), container.format.name
                 for end, frames, damage in _decoded(container, stream):  # noqa: B007 (the last is used below)
                     for frame in frames:
-                        time = 0.0 if last is None else last + step
-                        if frame.pts is not None:
-                            time = float(frame.pts * stream.time_base) + shift
-                        if last is not None:
-                            gap = time - last
-                            if gap <= 0 or (gap > _PAUSE and name in _MAY_JUMP):
-                                where = "back" if gap <= 0 else "ahead"
-                                self._note_once(f"the times of {self.path} jump {where} after {count} frames: they go on")
-                                shift += step - gap
-                                time = last + step
-                            else:
-                                step, longest = gap, max(longest, gap)
+                        time = last + step if frame.pts is None else float(frame.pts * stream.time_base) + shift
+                        gap = time - last
+                        if count and (gap <= 0 or (gap > _PAUSE and name in _MAY_JUMP)):
+                            where = "back" if gap <= 0 else "ahead"
+                            self._note_once(f"the times of {self.path} jump {where} after {count} frames: they go on")
+                            shift += step - gap
+                            time = last + step
+                        elif count:
+                            step, longest = gap, max(longest, gap)
                         yield time, frame
                         last = time
                         count += 1
@@ -260,15 +250,11 @@ class Video:
             return
         if not whole:
             return
-        cut = ends_early(self.path, name)
+        cut = _cut_off(self.path, name)
         if cut is None and self.seconds and end + shift < self.seconds - 1.5 * longest:
             cut = f"it states {self.seconds:.2f} s and holds {end + shift:.2f} s"
         if cut is not None:
             self.problems.append(f"{self.path} ends early, after {count} frames: {cut}; the scores up to there are kept")
-
-    def _note_once(self, note: str) -> None:
-        if note not in self.notes:
-            self.notes.append(note)
 
 
 def _av() -> Any:
@@ -289,6 +275,15 @@ def _open(path: Path) -> Any:
             return av.open(os.fspath(path), options={"seekable": "0"})  # a fragment that was cut off is met while reading
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoFileError(f"cannot read {path} as a video: {error}") from error
+
+
+def _orientation(frame: Any) -> int:
+    """As EXIF counts them; 0 for one that is no multiple of 90 degrees."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 1
+    a, b, _, c, d = np.sign(np.frombuffer(matrix, np.int32, 5)).tolist()
+    return _ORIENTATIONS.get((a, b, c, d), 0)
 
 
 @contextmanager
@@ -338,37 +333,45 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[float, list[Any], st
 def _decoder(stream: Any) -> Any:
     """The decoder of a stream; slices side by side, so that what it says belongs to the packet that it was given."""
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and context.name in ("vp8", "vp9"):  # only libvpx reads the transparency
-        try:
-            context = _av().CodecContext.create({"vp8": "libvpx", "vp9": "libvpx-vp9"}[context.name], "r")
-        except ValueError:
-            return context
-        context.extradata = stream.codec_context.extradata
-        return context
+    able = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name, "")  # to read transparency
+    if stream.metadata.get("alpha_mode") == "1" and able in _av().codecs_available:
+        transparent = _av().CodecContext.create(able, "r")
+        transparent.extradata = context.extradata
+        return transparent
     context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
     context.thread_type = "SLICE"
     return context
 
 
-def _is_cover(stream: Any) -> bool:
-    return "attached_pic" in str(getattr(stream, "disposition", "")).lower()
+def _cut_off(path: Path, container: str) -> str | None:
+    """Why a file ends before the end that its own structure states; None if it is whole, or its container does not say."""
+    size, at = os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        if container == "mpegts":  # packets of 188 bytes, of 192 with times (.m2ts), of 204 with error correction
+            head = file.read(4 * 204)
+            for length, offset in ((188, 0), (192, 4), (204, 0)):
+                if all(head[place] == 0x47 for place in range(offset, len(head), length)):
+                    return f"{size % length} bytes of its last packet are there" if size % length else None
+            return None
+        while at + 8 <= size and (length := _length(file.read(16), container)):
+            if length < 8:
+                return f"nothing that can be read begins at byte {at}"
+            at += length
+            file.seek(at)
+    padding = int(container == "avi")  # which some programs leave out at the end
+    return f"its last element has {at - size} bytes more than the file" if at > size + padding else None
 
 
-def _matrix(frame: Any) -> tuple[int, int, int, int] | None:
-    """a, b, c, d of the display matrix: a pixel (p, q) is shown at (a p + c q, b p + d q)."""
-    found = frame.side_data.get("DISPLAYMATRIX")
-    if found is None:
-        return None
-    a, b, _, c, d = np.frombuffer(found, np.int32, 5).tolist()
-    return a, b, c, d
-
-
-def _luma(picture: Picture) -> Array:
-    colours = to_bytes(picture.in_srgb().colours)
-    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
-    return np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX))
-
-
-def _preview(times: list[float], pictures: list[Array]) -> Preview:
-    small = np.stack(pictures).reshape(len(pictures), -1).astype(np.float32)
-    return Preview(np.array(times), (small - small.mean()) / (small.std() + 1))
+def _length(head: bytes, container: str) -> int:
+    """Bytes of the element that begins so; 0 where that is not known."""
+    if container.startswith("mov"):  # a length of 4 or 8 bytes, and a name
+        length = int.from_bytes(head[:4], "big")
+        return int.from_bytes(head[8:16], "big") if length == 1 else length
+    if container == "avi" and head[:4] == b"RIFF":  # one or more; the length is made even
+        length = int.from_bytes(head[4:8], "little")
+        return 8 + length + length % 2
+    if container.startswith("matroska") and head[:4] in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # the header, and a segment
+        width = 9 - head[4].bit_length()  # the first bits of a length state its bytes; all others are set in live recordings
+        length, unknown = int.from_bytes(head[4 : 4 + width], "big"), (1 << 7 * width) - 1
+        return 0 if width > 8 or length & unknown == unknown else 4 + width + (length & unknown)
+    return 0

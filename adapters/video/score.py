@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 
-from msds_plugin.adapters.images.read import Picture, alike, mod_cropped, reconcile, to_tensor, without_border
+from msds_plugin.adapters.images.read import alike, cut, reconcile, to_tensor
 from msds_plugin.adapters.scorers import Scorer
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.video.colours import agree
-from msds_plugin.adapters.video.match import Align, Following, find_offset, near_of
-from msds_plugin.adapters.video.read import Folder, Frame, Video, open_video
+from msds_plugin.adapters.video.match import Following, find_offset, near_of
+from msds_plugin.adapters.video.read import Frame, Source, open_videos
+
+Align: TypeAlias = Literal["auto", "time", "index"]
+#: Frames at the beginning of both that are compared to find an offset: a few, and more if these do not tell.
+_FIRST, _MORE = 16, 128
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,14 @@ class VideoScores(Iterator[FrameScores]):
     """
 
     def __init__(
-        self,
-        reference: Video | Folder,
-        distorted: Video | Folder,
-        scorers: Sequence[Scorer],
-        every: int,
-        align: Align,
-        run: Run,
+        self, reference: Source, distorted: Source, scorers: Sequence[Scorer], every: int, align: Align, run: Run
     ) -> None:
-        self.notes: list[str] = []
-        self.problems: list[str] = []
         self._sides = reference, distorted
         self._scorers, self._every, self._align, self._run = scorers, every, align, run
-        self._scores = iter(())  # type: Iterator[FrameScores]
+        self.notes = [*reference.notes, *distorted.notes]
+        self.problems: list[str] = []
         self.frames = 0
+        self._scores: Iterator[FrameScores] = iter(())
         try:
             self._prepare()
         except ValueError as error:
@@ -76,67 +75,65 @@ class VideoScores(Iterator[FrameScores]):
             reference.colours, distorted.colours, notes = agree(reference.colours, distorted.colours)
             self.notes += notes
         self.notes += _square(reference, distorted)
-        previews = reference.preview(16), distorted.preview(16)
-        for one, other in ((0, 1), (1, 0)):
-            side, interval = self._sides[one], previews[other].interval
-            if isinstance(side, Folder) and not isinstance(self._sides[other], Folder):
-                side.interval = interval or side.interval
-                self.notes.append(f"the images of {side.path} are taken for frames at {1 / side.interval:.3f} per second")
-        starts = self._starts = [float(preview.times[0]) for preview in previews]
-        self._offset, self._near = starts[0] - starts[1], near_of(*previews)
+        previews = [side.preview(_FIRST) for side in self._sides]
+        intervals = [preview.interval for preview in previews]
+        self._starts = starts = [float(preview.times[0]) for preview in previews]
+        self._near, first = near_of(*previews), starts[0] - starts[1]
+        self._offset = 0.0 if self._align == "time" else first
+        begin = f"the files start at {starts[0]:.3f} s and {starts[1]:.3f} s"
         if self._align == "auto":
-            self._offset, self._near = find_offset(reference, distorted)
-            lag = self._offset - (starts[0] - starts[1])
-            if abs(lag) > self._near:
+            self._offset, sure = find_offset(*previews)
+            if not sure:
+                previews = [side.preview(_MORE) for side in self._sides]
+                self._near, (self._offset, _) = near_of(*previews), find_offset(*previews)
+            if abs(lag := self._offset - first) > self._near:
                 self.notes.append(
                     f"the first distorted frame shows what the reference shows {abs(lag):.3f} s "
-                    f"{'after' if lag > 0 else 'before'} its first frame (the files start at {starts[0]:.3f} s and "
-                    f"{starts[1]:.3f} s): compared with this offset, which was found from the content (--align time takes the "
-                    "times of the files, --align index the numbers of the frames)"
+                    f"{'after' if lag > 0 else 'before'} its first frame ({begin}): compared with this offset, which was found "
+                    "from the content (--align time takes the times of the files, --align index the numbers of the frames)"
                 )
-        elif self._align == "time":
-            self._offset = 0.0
-            if abs(starts[0] - starts[1]) > self._near:
-                self.notes.append(f"the files start at {starts[0]:.3f} s and {starts[1]:.3f} s: compared by these times")
-        intervals = [preview.interval for preview in previews]
+        elif self._align == "time" and abs(first) > self._near:
+            self.notes.append(f"{begin}: compared by these times")
         self.notes += _differences(reference, distorted, intervals)
         if distorted.seconds and intervals[1]:
             self.frames = math.ceil(distorted.seconds / intervals[1] / self._every)
 
     def _score_all(self) -> Iterator[FrameScores]:
         reference, distorted = self._sides
-        references = Following(reference.frames())
+        by_number = self._align == "index"
+        references = Following(reference.frames(), by_number)
         alone = count = 0
-        said = len(reference.notes), len(distorted.notes)
-        self.notes += [*reference.notes, *distorted.notes]
         for count, frame in enumerate(distorted.frames(), 1):
             if (count - 1) % self._every:
                 continue
-            if self._align == "index":
-                nearest = references.at_index(count - 1)
-            else:
-                nearest = references.at_time(frame.time + self._offset, self._near)
+            place = count - 1 if by_number else frame.time + self._offset
+            nearest = references.at(place, 0 if by_number else self._near)
             if nearest is None:
                 alone += 1
-                continue
-            yield self._score(count - 1, frame, nearest)
+            else:
+                yield self._score(count - 1, frame, nearest)
         if alone:
             of = math.ceil(count / self._every)
-            how = "of their number" if self._align == "index" else f"within {self._near * 1000:.1f} ms"
+            how = "of their number" if by_number else f"within {self._near * 1000:.1f} ms"
             self.problems.append(f"{alone} of {of} distorted frames ({alone / of:.1%}) have no reference frame {how}: left out")
         whole = references.finish()
         if self._every == 1 and whole > references.used:
             without = whole - references.used
             self.notes.append(f"{without} of {whole} reference frames ({without / whole:.1%}) have no distorted frame")
-        self.notes += [*reference.notes[said[0] :], *distorted.notes[said[1] :]]
-        self.problems += [*reference.problems, *distorted.problems]
+        for side in self._sides:
+            self.notes += [note for note in side.notes if note not in self.notes]
+            self.problems += side.problems
 
     def _score(self, number: int, frame: Frame, nearest: Frame) -> FrameScores:
+        reading = self._run.reading
         scores: list[float] = []
         errors: list[str] = []
         for scorer in self._scorers:
+            value = math.nan
             try:
-                x, y = self._images(frame.picture, nearest.picture)
+                x, y = reconcile(frame.picture, nearest.picture)
+                y = cut(y, reading, "the frame")
+                x = cut(x, reading, "the frame", y)
                 if not scorer.ours:  # they compare pixel by pixel
                     x, y = alike(x, y)
                 with torch.inference_mode(), torch.autocast(scorer.device.type, enabled=self._run.amp):
@@ -144,31 +141,21 @@ class VideoScores(Iterator[FrameScores]):
                 if math.isnan(value):
                     errors.append(f"{scorer.name}: the score is not a number")
             except Exception as error:  # whatever a metric cannot do with one frame must not cost the others
-                value = math.nan
                 errors.append(f"{scorer.name}: {' '.join(str(error).split()) or type(error).__name__}")
             scores.append(value)
         times = frame.time - self._starts[1], nearest.time - self._starts[0]
         return FrameScores(number, *times, tuple(scores), "; ".join(errors) or None)
 
-    def _images(self, distorted: Picture, reference: Picture) -> tuple[Picture, Picture]:
-        """Both as they are compared, by what the user states of images."""
-        reading = self._run.reading
-        x, y = (mod_cropped(each, reading.mod_crop) for each in reconcile(distorted, reference))
-        if reading.resize and x.size != y.size:
-            x = x.resized(y.size)
-        x, y = (without_border(each, reading.crop_border, "the frame") for each in (x, y))
-        return replace(x, channel=reading.channel), replace(y, channel=reading.channel)
 
-
-def _square(reference: Video | Folder, distorted: Video | Folder) -> list[str]:
+def _square(reference: Source, distorted: Source) -> list[str]:
     """Have frames whose pixels are not square resized, if those of the two videos have different shapes."""
-    aspect, other_aspect = reference.aspect, distorted.aspect
-    if abs(aspect / other_aspect - 1) < 1e-3:
-        same = abs(aspect - 1) < 1e-3
-        return [] if same else [f"the pixels of both videos are not square (aspect {aspect:.3f}): compared as they are stored"]
+    if abs(reference.aspect / distorted.aspect - 1) < 1e-3:
+        if abs(reference.aspect - 1) < 1e-3:
+            return []
+        return [f"the pixels of both videos are not square (aspect {reference.aspect:.3f}): compared as they are stored"]
     notes = []
     for side, other in ((reference, distorted), (distorted, reference)):
-        if abs(side.aspect - 1) < 1e-3 or isinstance(side, Folder):
+        if abs(side.aspect - 1) < 1e-3:
             continue
         width, height = side.size
         sizes = [(round(width * side.aspect), height), (width, round(height / side.aspect))]
@@ -181,7 +168,7 @@ def _square(reference: Video | Folder, distorted: Video | Folder) -> list[str]:
     return notes
 
 
-def _differences(reference: Video | Folder, distorted: Video | Folder, intervals: Sequence[float | None]) -> list[str]:
+def _differences(reference: Source, distorted: Source, intervals: Sequence[float | None]) -> list[str]:
     notes = []
     (width, height), other = (side.square or side.size for side in (reference, distorted))
     if (width, height) != other:
@@ -198,12 +185,6 @@ def _differences(reference: Video | Folder, distorted: Video | Folder, intervals
             f"the rates differ: reference {1 / intervals[0]:.3f}, distorted {1 / intervals[1]:.3f} frames per second; "
             "each distorted frame is compared with the reference frame nearest in time"
         )
-    longest = max((each for each in intervals if each), default=1 / 25)
-    if reference.seconds and distorted.seconds and abs(reference.seconds - distorted.seconds) > longest * 1.01:
-        notes.append(
-            f"the lengths differ: reference {reference.seconds:.2f} s, distorted {distorted.seconds:.2f} s; "
-            "only what both have is compared"
-        )
     return notes
 
 
@@ -215,15 +196,14 @@ def score_video(
     align: Align = "auto",
     run: Run = Run(),  # noqa: B008 (frozen)
 ) -> VideoScores:
-    """Score a distorted video beside its reference, frame by frame as they are decoded.
+    """Score a distorted video beside its reference, each a file or a folder of frames, frame by frame as they are decoded.
 
     Each ``every``-th frame of the distorted video is compared with the reference frame nearest in time; one that has none
     within half a frame of the faster video is left out, which ``problems`` says. A file that ends early or is damaged ends the
     iteration, as do videos whose colours cannot be compared.
 
     Args:
-        reference: a file, or a folder of frames.
-        distorted: a file, or a folder of frames.
+        reference, distorted: paths.
         scorers: what to score with.
         every: take each ``every``-th frame of the distorted video.
         align: ``auto`` finds from the content which frames show the same, and lets first frames belong together where that does
@@ -242,5 +222,5 @@ def score_video(
         raise ValueError(f"align must be auto, time or index, got {align!r}")
     if not scorers:
         raise ValueError("no metric to score with")
-    sides = open_video(reference, run.reading), open_video(distorted, run.reading)
-    return VideoScores(*sides, scorers, every, align, run)
+    y, x = open_videos(run.reading, reference, distorted)
+    return VideoScores(y, x, scorers, every, align, run)

@@ -23,7 +23,7 @@ from scores import SHARED, pairs, read
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark import load_csv, run
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.runtimes import has_openvino
 
 RUNTIME = "openvino" if has_openvino() else "torch"

@@ -23,7 +23,7 @@ import typer
 
 from msds_plugin.adapters.benchmark import Dataset, load_csv, run, statistics
 from msds_plugin.adapters.research.training import from_opinions, train_spips
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 
 METRICS = ("msds-hybrid", "msds-fast", "lpips", "ssim")
 
@@ -67,11 +67,11 @@ def main(
     a, b = (side[together & (opinion[a] != opinion[b])] for side in (a, b))
     sides = {metric: (values[a], values[b]) for metric, values in scores.items()}
     share, answers = (opinion[b] > opinion[a]).astype(float), np.ones(len(a))
-    given = (sides, share, answers, reference[a], ["spips", "lpips"])
+    agreement, tests = statistics.choices(sides, share, answers, reference[a], ["spips", "lpips"])
     columns = ["metric", "count", "references", "agreement", "agreement_low", "agreement_high"]
     print(f"{name}: {len(a)} comparisons, {len(set(reference))} references")
-    print(statistics.choice_agreement(*given)[columns].to_markdown(index=False, floatfmt=".3f"))
-    print(statistics.choice_significance(*given).to_markdown(index=False, floatfmt=".3g"))
+    print(agreement[columns].to_markdown(index=False, floatfmt=".3f"))
+    print(tests.to_markdown(index=False, floatfmt=".3g"))
 
 
 if __name__ == "__main__":

@@ -68,12 +68,12 @@ def test_scores_are_those_of_the_metric_whatever_the_order_and_the_workers(pairs
 
 def test_a_reference_is_decoded_and_represented_once(pairs, fast, monkeypatch):
     represented, opened = [], Counter()
-    original, open_file = Metric.represent, loop.open_file
+    original, open_side = Metric.represent, loop.open_side
     monkeypatch.setattr(type(fast[0].metric), "represent", lambda self, image: represented.append(1) or original(self, image))
 
     def counting(pair, reading, reference):
         opened[pair.reference if reference is None else pair.distorted] += 1
-        return open_file(pair, reading, reference)
+        return open_side(pair, reading, reference)
 
     list(score_pairs(pairs, fast[:1], Run(workers=0), opener=counting))
     assert len(represented) == len(opened) == len(pairs) + 2
@@ -166,7 +166,7 @@ def test_metrics_of_toolkits_run_one_at_a_time_on_all_cores_and_ours_side_by_sid
 
 def test_what_was_decoded_says_which_content_a_score_is_of(pairs, tmp_path):
     def swapping(pair, reading, reference):
-        opened = loop.open_file(pair, reading, reference)
+        opened = loop.open_side(pair, reading, reference)
         if pair.distorted.name == "d1.png" and reference is not None:
             Image.new("RGB", (72, 64)).save(pair.distorted)
         return opened

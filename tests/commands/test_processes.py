@@ -130,22 +130,16 @@ def test_a_signal_ends_a_run_with_what_is_there(number: signal.Signals, code: in
     assert not group(process)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_signal_is_heard_during_an_operation_that_takes_minutes(workers: str) -> None:
-    command = (*SCORE[:-1], workers)
-    with halted(*command, after=1, program=DEEP) as process:
+BENCHMARK = ("benchmark", "-m", "piq:psnr", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
+
+
+@pytest.mark.parametrize(("command", "after"), [((*SCORE[:-1], "1"), 1), (SCORE, 1), (BENCHMARK, 0)])  # 0: as it warms up
+def test_a_signal_is_heard_during_an_operation_that_takes_minutes(command: tuple[str, ...], after: int) -> None:
+    with halted(*command, after=after, program=DEEP) as process:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Interrupted: " in stderr
-
-
-def test_a_signal_is_heard_while_metrics_warm_up() -> None:
-    command = ("benchmark", "-m", "piq:psnr", "--csv", "labels.csv", "--results", "kept.sqlite")
-    with halted(*command, after=0, program=DEEP) as process:
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
 
 
 def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_written() -> None:
@@ -167,8 +161,7 @@ def test_kill_leaves_no_process_and_no_half_file_and_costs_nothing_that_was_writ
 
 
 def test_a_signal_ends_a_benchmark_with_what_is_there() -> None:
-    command = ("benchmark", "-m", "piq:psnr", "--csv", "labels.csv", "--resamples", "0", "--results", "kept.sqlite")
-    with halted(*command, "--workers", "2") as process:
+    with halted(*BENCHMARK, "--workers", "2") as process:
         os.killpg(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
@@ -178,39 +171,23 @@ def test_a_signal_ends_a_benchmark_with_what_is_there() -> None:
         assert len(kept.scored(1)) == 5
 
 
-def test_a_signal_during_imports_gives_one_line() -> None:
-    program = (
-        "import builtins, os, signal, sys\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from msds_plugin.adapters.cli import main\n"
-        "original = builtins.__import__\n"
-        "def importing(name, *rest):\n"
-        "    if name == 'typer':\n"
-        "        try:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "        except BaseException:\n"  # as some modules have it around what they import
-        "            pass\n"
-        "    return original(name, *rest)\n"
-        "builtins.__import__ = importing\n"
-        "main()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted\n")
-
-
-def test_the_console_script_takes_signals_before_it_imports_the_package() -> None:
-    program = (
-        "import builtins, os, signal\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import msds_command\n"
-        "original = builtins.__import__\n"
-        "def importing(name, *rest):\n"
-        "    if name.startswith('msds_plugin'):\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return original(name, *rest)\n"
-        "builtins.__import__ = importing\n"
-        "msds_command.main()\n"
-    )
+@pytest.mark.parametrize(("package", "imported"), [("msds_plugin.adapters.cli", "typer"), ("msds_command", "msds_plugin")])
+def test_a_signal_during_imports_gives_one_line(package: str, imported: str) -> None:
+    program = f"""
+import builtins, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from {package} import main
+original = builtins.__import__
+def importing(name, *rest):
+    if name.startswith({imported!r}):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:  # as some modules have it around what they import
+            pass
+    return original(name, *rest)
+builtins.__import__ = importing
+main()
+"""
     done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted\n")
 

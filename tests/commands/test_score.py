@@ -399,40 +399,10 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(msds, tmp_path, monkey
 def test_a_crash_costs_none_of_the_scores_that_are_there(msds, monkeypatch, capsys):
     monkeypatch.setattr(store, "score_pairs", interrupted(2, RuntimeError("a driver failed")))
     shown = []
-    monkeypatch.setattr("msds_plugin.adapters.cli.score_images._show", lambda scored, _: shown.append(len(scored.frame())))
+    monkeypatch.setattr("msds_plugin.adapters.cli.score._show", lambda scored, _: shown.append(len(scored.frame())))
     with pytest.raises(RuntimeError, match="a driver failed"):
         msds("score", *PSNR, *SIDES)
     assert shown == [2]
-
-
-def test_scores_are_of_the_content(msds):
-    Path("dist/photo0.png").write_bytes(b"damaged")  # or what is kept would be gone at the end
-    command = ("score", *PSNR, *SIDES, "-o", "scores.csv")
-    changed = Path("dist/photo1.png")
-    Image.open(changed).save("dist/photo1.bmp")
-    changed.unlink()
-    changed = Path("dist/photo1.bmp")
-    stat = changed.stat()
-    assert msds(*command).exit_code == 1
-    Image.open("dist/photo2.png").save(changed)  # of the same size
-    os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert "used again: 1" in msds(*command).stderr
-    found = read_table(Path("scores.csv"))["piq:psnr"][1]
-    assert found == pytest.approx(expected("ref/photo1.png", changed), abs=1e-5)
-
-
-def test_a_file_that_changes_while_the_run_lasts_has_no_score(msds, monkeypatch):
-    original = store.pair_keys
-
-    def changing(pairs, masks):
-        keys = original(pairs, masks)
-        Image.new("RGB", (80, 64)).save("dist/photo1.png")
-        return keys
-
-    monkeypatch.setattr("msds_plugin.adapters.scoring.store.pair_keys", changing)
-    result = msds("score", *PSNR, *SIDES, "-o", "scores.csv")
-    assert result.exit_code == 1
-    assert "dist/photo1.png: one of its two files changed" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="such names cannot be there")

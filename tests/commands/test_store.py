@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from msds_plugin.adapters.images import Pair, Reading
+from msds_plugin.adapters.images.colours import Reading
+from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.scorers import create_scorer
-from msds_plugin.adapters.scoring import Run
+from msds_plugin.adapters.scoring import Result, Run
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.store import (
-    Outcome,
     Results,
     ResultsFileError,
     ResultsInUseError,
@@ -33,7 +33,7 @@ from msds_plugin.adapters.scoring.tables import read_table, write_table, write_u
 
 
 def outcome(metric, number, score=0.5, error=None):
-    return Outcome(metric, f"key{number}", f"r{number}.png", f"d{number}.png", score, 0.1, error)
+    return metric, Result(Pair(Path("r.png"), Path(f"{number}.png")), "m", score, 0.1, error, f"key{number}")
 
 
 def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
@@ -41,7 +41,7 @@ def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
     with Results(path) as results:
         one = results.metric("msds", {"weights": "abc", "options": {"levels": 3}})
         other = results.metric("msds", {"weights": "abd", "options": {"levels": 3}})
-        results.add([outcome(one, 1, 0.25), outcome(one, 2, None, "cannot read r2.png")])
+        results.add([outcome(one, 1, 0.25), outcome(one, 2, math.nan, "cannot read r2.png")])
         results.add([outcome(other, 1, 0.75)])
     with Results(path) as results:
         assert results.metric("msds", {"options": {"levels": 3}, "weights": "abc"}) == one != other
@@ -52,47 +52,37 @@ def test_scores_are_kept_and_told_apart_by_identity(tmp_path):
         assert results.frame(other)["score"].tolist() == [0.75]
 
 
-def test_a_failure_gives_way_and_a_score_stays():
+def test_a_failure_gives_way_a_score_stays_and_a_batch_is_kept_whole_or_not_at_all():
     with Results() as results:
         metric = results.metric("m", {})
-        results.add([outcome(metric, 1, None, "no such file")])
-        results.add([outcome(metric, 1, 0.5)])
-        results.add([outcome(metric, 1, 0.9)])
-        results.add([outcome(metric, 1, None, "late failure")])
+        for number, score, error in ((1, math.nan, "no such file"), (1, 0.5, None), (1, 0.9, None), (1, math.nan, "late")):
+            results.add([outcome(metric, number, score, error)])
         frame = results.frame(metric)
-        assert frame["score"].tolist() == [0.5]
-        assert frame["error"].tolist() == [None]
-
-
-def test_all_or_none_of_a_batch_is_kept():
-    with Results() as results:
-        metric = results.metric("m", {})
+        assert (frame["score"].tolist(), frame["error"].tolist()) == ([0.5], [None])
         with pytest.raises(sqlite3.IntegrityError):
-            results.add([outcome(metric, 1), Outcome(metric, "key2", "r", "d", None)])
-        assert results.scored(metric) == set()
+            results.add([outcome(metric, 2), outcome(metric, 3, math.nan)])
+        assert results.scored(metric) == {"key1"}
 
 
 def test_other_files_are_refused(tmp_path):
-    text = tmp_path / "notes.txt"
+    text, foreign, newer = (tmp_path / name for name in ("notes.txt", "foreign.sqlite", "newer.sqlite"))
     text.write_text("not a database, but long enough to be looked at\n" * 30)
-    with pytest.raises(ResultsFileError, match="not a results file"):
-        Results(text)
-    assert text.read_text().startswith("not a database")
-    foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as db:
         db.execute("CREATE TABLE something (x)")
-    with pytest.raises(ResultsFileError, match="another program"):
-        Results(foreign)
-    newer = tmp_path / "newer.sqlite"
-    Results(newer).close()
+    with Results(newer):
+        pass
     with sqlite3.connect(newer) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(ResultsFileError, match="format 99"):
-        Results(newer)
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        Results(tmp_path / "absent" / "results.sqlite")
-    with pytest.raises(OSError, match="cannot open the results file"):
-        Results(tmp_path)
+    for path, error, says in (
+        (text, ResultsFileError, "not a results file"),
+        (foreign, ResultsFileError, "another program"),
+        (newer, ResultsFileError, "format 99"),
+        (tmp_path / "absent" / "results.sqlite", FileNotFoundError, "no folder"),
+        (tmp_path, OSError, "cannot open the results file"),
+    ):
+        with pytest.raises(error, match=says):
+            Results(path)
+    assert text.read_text().startswith("not a database")
 
 
 def test_one_run_alone(tmp_path):
@@ -146,7 +136,8 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path):
 def test_a_name_that_is_no_text_is_kept():
     with Results() as results:
         metric = results.metric("m", {})
-        results.add([Outcome(metric, "key", "caf\udce9.png", "d", None, 0.1, "cannot read caf\udce9.png")])
+        pair = Pair(Path("r.png"), Path("caf\udce9.png"))
+        results.add([(metric, Result(pair, "m", math.nan, 0.1, "cannot read caf\udce9.png", "key"))])
         assert results.frame(metric)["error"].tolist() == ["cannot read caf\\udce9.png"]
 
 
@@ -230,14 +221,14 @@ def test_only_what_is_lacking_is_computed_and_each_score_is_of_what_was_decoded(
         numbers = {kept.metric(scorer.name, identity(scorer, Run())): scorer for scorer in scorers}
         first, second = numbers
         done = list(score_and_keep(kept, {first: scorers[0]}, dict(list(keys.items())[:2]), Run()))
-        assert [outcome.error for outcome in done] == [None] * 2
+        assert [result.error for _, result in done] == [None] * 2
         Image.fromarray(picture(9)).save(pairs[2].distorted)  # since its key was taken
         done = list(score_and_keep(kept, numbers, keys, Run()))
-        assert sorted((outcome.metric, list(keys).index(outcome.key)) for outcome in done) == [
+        assert sorted((number, list(keys).index(result.key)) for number, result in done) == [
             (first, 2),
             *((second, n) for n in range(3)),
         ]
-        assert {outcome.error is None: list(keys).index(outcome.key) for outcome in done}[False] == 2
+        assert {result.error is None: list(keys).index(result.key) for _, result in done}[False] == 2
         assert kept.scored(first) == kept.scored(second) == set(list(keys)[:2])
         assert list(score_and_keep(kept, numbers, dict(list(keys.items())[:2]), Run())) == []
 

@@ -131,7 +131,7 @@ def test_packages_know_only_those_below_them(layout):
 @pytest.mark.parametrize(
     ("module", "line", "broken"),
     [
-        ("functional.py", "from msds_plugin.adapters import names", "know no toolkit, file or terminal BROKEN"),
+        ("functional.py", "from msds_plugin.adapters import wrap", "know no toolkit, file or terminal BROKEN"),
         ("checks.py", "from msds_plugin import registry", "knows no names of metrics BROKEN"),
         ("adapters/scoring/store.py", "from msds_plugin.adapters.cli import app", "arrows go downwards BROKEN"),
         ("checks.py", "from msds_plugin import deepssim", "No circle BROKEN"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from msds_plugin.adapters.images import large as large_images
-from msds_plugin.adapters.images.colours import unit
-from msds_plugin.adapters.images.large import TRANSPARENT, LargeImage
+from msds_plugin.adapters.images.colours import TRANSPARENT, unit
+from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.read import ImageFileError, Reading, decode, preview, read_image, size_of
 
 HEIGHT, WIDTH = 37, 53

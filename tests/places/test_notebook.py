@@ -35,7 +35,8 @@ def test_everything_that_holds_an_image_gives_the_number_of_the_files():
     wanted = create_scorer("msds-fast", "cpu", "torch").metric(read_image(X), read_image(Y)).item()
     x, y = pixels(X), pixels(Y)
     tensor = torch.from_numpy(x.copy()).permute(2, 0, 1)
-    forms = [str(X), X, Image.open(X), x, x.astype(np.uint16) * 257, x / 255, tensor, tensor[None] / 255, [X], x[None]]
+    arrays = [x, np.ma.masked_array(x), x.astype(np.uint16) * 257, x / 255, x[None]]
+    forms = [str(X), X, Image.open(X), [X], *arrays, tensor, tensor[None] / 255]
     for form in forms:
         assert score(form, y)[0] == pytest.approx(wanted, abs=1e-7), type(form)
     assert float(msds_plugin.score(X, Y, "msds-fast", runtime="torch")) == pytest.approx(wanted, abs=1e-7)
@@ -128,23 +129,14 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
         ([], ValueError, "empty"),
         (None, TypeError, "NoneType"),
         ("no.png", ImageFileError, "no.png"),
+        (np.ma.masked_array(np.zeros((64, 64, 3), np.uint8), mask=True), TypeError, "masked array"),
     ],
 )
 def test_what_cannot_be_scored_says_why(given, error, says):
     with pytest.raises(error, match=says):
         score(given, np.zeros((64, 64, 3), np.uint8))
-
-
-def test_numbers_of_images_must_agree():
     with pytest.raises(ValueError, match="3 distorted images and 2 references"):
         score([X] * 3, [Y] * 2)
-
-
-def test_toolkits_metrics_too():
-    pytest.importorskip("pyiqa")
-    scores = score(X, Y, "psnr")
-    mse = np.mean((pixels(X) / 255.0 - pixels(Y) / 255.0) ** 2)
-    assert float(scores) == pytest.approx(-10 * np.log10(mse), rel=1e-4)
 
 
 def test_reprs():
@@ -206,13 +198,6 @@ def test_a_map_is_a_figure_with_its_scale():
         score(X, Y, "piq:psnr").map()
     with pytest.raises(ValueError, match="different sizes"):
         score(pixels(X)[:100], Y).map()
-
-
-def test_masked_arrays_are_refused():
-    masked = np.ma.masked_array(pixels(X), mask=pixels(X) > 200)
-    with pytest.raises(TypeError, match="masked array"):
-        score(masked, Y)
-    assert float(score(np.ma.masked_array(pixels(X)), Y, "piq:psnr")) == float(score(X, Y, "piq:psnr"))
 
 
 def test_nothing_stale_is_kept(tmp_path, random_alexnet_file):

@@ -15,9 +15,8 @@ from pyarrow import parquet
 
 from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.ray import shard
+from msds_plugin.adapters.ray import score, shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
-from msds_plugin.adapters.ray.places import local_path
 from msds_plugin.adapters.ray.score import _room
 from msds_plugin.adapters.ray.shard import Job, write_lost, write_shard
 from msds_plugin.adapters.scorers import create_scorers
@@ -47,6 +46,25 @@ def scorers():
     return create_scorers([METRIC], "cpu")
 
 
+@pytest.fixture
+def job(tmp_path, scorers):
+    return Job.of(scorers, str(tmp_path / "out"), Run())
+
+
+@pytest.fixture
+def store():
+    """A file system of URIs; a function that fills it."""
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+
+    def fill(**contents):
+        for name, content in contents.items():
+            memory.pipe_file(f"/bucket/{name}", content)
+        return memory
+
+    yield fill
+    memory.rm("/bucket", recursive=True)
+
+
 def local(pairs, scorers, workers=2):
     results = score_pairs([Pair(Path(r), Path(d)) for r, d in pairs], scorers, Run(workers=workers))
     return {(str(result.pair.reference), str(result.pair.distorted)): result.score for result in results}
@@ -68,126 +86,104 @@ def test_pairs_come_sorted_and_shards_end_where_references_do(files, tmp_path, m
     assert [len(part) for part in shards(one, 8)] == [8, 8, 4]
     monkeypatch.chdir(tmp_path)
     assert list(read_pairs([("r.png", "s3://b/d.png")])) == [(str(tmp_path / "r.png"), "s3://b/d.png")]
-    assert local_path("file:///a%20b/c%23.png") == Path("/a b/c#.png")
 
 
-def test_folders_by_uri_are_matched_as_folders_are():
-    fsspec = pytest.importorskip("fsspec")
-    store = fsspec.filesystem("memory")
-    for name in ("r/a.png", "r/b.png", "d/a.jpg", "d/b.jpg", "d/deep/c.jpg", "d/notes.txt"):
-        store.pipe_file(f"/match/{name}", b"")
-    expected = [("memory://match/r/a.png", "memory://match/d/a.jpg"), ("memory://match/r/b.png", "memory://match/d/b.jpg")]
-    assert list(read_pairs(("memory://match/r", "memory://match/d/"))) == expected
-    assert [d for _, d in read_pairs(("memory://match/r/a.png", "memory://match/d"))] == [
-        f"memory://match/d/{name}.jpg" for name in ("a", "b", "deep/c")
-    ]
+def test_folders_by_uri_are_matched_as_folders_are(files, store):
+    store(**dict.fromkeys(("r/a.png", "r/b.png", "d/a.jpg", "d/b.jpg", "d/deep/c.jpg", "d/notes.txt"), b""))
+    r, d = "memory://bucket/r", "memory://bucket/d"
+    expected = [(f"{r}/a.png", f"{d}/a.jpg"), (f"{r}/b.png", f"{d}/b.jpg")]
+    assert list(read_pairs((r, f"{d}/"))) == expected
+    assert list(read_pairs((f"{r}/a.png", d))) == [(f"{r}/a.png", f"{d}/{name}.jpg") for name in ("a", "b", "deep/c")]
     assert list(read_pairs(expected[0])) == expected[:1]
-    with pytest.raises(ValueError, match=r"no image in memory://match/none"):
-        read_pairs(("memory://match/none", "memory://match/d"))
-    store.pipe_file("/match/d/late.jpg", b"")
-    _, found = matched("memory://match/r", "memory://match/d")
-    assert found.unscored == 2
-    store.rm("/match", recursive=True)
-
-
-def test_two_folders(files):
+    with pytest.raises(ValueError, match=r"no image in memory://bucket/none"):
+        read_pairs(("memory://bucket/none", d))
+    store(**{"d/late.jpg": b""})
+    assert matched(r, d)[1].unscored == 2
     folder = Path(files[0][0]).parent
-    names = list(read_pairs((folder / "00.png", folder)))
-    assert len(names) == 60
-    assert names == sorted(names)
+    assert len(list(read_pairs((folder / "00.png", folder)))) == 60
 
 
-def test_a_shard(tmp_path, files, scorers):
-    job = Job.of(scorers, str(tmp_path), Run())
+def test_a_shard(tmp_path, files, scorers, job):
     missing = str(tmp_path / "late.png")
     pairs = sorted(
         [*files[:4], (files[4][0], missing), ("file://" + files[0][0], "file://" + files[0][1]), ("memory://no.png", missing)]
     )
     done = write_shard(pairs, scorers, job)
     assert (done.rows, done.failed, done.computed) == (7, 2, 7)
-    found = {(row["reference"], row["distorted"]): row for row in rows(tmp_path)}
+    found = {(row["reference"], row["distorted"]): row for row in rows(job.folder)}
     expected = local(files[:4], scorers, workers=0)
     assert [found[pair][METRIC] for pair in files[:4]] == pytest.approx([expected[pair] for pair in files[:4]], abs=1e-6)
     assert found["file://" + files[0][0], "file://" + files[0][1]][METRIC] == found[files[0]][METRIC]
     assert "late.png" in found[files[4][0], missing]["error"]
     assert "no.png" in found["memory://no.png", missing]["error"]
-    assert all(found[pair]["error"] is None for pair in files[:4])
     Image.open(files[4][1]).save(missing)  # a second run computes what failed, and nothing else
     done = write_shard(pairs, scorers, job)
     assert (done.failed, done.computed) == (1, 2)
-    assert [row for row in rows(tmp_path) if row["error"] is None and row["distorted"] != missing] == [
-        found[pair] for pair in pairs if missing not in pair
-    ]
+    kept = [row for row in rows(job.folder) if row["error"] is None and row["distorted"] != missing]
+    assert kept == [found[pair] for pair in pairs if missing not in pair]
 
 
-def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_again(tmp_path, files, scorers):
-    job = Job.of(scorers, str(tmp_path), Run())
+def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_again(files, scorers, job):
     assert write_lost(files[:4], job).failed == 4
-    assert {row["error"] for row in rows(tmp_path)} == {"the worker died each time it scored this shard: out of memory, maybe"}
+    assert {row["error"] for row in rows(job.folder)} == {
+        "the worker died each time it scored this shard: out of memory, maybe"
+    }
     assert write_shard(files[:4], scorers, job).computed == 4
-    assert {row["error"] for row in rows(tmp_path)} == {None}
+    assert {row["error"] for row in rows(job.folder)} == {None}
 
 
-def test_what_names_the_file_of_a_shard(tmp_path, files):
+def test_what_names_the_file_of_a_shard(files):
     def random(metric="deepssim"):
         return create_scorers([metric], "cpu", "torch", backbone="alexnet", weights=None)
 
     def name(scorers, pairs=files, **run):
-        return Job.of(scorers, str(tmp_path), Run(**run)).file(pairs)
+        return Job.of(scorers, "out", Run(**run)).file(pairs)
 
     made = random()
     others = [
         name(random("deepssim-lite")),
-        name(random()),  # other weights
-        name(made, pairs=files[1:]),
+        name(random()),
+        name(made, files[1:]),
         name(made, amp=True),
-        name(made, reading=Reading(background=(0, 0, 0))),
-        name(made, reading=Reading(channel="y")),
-    ]
+    ]  # random: other weights
+    others += [name(made, reading=Reading(**each)) for each in ({"background": (0, 0, 0)}, {"channel": "y"})]
     assert len({name(made), *others}) == 7
     assert name(made) == name(made, workers=3, batch_size=1, reading=Reading(max_pixels=9))
 
 
-def test_images_and_output_by_uri(files, scorers):
-    fsspec = pytest.importorskip("fsspec")
-    store = fsspec.filesystem("memory")
-    for path in {path for pair in files[:8] for path in pair}:
-        store.pipe_file(f"/bucket/{Path(path).name}", Path(path).read_bytes())
+def test_images_and_output_by_uri(files, scorers, store):
+    memory = store(**{Path(path).name: Path(path).read_bytes() for pair in files[:8] for path in pair})
     pairs = [tuple(f"memory://bucket/{Path(path).name}" for path in pair) for pair in files[:8]]
     job = Job.of(scorers, "memory://bucket/out", Run())
     assert write_shard(pairs, scorers, job).failed == 0
-    with store.open(f"/bucket/out/{job.file(pairs)}") as file:
+    with memory.open(f"/bucket/out/{job.file(pairs)}") as file:
         found = [row[METRIC] for row in parquet.read_table(file).to_pylist()]
     expected = local(files[:8], scorers, workers=0)
     assert found == [expected[pair] for pair in files[:8]]
     assert write_shard(pairs, scorers, job).computed == 0
-    store.rm("/bucket", recursive=True)
 
 
-def test_shards_score_what_the_whole_list_scores(tmp_path, files, scorers, monkeypatch):
+def test_shards_score_what_the_whole_list_scores(files, scorers, job, monkeypatch):
     monkeypatch.setattr(shard, "_BLOCK", 10)
-    job = Job.of(scorers, str(tmp_path), Run())
     assert [write_shard(part, scorers, job).rows for part in shards(read_pairs(files), 12)] == [12] * 4
-    assert scores(tmp_path) == pytest.approx(local(files[::-1], scorers), abs=1e-6)
+    assert scores(job.folder) == pytest.approx(local(files[::-1], scorers), abs=1e-6)
 
 
-def test_what_is_computed_again(tmp_path, files, scorers):
+def test_what_is_computed_again(tmp_path, files, scorers, job):
     reference, pairs = tmp_path / "r.png", [(str(tmp_path / "r.png"), str(tmp_path / f"{index}.png")) for index in range(3)]
     for path in (reference, *(Path(distorted) for _, distorted in pairs)):
         shutil.copy(files[0][1], path)
-    job = Job.of(scorers, str(tmp_path / "out"), Run())
     assert write_shard(pairs, scorers, job).computed == 3
     shutil.copy(files[0][0], pairs[1][1])  # another image
     os.utime(pairs[2][1], (0, 0))  # the same, by another time
     assert write_shard(pairs, scorers, job).computed == 1
-    assert [row[METRIC] == 80 for row in rows(tmp_path / "out")] == [True, False, True]
+    assert [row[METRIC] == 80 for row in rows(job.folder)] == [True, False, True]
     shutil.copy(files[0][0], reference)
     assert write_shard(pairs, scorers, job).computed == 3
-    assert [row[METRIC] == 80 for row in rows(tmp_path / "out")] == [False, True, False]
-    kept = tmp_path / "out" / job.file(pairs)
+    assert [row[METRIC] == 80 for row in rows(job.folder)] == [False, True, False]
+    kept = Path(job.folder, job.file(pairs))
     kept.write_bytes(kept.read_bytes()[:-100])
-    assert write_shard(pairs, scorers, job).computed == 3
-    assert write_shard(pairs, scorers, job).computed == 0
+    assert [write_shard(pairs, scorers, job).computed for _ in range(2)] == [3, 0]
 
 
 def test_more_than_any_node_has_is_an_error():
@@ -212,47 +208,42 @@ def cluster():
 
 @pytest.fixture
 def lists(tmp_path, files):
-    """The pairs in wrong order, as a csv file and as Parquet files in a folder."""
+    """A folder with the pairs in wrong order, as a csv file and as Parquet files; a function that reads them."""
     table = pd.DataFrame(files[::-1], columns=["reference", "distorted"]).assign(extra=1)
     table.to_csv(tmp_path / "pairs.csv", index=False)
     (tmp_path / "parts").mkdir()
     table[:20].to_parquet(tmp_path / "parts" / "0.parquet")
     table[20:].to_parquet(tmp_path / "parts" / "1.parquet")
-    return tmp_path
+
+    def check():
+        for place, count in (("pairs.csv", 48), ("parts/1.parquet", 28)):
+            assert list(read_pairs(tmp_path / place)) == list(read_pairs(f"file://{tmp_path}/{place}")) == files[:count]
+
+    check.folder = tmp_path
+    return check
 
 
-def check_lists(lists, files):
-    for place in (lists / "pairs.csv", f"file://{lists}/pairs.csv"):
-        assert list(read_pairs(place)) == files
-    for place in (lists / "parts" / "1.parquet", f"file://{lists}/parts/1.parquet"):
-        assert list(read_pairs(place)) == files[:28]
-
-
-def test_short_lists(lists, files):
-    check_lists(lists, files)
-    store = pytest.importorskip("fsspec").filesystem("memory")
-    store.pipe_file("/pairs.csv", b"distorted,reference\n1,007\n2,\n")
-    assert list(read_pairs("memory://pairs.csv")) == [
-        ("", str(Path("2").resolve())),
-        (str(Path("007").resolve()), str(Path("1").resolve())),
+def test_short_lists(lists, store, monkeypatch):
+    lists()
+    monkeypatch.chdir(lists.folder)
+    store(**{"pairs.csv": b"distorted,reference\n1,007\n2,\n"})
+    assert list(read_pairs("memory://bucket/pairs.csv")) == [
+        ("", f"{lists.folder}/2"),
+        (f"{lists.folder}/007", f"{lists.folder}/1"),
     ]
-    store.rm("/pairs.csv")
-    with pytest.raises(FileNotFoundError, match=r"no list at memory://pairs\.csv"):
-        read_pairs("memory://pairs.csv")
-    (lists / "wrong.csv").write_text("reference,other\na,b\n")
-    with pytest.raises(ValueError, match="it has reference, other"):
-        read_pairs(lists / "wrong.csv")
-    (lists / "pairs.txt").write_text("a b")
-    with pytest.raises(ValueError, match="csv or"):
-        read_pairs(lists / "pairs.txt")
+    Path("wrong.csv").write_text("reference,other\na,b\n")
+    Path("pairs.txt").write_text("a b")
+    for place, reason in (("no.csv", "no list at"), ("wrong.csv", "it has reference, other"), ("pairs.txt", "csv or")):
+        with pytest.raises((ValueError, FileNotFoundError), match=reason):
+            read_pairs(place)
 
 
 @pytest.mark.slow
 def test_long_lists_and_datasets(lists, files, cluster, monkeypatch):
     monkeypatch.setattr("msds_plugin.adapters.ray.pairs._SMALL", 0)
-    check_lists(lists, files)
-    assert list(read_pairs(lists / "parts")) == files
-    assert list(read_pairs(cluster.data.read_csv(str(lists / "pairs.csv")))) == files
+    lists()
+    assert list(read_pairs(lists.folder / "parts")) == files
+    assert list(read_pairs(cluster.data.read_csv(str(lists.folder / "pairs.csv")))) == files
     with pytest.raises(ValueError, match="dataset needs the columns reference and distorted, it has id"):
         read_pairs(cluster.data.range(3))
 
@@ -260,8 +251,6 @@ def test_long_lists_and_datasets(lists, files, cluster, monkeypatch):
 @pytest.mark.slow
 def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers):
     psutil = pytest.importorskip("psutil")
-    from msds_plugin.adapters.ray import score
-
     pairs = list(product(dict.fromkeys(r for r, _ in files), (d for _, d in files)))  # 576, four blocks of three references
     table = tmp_path / "pairs.parquet"
     pd.DataFrame(pairs[::-1], columns=["reference", "distorted"]).to_parquet(table)
@@ -288,7 +277,5 @@ def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers)
 
 @pytest.mark.slow
 def test_a_metric_that_cannot_be_made_says_so(tmp_path, files, cluster):
-    from msds_plugin.adapters.ray import score
-
     with pytest.raises(ValueError, match="msds-fst"):
         score(files, ["msds-fst"], tmp_path)

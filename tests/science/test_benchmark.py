@@ -7,68 +7,39 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch import nn
-from typer.testing import CliRunner
 
-from msds_plugin.adapters.benchmark import datasets, failures, runner, statistics, summary
+from msds_plugin.adapters.benchmark import datasets, failures, load_choices, run_choices, runner, statistics, summary
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.benchmark.report import page
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.cli.shared import terminal
-from msds_plugin.adapters.scorers import MetricUnavailableError, Scorer, create_scorer
-from msds_plugin.adapters.scoring import store
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scorers import MetricUnavailableError, create_scorer
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.store import Results, ResultsWriteError
-from msds_plugin.adapters.wrap import ToolkitMetric
 
 RUN = Run("cpu", "torch", workers=0)
-
-
-class MeanError(nn.Module):
-    """A distance that counts how often it is asked."""
-
-    def __init__(self, power=1.0):
-        super().__init__()
-        self.power = nn.Parameter(torch.tensor(power))
-        self.asked = 0
-
-    def forward(self, x, y):
-        self.asked += len(x)
-        return ((x - y).abs() ** self.power).mean((1, 2, 3)).detach()
-
-
-def scorer(module=None, name="error"):
-    return Scorer(name, ToolkitMetric(module or MeanError(), True, "error"), torch.device("cpu"), {}, True, False)
 
 
 def bench(metrics, datasets, results=None, run=RUN, **options):
     return runner.run(metrics, datasets, results, run, **options)
 
 
-def make_images(folder, references=6, strengths=4, size=(40, 48), seed=0):
-    """A table of noisy images and the opinions on them, lower for stronger noise."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for r in range(references):
-        reference = rng.integers(60, 196, (*size, 3))
-        Image.fromarray(reference.astype(np.uint8)).save(folder / f"r{r}.png")
-        for s in range(strengths):
+@pytest.fixture
+def data(tmp_path, save):
+    """Noisy images of six references and the opinions on them, lower for stronger noise."""
+    rng, rows, folder = np.random.default_rng(0), [], tmp_path / "images"
+    for r in range(6):
+        reference = rng.integers(60, 196, (40, 48, 3))
+        save(reference, folder / f"r{r}.png")
+        for s in range(4):
             noise = rng.integers(-8 * (s + 1), 8 * (s + 1) + 1, reference.shape)
-            Image.fromarray((reference + noise).clip(0, 255).astype(np.uint8)).save(folder / f"r{r}_{s}.png")
-            opinion = 5 - s + 0.3 * rng.standard_normal()
-            rows.append((f"r{r}.png", f"r{r}_{s}.png", opinion, ("weak", "strong")[2 * s // strengths], 0.4))
+            save(reference + noise, folder / f"r{r}_{s}.png")
+            rows.append((f"r{r}.png", f"r{r}_{s}.png", 5 - s + 0.3 * rng.standard_normal(), ("weak", "strong")[s // 2], 0.4))
     table = pd.DataFrame(rows, columns=["ref_name", "dist_name", "mos", "dist_type", "mos_std"])
     table.to_csv(folder / "table.csv", index=False)
-    return load_csv(folder / "table.csv", name=folder.name)
+    return load_csv(folder / "table.csv", name="images")
 
 
-@pytest.fixture
-def data(tmp_path):
-    return make_images(tmp_path / "images")
-
-
-def test_scores_beside_opinions(data, tmp_path):
+def test_scores_beside_opinions(data, tmp_path, scorer):
     found = bench([scorer(), "psnr"], [data]).scores
     assert found.metrics == ["error", "psnr"]
     assert found.lower_is_better == {"error": True, "psnr": False}
@@ -83,9 +54,9 @@ def test_scores_beside_opinions(data, tmp_path):
     assert len(found.failures) == 0
 
 
-def test_only_what_is_missing_is_computed(data, tmp_path):
+def test_only_what_is_missing_is_computed(data, tmp_path, scorer, mean_error):
     results = tmp_path / "results.sqlite"
-    module = MeanError()
+    module = mean_error()
     half = Dataset("images", data.table.iloc[:10], False)
     bench([scorer(module)], [half], results)
     assert module.asked == 10 + 1  # and one that warms it up
@@ -93,16 +64,16 @@ def test_only_what_is_missing_is_computed(data, tmp_path):
     whole = bench([scorer(module)], [data], results)
     assert module.asked == 14 + 1
     module.asked = 0
-    other = MeanError(2.0)
+    other = mean_error(2.0)
     again = bench([scorer(module), scorer(other, "squared")], [data], results)
     assert module.asked == 0
     assert other.asked == 24 + 1
     pd.testing.assert_frame_equal(again.scores.of("images", "error"), whole.scores.table)
 
 
-def test_scores_of_other_weights_options_or_precision_are_not_mixed(data, tmp_path):
+def test_scores_of_other_weights_options_or_precision_are_not_mixed(data, tmp_path, scorer, mean_error):
     results = tmp_path / "results.sqlite"
-    one, two = MeanError(1.0), MeanError(2.0)
+    one, two = mean_error(1.0), mean_error(2.0)
     first = bench([scorer(one)], [data], results)
     second = bench([scorer(two)], [data], results)
     assert two.asked > 0
@@ -121,7 +92,7 @@ def test_scores_of_other_weights_options_or_precision_are_not_mixed(data, tmp_pa
     assert not np.allclose(scores.iloc[:, 0], scores.iloc[:, 1])
 
 
-def test_a_changed_image_is_scored_again(data, tmp_path):
+def test_a_changed_image_is_scored_again(data, tmp_path, scorer):
     results = tmp_path / "results.sqlite"
     before = bench([scorer()], [data], results).scores.table
     changed = data.table["distorted"][3]
@@ -132,7 +103,7 @@ def test_a_changed_image_is_scored_again(data, tmp_path):
     assert (before["score"] != after["score"]).sum() == 1
 
 
-def test_failures_are_recorded_left_out_and_tried_again(data, tmp_path):
+def test_failures_are_recorded_left_out_and_tried_again(data, tmp_path, scorer):
     results = tmp_path / "results.sqlite"
     broken, absent, tiny = (Path(data.table["distorted"][i]) for i in (1, 6, 11))
     kept = broken.read_bytes()
@@ -156,9 +127,9 @@ def test_failures_are_recorded_left_out_and_tried_again(data, tmp_path):
     assert len(again.scores.failures) == 4
 
 
-def test_two_data_sets_of_opposite_direction(data, tmp_path):
+def test_two_data_sets_of_opposite_direction(data, tmp_path, scorer, mean_error):
     dmos = Dataset("dmos", data.table.assign(score=-data.table["score"]).drop(columns=["distortion", "std"]), True)
-    module = MeanError()
+    module = mean_error()
     found = bench([scorer(module), "psnr"], [data, dmos])
     assert module.asked == 24 + 1  # the same pairs: once
     summed = summary.summarise(found.scores, resamples=50)
@@ -171,7 +142,7 @@ def test_two_data_sets_of_opposite_direction(data, tmp_path):
     assert summed.overall.set_index("metric").loc["psnr", "monotonicity"] == pytest.approx(table["srcc"].loc[:, "psnr"].mean())
 
 
-def test_names_must_differ(data):
+def test_names_must_differ(data, scorer):
     with pytest.raises(ValueError, match="two metrics of one name"):
         bench([scorer(), scorer()], [data])
     with pytest.raises(ValueError, match="two data sets of one name"):
@@ -328,22 +299,15 @@ def test_errors_that_go_with_high_frequencies_are_found(tmp_path):
     assert found.loc[("bad", "reference"), "above_median"] >= 13
     assert found.loc[("even", "reference"), "verdict"] == "not shown"
     assert found.loc[("bad", "distorted"), "count"] == 0
-    claims = failures.claims(found.reset_index())
-    assert any(
-        claim.startswith("d: errors grow with the high-frequency energy of the reference image for bad (") for claim in claims
-    )
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(
-        app, ["benchmark", "--workers", "0", "--device", "cpu", "--resamples", "50", *map(str, arguments)]
-    )
+OPTIONS = ("benchmark", "--workers", 0, "--device", "cpu", "--resamples", 50)
 
 
-def test_command(data, tmp_path):
+def test_command(data, tmp_path, msds):
     results, output = tmp_path / "results.sqlite", tmp_path / "table.csv"
     folder = tmp_path / "images"
-    said = invoke(
+    said = msds(*OPTIONS,
         "-m", "psnr", "-m", "piq:ssim", "--csv", f"noise={folder / 'table.csv'}", "--results", results, "-o", output,
         "--factors", "accuracy=1,speed=0",
     )  # fmt: skip
@@ -357,7 +321,7 @@ def test_command(data, tmp_path):
     assert "accuracy (1)" in said.stdout
     assert "Scores are kept in" in said.stderr
     Path(data.table["distorted"][0]).unlink()
-    failed = invoke("-m", "psnr", "--csv", folder / "table.csv", "--results", results, "--lower-better")
+    failed = msds(*OPTIONS, "-m", "psnr", "--csv", folder / "table.csv", "--results", results, "--lower-better")
     assert failed.exit_code == 1
     assert "Missing scores: 1" in failed.stderr
     assert "check whether lower opinions are better" in failed.stderr
@@ -366,11 +330,11 @@ def test_command(data, tmp_path):
     assert parts[2].startswith("-0.")
 
 
-def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path, monkeypatch):
+def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path, msds, monkeypatch):
     loaded = []
     monkeypatch.setattr(datasets, "load_pyiqa", lambda *given: loaded.append(given) or dataclasses.replace(data, name="csiq"))
     spec = ["-m", "deepssim,backbone=alexnet,weights=None,layers=relu1", "--dataset", "csiq", "--data-root", tmp_path]
-    said = invoke(*spec, "--amp", "--results", tmp_path / "r", "--report", tmp_path)
+    said = msds(*OPTIONS, *spec, "--amp", "--results", tmp_path / "r", "--report", tmp_path)
     assert said.exit_code == 0, said.output
     assert loaded == [("csiq", str(tmp_path))]
     assert said.stdout.splitlines()[1].startswith("csiq\tdeepssim(alexnet")
@@ -378,10 +342,10 @@ def test_command_with_half_precision_and_a_data_set_of_pyiqa(data, tmp_path, mon
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_names_are_whole_on_a_terminal(data, monkeypatch, capsys, width):
+def test_names_are_whole_on_a_terminal(data, monkeypatch, capsys, width, scorer, mean_error):
     monkeypatch.setenv("COLUMNS", str(width))
     name = "deepssim-lite-fast(efficientnet_lite0)"
-    summed = summary.summarise(bench([scorer(), scorer(MeanError(2.0), name)], [data]).scores, resamples=20)
+    summed = summary.summarise(bench([scorer(), scorer(mean_error(2.0), name)], [data]).scores, resamples=20)
     for section in (page.agreement(summed, ["srcc"]), page.overall(summed), page.needed(summed.significance)):
         terminal._draw(section.headings, section.texts, section.numbers, section.title)
         assert name in capsys.readouterr().out
@@ -395,27 +359,7 @@ def test_differences_that_are_shown_are_listed():
     assert section.texts[0][:3] == ["d", "good", "bad"]
 
 
-def test_command_interrupted(data, tmp_path, monkeypatch):
-    original = store.score_pairs
-
-    def interrupted(pairs, *arguments, **options):
-        for place, result in enumerate(original(pairs, *arguments, **options)):
-            if place == 5:
-                raise KeyboardInterrupt
-            yield result
-
-    command = ["-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", tmp_path / "results.sqlite"]
-    monkeypatch.setattr(store, "score_pairs", interrupted)
-    said = invoke(*command)
-    assert said.exit_code == 130, said.output
-    assert "start again to go on from here" in said.stderr
-    with Results(tmp_path / "results.sqlite") as kept:
-        assert len(kept.scored(1)) == 5
-    monkeypatch.setattr(store, "score_pairs", original)
-    assert invoke(*command).exit_code == 0
-
-
-def test_command_on_a_full_disk(data, tmp_path, monkeypatch):
+def test_command_on_a_full_disk(data, tmp_path, msds, monkeypatch):
     results = tmp_path / "results.sqlite"
     command = ["-m", "psnr", "--csv", tmp_path / "images" / "table.csv", "--results", results]
     with monkeypatch.context() as patch:
@@ -424,30 +368,110 @@ def test_command_on_a_full_disk(data, tmp_path, monkeypatch):
             raise ResultsWriteError(f"cannot write {results}: database or disk is full")
 
         patch.setattr(Results, "add", full)
-        said = invoke(*command)
+        said = msds(*OPTIONS, *command)
     assert said.exit_code == 2, said.output
     assert said.stderr.splitlines()[-1].startswith(f"Error: cannot write {results}: database or disk is full. stdout has")
     heading, *rows = [line.split("\t") for line in said.stdout.splitlines()]
     assert heading == ["metric", "reference", "distorted", "score"]
     assert rows
     assert all(float(row[3]) > 0 for row in rows)
-    assert invoke(*command).exit_code == 0
+    assert msds(*OPTIONS, *command).exit_code == 0
+
+
+# Forced choices, and pairs that differ in size
+
+
+@pytest.fixture
+def folder(tmp_path, save):
+    """Five references, four noisy versions each; the last of them a little smaller than its reference."""
+    rng = np.random.default_rng(0)
+    opinions, choices = ["ref,dist,mos"], ["reference,a,b,share,answers"]
+    for r in range(5):
+        reference = rng.integers(60, 196, (36, 40, 3))
+        save(reference, tmp_path / f"r{r}.png")
+        for s in range(4):
+            noisy = reference + rng.normal(0, 6 * (s + 1), reference.shape)
+            save(noisy[: 36 - 12 * (s == 3)], tmp_path / f"r{r}_{s}.png")
+            opinions.append(f"r{r}.png,r{r}_{s}.png,{9 - s + 10 * r}")
+        choices += [f"r{r}.png,r{r}_{a}.png,r{r}_{b}.png,{share},20" for a, b, share in ((0, 1, 0.1), (1, 2, 0.3), (2, 0, 0.9))]
+    (tmp_path / "opinions.csv").write_text("\n".join(opinions))
+    (tmp_path / "choices.csv").write_text("\n".join(choices))
+    return tmp_path
+
+
+def test_choices_are_scored_once_and_counted(folder, scorer):
+    found = run_choices([scorer()], [load_choices(folder / "choices.csv")], folder / "r.sqlite", RUN)
+    row = found.table.iloc[0]
+    assert (row["dataset"], row["metric"], row["count"], row["references"], row["answers"]) == ("choices", "error", 15, 5, 300)
+    assert row["agreement"] == pytest.approx((0.9 + 0.7 + 0.9) / 3)  # it prefers less noise, as people do
+    assert row["ceiling"] == pytest.approx(row["agreement"])
+    assert row["of_ceiling"] == pytest.approx(1)
+    assert found.failures.empty
+    assert "choices has 5 references" in found.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("line", "message"),
     [
-        (["-m", "psnr"], "no data set"),
-        (["-m", "psnr", "--dataset", "live"], "--data-root"),
-        (["-m", "psnr", "--csv", "absent.csv"], "no CSV file"),
-        (["-m", "psnr", "--csv", "a", "--csv", "b", "--csv", "c", "--root", "x", "--root", "y"], "2 times for 3 tables"),
-        (["-m", "psnr", "--csv", "a", "--factors", "speed"], "name=share"),
-        (["-m", "psnr", "--csv", "a", "--factors", "beauty=1"], "unknown factors"),
-        (["-m", "psnr", "--csv", "a", "--report", __file__], "is a file"),
+        ("r0.png,r0_0.png,r0_1.png,1.2,20", "a share outside"),
+        ("r0.png,r0_0.png,r0_1.png,much,20", "a share outside"),
+        ("r0.png,r0_0.png,r0_1.png,0.5,0", "answers that is not positive"),
+        ("r0.png,r0_0.png,r0_0.png,0.5,20", "line 17 has an image compared with itself"),
     ],
 )
-def test_command_refuses_what_cannot_work(tmp_path, arguments, message):
-    said = invoke(*arguments, "--results", tmp_path / "results.sqlite")
-    assert said.exit_code == 2
-    assert message in said.stderr
-    assert "Traceback" not in said.output
+def test_tables_of_choices_that_are_wrong(folder, line, message):
+    file = folder / "choices.csv"
+    file.write_text(file.read_text() + f"\n{line}")
+    with pytest.raises(ValueError, match=message):
+        load_choices(file)
+
+
+def test_tables_of_choices_without_columns(folder):
+    with pytest.raises(ValueError, match="no column for a, b, share"):
+        load_choices(folder / "opinions.csv")
+    with pytest.raises(FileNotFoundError, match=r"no CSV file at .*none\.csv"):
+        load_choices(folder / "none.csv")
+    file = folder / "choices.csv"
+    file.write_text("\n".join(line.rsplit(",", 1)[0] for line in file.read_text().splitlines()))
+    assert (load_choices(file).table["answers"] == 1).all()
+
+
+def test_pairs_that_differ_in_size(folder, scorer):
+    data = load_csv(folder / "opinions.csv")
+    made = runner.run([scorer()], [data], run=RUN)
+    assert len(made.scores.failures) == 5
+    assert made.notes == (
+        "In 5 of 20 pairs of opinions the two images differ in size: error can compare them only where few pixels differ; "
+        "--resize would resample.",
+    )
+    for method in ("bicubic", "bilinear", "nearest"):
+        made = runner.run([scorer(), *(["deepssim-fast"] if method == "nearest" else [])], [data], run=RUN, resize=method)
+        assert made.scores.failures.empty
+        assert made.resampled == {("opinions", "error"): 5}
+    summed = summary.summarise(made.scores, notes=made.notes, resampled=made.resampled)
+    assert summed.table["resampled"].tolist() == [5, 0]
+    assert "error got the distorted one resampled (nearest)" in summed.notes[0]
+    assert summed.table["within_krcc"][0] == 1
+    assert abs(summed.table["srcc"][0]) < 0.9  # references differ in level, which only the whole table sees
+
+
+def test_command_on_choices_and_sizes_that_differ(folder, msds):
+    base = [*OPTIONS, "-m", "psnr", "-m", "ssim"]
+    done = msds(*base, "--csv", "opinions.csv", "--choices", "choices.csv", "--resize", "bicubic", "--report", "both")
+    assert done.exit_code == 0, done.output
+    assert "mean Kendall tau" in done.stdout
+    assert "of ceiling" in done.stdout
+    page = (folder / "both/report.html").read_text()
+    text = (folder / "both/report.md").read_text()
+    for heading in ("Within each reference", "Forced choices", "Differences on forced choices"):
+        assert heading in page
+        assert heading in text
+    assert "needed_references" in pd.read_csv(folder / "both/significance.csv")
+    assert set(pd.read_csv(folder / "both/agreement.csv")["resampled"]) == {5}
+    unable = msds(*base, "--csv", "opinions.csv")
+    assert unable.exit_code == 1
+    assert "--resize would resample" in unable.output
+    only = msds(*base, "--choices", "mine=choices.csv", "--report", "one", "-o", "c.csv")
+    assert only.exit_code == 0, only.output
+    assert (folder / "one/report.html").exists()
+    assert pd.read_csv(folder / "c.csv")["dataset"].tolist() == ["mine", "mine"]

@@ -1,20 +1,16 @@
 """The demonstration: its photographs, its picture, its table."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.research import demo
 
 
 def test_every_change_of_every_photograph_is_worse_the_stronger_it_is():
     photo = demo.photographs()["chelsea"]
-    reference = demo._inner(photo)
+    reference = demo.inner(photo)
     for series in demo.SERIES:
         images = [series.apply(photo, strength) for strength in series.strengths]
         sizes = [image.shape[0] for image in images]
@@ -41,9 +37,8 @@ def test_the_picture(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
-    done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo.png")])
+def test_the_command(tmp_path, msds):
+    done = msds("demo", "-o", "demo.png")
     assert done.exit_code == 0, done.output
     assert len(done.stdout.splitlines()) == 1 + 25
     assert (tmp_path / "demo.png").is_file()
-    assert CliRunner().invoke(app, ["demo", "-o", str(Path("no") / "demo.png")]).exit_code == 2

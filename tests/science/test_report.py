@@ -11,10 +11,10 @@ from PIL import Image
 
 from msds_plugin.adapters.benchmark import runner as benchmark
 from msds_plugin.adapters.benchmark import summary
-from msds_plugin.adapters.benchmark.report import Document
 from msds_plugin.adapters.benchmark.report import page as report
+from msds_plugin.adapters.benchmark.report.document import Document
 from msds_plugin.adapters.scorers import Scorer
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 
 METRICS = {"good": False, "fair(alexnet)": True, "poor": False, "piq:odd|name": False}
 REASON = "too small <script>alert(1)</script>"

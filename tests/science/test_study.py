@@ -8,15 +8,12 @@ import torchvision
 from PIL import Image, ImageCms, ImageFilter
 from skimage import data as pictures
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 from msds_plugin import Backbone, DeepSSIM, DeepSSIMLite, build_backbone
 from msds_plugin.adapters.benchmark import load_csv, statistics
-from msds_plugin.adapters.cli.app import app
-from msds_plugin.adapters.research.networks import accuracy_of, at_hand
-from msds_plugin.adapters.research.study import COMPARISONS, Features, cosine, run_study, squared
+from msds_plugin.adapters.research.study import COMPARISONS, Features, accuracy_of, at_hand, cosine, run_study, squared
 from msds_plugin.adapters.research.study_report import leave_one_reference_out, summarise
-from msds_plugin.adapters.scoring.options import Run
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.functional import gram_matrix
 
 NET = "squeezenet1_1:random"
@@ -191,17 +188,11 @@ def test_a_network_that_cannot_be_had_is_left_out(data, tmp_path, monkeypatch):
         run_study(data, ["alexnet"])
 
 
-def test_the_command(data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_command(data, tmp_path, msds):
     arguments = ["study", "--csv", "labels.csv", "--lower-better", "-b", NET, "--levels", "2", "--comparison", "lite"]
-    done = CliRunner().invoke(app, [*arguments, "--report", "report", "-o", "cells.csv", "--resamples", "20"])
+    done = msds(*arguments, "--report", "report", "-o", "cells.csv", "--resamples", "20")
     assert done.exit_code == 0, done.output
     assert "nested choice" in done.stdout
     assert (tmp_path / "report/nested.csv").exists()
     assert "SRCC by layer and level" in (tmp_path / "report/report.html").read_text()
     assert len(pd.read_csv("cells.csv")) == 10 * 3
-    assert CliRunner().invoke(app, ["study"]).exit_code == 2
-    (tmp_path / "same.csv").write_text("ref,dist,dmos\n0.png,0_1.png,3\n1.png,1_1.png,3\n")
-    same = CliRunner().invoke(app, ["study", "--csv", "same.csv", "-b", NET])
-    assert same.exit_code == 2
-    assert "the opinions of same are all the same" in same.output

@@ -1,9 +1,5 @@
 """Training of SPIPS on judgements and on opinion scores."""
 
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.research import training
 from msds_plugin.adapters.research.training import from_opinions, inputs_of, load_twoafc, train_spips
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.spips import SPIPS, load_weights
 
 STRENGTHS = (0.02, 0.3)
 PLAIN = {"backbone": "alexnet", "backbone_weights": None}
-
-
-def save(image: np.ndarray, path: Path) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)).save(path)
-    return path
+RUN = Run("cpu")
 
 
 @pytest.fixture(scope="module")
-def choices(photographs, tmp_path_factory) -> Path:
+def choices(photographs, tmp_path_factory, save) -> Path:
     """BAPPS's layout: 20 scenes, 3 judgements each; the less noisy of two images is always preferred."""
     root = tmp_path_factory.mktemp("choices")
     (root / "judge").mkdir()
@@ -44,9 +32,9 @@ def choices(photographs, tmp_path_factory) -> Path:
         top, left = scene.integers(0, min(photograph.shape[-2:]) - 48, 2)
         y = photograph[0, :, top : top + 48, left : left + 48].permute(1, 2, 0).numpy()
         first, second = (float(np.exp(rng.uniform(*np.log(STRENGTHS)))) for _ in range(2))
-        save(y, root / f"ref/{number:03d}.0.png")  # a dot as in the names of frames
+        save(255 * y, root / f"ref/{number:03d}.0.png")  # a dot as in the names of frames
         for folder, strength in (("p0", first), ("p1", second)):
-            save(y + strength * rng.standard_normal(y.shape), root / f"{folder}/{number:03d}.0.png")
+            save(255 * (y + strength * rng.standard_normal(y.shape)), root / f"{folder}/{number:03d}.0.png")
         np.save(root / f"judge/{number:03d}.0.npy", np.array([float(second < first)], dtype=np.float32))
     return root
 
@@ -131,43 +119,12 @@ def test_the_state_belongs_to_labels_images_and_options(data, features, trained,
     assert train_spips(data, out, **PLAIN, epochs=4, cache=features).facts["epochs"] == "4"
 
 
-SLOWLY = """
-import sys, time
-from msds_plugin.adapters.research import training
-real = training._epoch
-def slow(*arguments):
-    time.sleep(0.2)
-    real(*arguments)
-training._epoch = slow
-choices, out, features = sys.argv[1:]
-training.train_spips(training.load_twoafc(choices), out, backbone="alexnet", backbone_weights=None, epochs=6, cache=features)
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_costs_nothing_that_was_learned(data, choices, features, trained, tmp_path):
-    whole = train_spips(data, tmp_path / "whole.safetensors", **PLAIN, epochs=6, cache=features)
-    out = tmp_path / "killed.safetensors"
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(choices), str(out), str(features)])
-    while not out.with_name(f"{out.name}.checkpoint").is_file():
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert not out.exists()
-    resumed = train_spips(data, out, **PLAIN, epochs=6, cache=features)
-    # Another process has its memory elsewhere, upon which a matrix product may round the last digit otherwise.
-    found, expected = load_file(resumed.path), load_file(whole.path)
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
-
-
 def test_a_feature_file_that_a_kill_cut_short_is_written_again(data, tmp_path):
     metric = SPIPS.untrained(**PLAIN)
-    whole, _ = inputs_of(metric, data.pairs[:2], tmp_path)
+    whole, _ = inputs_of(metric, data.pairs[:2], tmp_path, RUN, lambda *_: None)
     files = sorted(tmp_path.iterdir())
     files[0].write_bytes(files[0].read_bytes()[:100])
-    again, _ = inputs_of(metric, data.pairs[:2], tmp_path)
+    again, _ = inputs_of(metric, data.pairs[:2], tmp_path, RUN, lambda *_: None)
     assert torch.equal(again.maps, whole.maps)
     assert sorted(tmp_path.iterdir()) == files
 
@@ -189,14 +146,14 @@ def test_no_scene_is_in_two_parts(data):
 
 
 @pytest.mark.slow
-def test_opinion_scores(photographs, tmp_path):
+def test_opinion_scores(photographs, tmp_path, save):
     rows = []
     for number in range(10):
         y = photographs[number % len(photographs)][0, :, number * 8 : number * 8 + 48, :48].permute(1, 2, 0).numpy()
-        reference = save(y, tmp_path / f"{number}.png")
+        reference = save(255 * y, tmp_path / f"{number}.png")
         for strength in (0.01, 0.03, 0.1, 0.3):
             noise = strength * np.random.default_rng(number).standard_normal(y.shape)
-            rows.append((str(reference), str(save(y + noise, tmp_path / f"{number}_{strength}.png")), -strength))
+            rows.append((str(reference), str(save(255 * (y + noise), tmp_path / f"{number}_{strength}.png")), -strength))
     table = pd.DataFrame(rows, columns=["reference", "distorted", "score"])
     made = train_spips(from_opinions(Dataset("noise", table, False)), tmp_path / "x.safetensors", **PLAIN, epochs=25)
     assert made.held_out["srcc"] > 0.9
@@ -219,14 +176,12 @@ def test_what_cannot_be_learned_from(data, tmp_path):
         train_spips(replace(data, scene=data.scene * 0), tmp_path / "x", **PLAIN)
 
 
-def test_the_command(choices, features, trained, tmp_path, monkeypatch):
+def test_the_command(choices, features, trained, msds, monkeypatch):
     def without_download(data, out, backbone, _, *rest):
         return train_spips(data, out, backbone, None, *rest)
 
     monkeypatch.setattr(training, "train_spips", without_download)
-    arguments = ["train", "--twoafc", str(choices), "-o", str(tmp_path / "x.safetensors"), "--backbone", "alexnet"]
-    done = CliRunner().invoke(app, [*arguments, "--epochs", "1", "--cache", str(features)])
+    options = ("-o", "x.safetensors", "--backbone", "alexnet", "--epochs", 1, "--cache", features)
+    done = msds("train", "--twoafc", choices, *options)
     assert done.exit_code == 0, done.output
     assert "on held-out scenes accuracy" in done.output
-    for wrong in (["-m", "msds"], ["--csv", "table.csv"], ["-o", str(tmp_path / "no" / "x.safetensors")]):
-        assert CliRunner().invoke(app, [*arguments, *wrong]).exit_code == 2

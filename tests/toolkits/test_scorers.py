@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from msds_plugin import MissingDependencyError, registry
 from msds_plugin.adapters import scorers
-from msds_plugin.adapters.names import parse_metric
-from msds_plugin.adapters.scorers import MetricUnavailableError, choose_device, create_scorer, create_scorers, describe_metrics
+from msds_plugin.adapters.scorers import (
+    MetricUnavailableError,
+    choose_device,
+    create_scorer,
+    create_scorers,
+    describe_metrics,
+    parse_metric,
+)
 from msds_plugin.adapters.wrap import ToolkitMetric, score_each
 from msds_plugin.metric import Metric
 
@@ -32,12 +38,6 @@ def images(count: int = 2, side: int = 96) -> tuple[Tensor, Tensor]:
 )
 def test_names_with_options(text, options):
     assert parse_metric(text) == (text.partition(",")[0], options)
-
-
-@pytest.mark.parametrize("text", ["msds,levels", "msds,levels=1,levels=2", "msds,=3"])
-def test_names_that_are_none(text):
-    with pytest.raises(ValueError, match="option=value"):
-        parse_metric(text)
 
 
 def test_ours():
@@ -94,6 +94,7 @@ def test_no_reference():
         ("piq:LPIP", "did you mean piq:LPIPS"),
         ("msds-fast,nonsense=3", "cannot be made: .*nonsense"),
         ("msds-fast,backbone=alexnet", "use msds"),
+        *((text, "option=value") for text in ("msds,levels", "msds,levels=1,levels=2", "msds,=3")),
     ],
 )
 def test_names_that_nobody_knows(name, message):
@@ -174,15 +175,16 @@ class BatchMean(nn.Module):
         return (x - y).abs().mean()
 
 
-def test_a_mean_over_the_batch_is_found(own_metric):
-    registry.register(replace(own_metric, factory=BatchMean))
-    with pytest.raises(ValueError, match=r"returned shape \(\) for 2 images.*one score for each image"):
-        create_scorer(own_metric.name, "cpu")
-
-
-def test_a_wrong_direction_is_found(own_metric):
-    registry.register(replace(own_metric, lower_is_better=False))
-    with pytest.raises(ValueError, match="state lower_is_better=True"):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"factory": BatchMean}, r"returned shape \(\) for 2 images.*one score for each image"),
+        ({"lower_is_better": False}, "state lower_is_better=True"),
+    ],
+)
+def test_a_wrong_entry_is_found(own_metric, change, says):
+    registry.register(replace(own_metric, **change))
+    with pytest.raises(ValueError, match=says):
         create_scorer(own_metric.name, "cpu")
 
 

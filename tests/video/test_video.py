@@ -12,14 +12,17 @@ from typer.testing import CliRunner
 
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.images.colours import Reading
-from msds_plugin.adapters.scorers import create_scorer
+from msds_plugin.adapters.scorers import create_scorers
+from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.tables import read_table
 from msds_plugin.adapters.video import VideoFileError, pool, score_video
 from msds_plugin.adapters.video.colours import Colours, agree, planes_of, to_picture
-from msds_plugin.adapters.video.read import Video
 
 av = pytest.importorskip("av")
-reformatter = pytest.importorskip("av.video.reformatter")
+
+SAME = 79.9  # piq's psnr of equal images
+#: How codecs are told to lose nothing.
+LOSSLESS = {"libx264": {"crf": "0"}, "libx264rgb": {"crf": "0"}, "prores_ks": {"profile": "4444"}}
 
 
 def picture(index=0, width=96, height=64):
@@ -30,22 +33,22 @@ def picture(index=0, width=96, height=64):
     return np.stack([base, base * 0.8 + 20 * np.sin(columns / 5 + index * 0.2), 255 - base], 2).clip(0, 255).astype(np.uint8)
 
 
-def write(
-    path, frames, codec="ffv1", pix="bgr0", rate=25, times=None, base=None, options=None, setup=None, mux=None, source="rgb24"
-):
-    """Frames (arrays, or of PyAV) to a file; ``times`` in units of ``base``."""
-    with av.open(str(path), "w", options=mux or {}) as container:
-        options = options or ({"crf": "0"} if codec == "libx264" else {})
-        stream = container.add_stream(codec, rate=rate, options=options)
+def pictures(count):
+    return [picture(index) for index in range(count)]
+
+
+def write(path, frames, codec="ffv1", pix="bgr0", rate=25, times=None, base=None, options=(), mux=(), source="rgb24", **more):
+    """Frames (arrays, or of PyAV) to a file; ``times`` in units of ``base``; ``more``: attributes of the encoder."""
+    base = base or Fraction(1, rate)
+    with av.open(str(path), "w", options=dict(mux)) as container:
+        stream = container.add_stream(codec, rate=rate, options={**LOSSLESS.get(codec, {}), **dict(options)})
         if not isinstance(frames[0], av.VideoFrame):
-            frames = [av.VideoFrame.from_ndarray(each, format=source) for each in frames]
+            frames = [av.VideoFrame.from_ndarray(np.ascontiguousarray(each), format=source) for each in frames]
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pix
-        if base:
-            stream.codec_context.time_base = base
-        if setup:
-            setup(stream.codec_context)
+        for name, value in {"time_base": base, **more}.items():
+            setattr(stream.codec_context, name, value)
         for index, frame in enumerate(frames):
-            frame.pts, frame.time_base = index if times is None else times[index], base or Fraction(1, rate)
+            frame.pts, frame.time_base = index if times is None else times[index], base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -53,33 +56,37 @@ def write(
 
 @pytest.fixture(scope="module")
 def scorers():
-    return [create_scorer("piq:psnr", "cpu")]
+    return create_scorers(["piq:psnr"], "cpu")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder with ref.mkv: 30 lossless frames at 25 per second, and more that tests add."""
-    folder = tmp_path_factory.mktemp("videos")
-    write(folder / "ref.mkv", [picture(index) for index in range(30)])
-    return folder
+def reference(tmp_path_factory):
+    """30 lossless frames at 25 per second."""
+    return write(tmp_path_factory.mktemp("videos") / "ref.mkv", pictures(30))
 
 
-def psnr(reference, distorted, scorers, **options):
-    results = score_video(reference, distorted, scorers, **options)
-    rows = list(results)
-    return np.array([row.scores[0] for row in rows]), results
+@pytest.fixture(scope="module")
+def psnr(scorers):
+    """The scores of two videos, of which are to be said: so many, at least so good, notes and a problem."""
+
+    def psnr(y, x, count=None, least=0.0, note="", problem=None, reading=None, **options):
+        results = score_video(y, x, scorers, run=Run(device="cpu", reading=Reading(**(reading or {}))), **options)
+        scores = np.array([row.scores[0] for row in results])
+        assert count in (None, len(scores)), (results.notes, results.problems)
+        assert scores.min(initial=99) >= least, (results.notes, results.problems)
+        assert note in " ".join(results.notes)
+        if problem is not None:
+            assert problem in " ".join(results.problems)
+            assert bool(problem) is bool(results.problems)
+        return scores
+
+    return psnr
 
 
-SAME = 79.9  # piq's psnr of equal images
-
-
-def test_frame_by_frame(corpus, scorers):
-    x = write(corpus / "x.mkv", [picture(index) // 2 + 3 * index for index in range(30)])
-    every, results = psnr(corpus / "ref.mkv", x, scorers)
-    assert len(every) == 30
-    assert not results.notes
-    assert not results.problems
-    third = list(score_video(corpus / "ref.mkv", x, scorers, every=3))
+def test_frame_by_frame(tmp_path, reference, scorers, psnr):
+    x = write(tmp_path / "x.mkv", [picture(index) // 2 + 3 * index for index in range(30)])
+    every = psnr(reference, x, 30, problem="")
+    third = list(score_video(reference, x, scorers, every=3))
     assert [row.frame for row in third] == list(range(0, 30, 3))
     assert third[1].scores[0] == every[3]
     assert third[1].time == third[1].reference_time == pytest.approx(0.12)
@@ -104,8 +111,7 @@ def exact(planes, bits, red, blue, limited):
     ("bits", "pix"), [(8, "yuv420p"), (8, "yuv444p"), (10, "yuv422p10le"), (12, "yuv444p12le"), (8, "yuv411p")]
 )
 def test_conversion_is_that_of_the_standards(bits, pix, matrix, red, blue, limited):
-    form = av.VideoFormat(pix, 96, 64)
-    rng = np.random.default_rng(bits)
+    form, rng = av.VideoFormat(pix, 96, 64), np.random.default_rng(bits)
     kind = np.uint8 if bits == 8 else np.uint16
     planes = [rng.integers(0, 2**bits, (part.height, part.width)).astype(kind) for part in form.components]
     found = to_picture(planes, Colours("yuv", bits, matrix, 1 if limited else 2, 2, 2))
@@ -118,30 +124,23 @@ def test_conversion_is_that_of_the_standards(bits, pix, matrix, red, blue, limit
         *(("yuv420p", 33), ("yuv410p", 28), ("yuv440p", 33), ("yuv422p10be", 33), ("yuv444p12le", 50), ("yuv444p16le", 50)),
         *(("yuvj420p", 33), ("nv12", 33), ("nv16", 33), ("yuyv422", 33), ("p010le", 33), ("y210le", 33), ("ayuv64le", 50)),
         *(("rgb24", 99), ("bgra", 99), ("gbrp", 99), ("gbrp10le", 50), ("rgb48be", 50), ("gbrpf32le", 50), ("rgb565le", 30)),
+        *(("gray", 55), ("gray16le", 55)),
     ],
 )
 def test_kinds_of_pixels(pix, close):
+    shown = picture()[..., :1].repeat(3, 2) if "gray" in pix else picture()
     try:
-        frame = av.VideoFrame.from_ndarray(picture(), format="rgb24").reformat(format=pix)
+        frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pix)
     except ValueError:
         pytest.skip("not known to this FFmpeg")
-    colours = Colours.of(frame)
-    found = to_picture(planes_of(frame)[0], colours)
+    found = to_picture(planes_of(frame)[0], Colours.of(frame))
     found = found if found.dtype == np.float32 else found / float(np.iinfo(found.dtype).max)
-    error = np.mean((found - picture() / 255.0) ** 2)
+    error = np.mean((found - shown / 255.0) ** 2)
     assert -10 * np.log10(error + 1e-10) >= close
 
 
-def test_grey(tmp_path, corpus, scorers):
-    grey = [picture(index)[..., 0] for index in range(4)]
-    y = write(tmp_path / "y.mkv", [each[..., None].repeat(3, 2) for each in grey])
-    for pix in ("gray", "gray16le"):
-        x = write(tmp_path / f"{pix}.mkv", grey, pix=pix, source="gray")
-        assert psnr(y, x, scorers)[0].min() > 55
-
-
-def test_eight_and_ten_bits_are_the_same_picture(tmp_path, scorers):
-    shallow = [av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="yuv420p") for index in range(4)]
+def test_eight_and_ten_bits_are_the_same_picture(tmp_path, psnr):
+    shallow = [av.VideoFrame.from_ndarray(each, format="rgb24").reformat(format="yuv420p") for each in pictures(4)]
     deep = []
     for frame in shallow:
         new = av.VideoFrame(frame.width, frame.height, "yuv420p10le")
@@ -151,136 +150,119 @@ def test_eight_and_ten_bits_are_the_same_picture(tmp_path, scorers):
             rows[:, : old.width] = values.astype("<u2") * 4
             plane.update(rows.tobytes())
         deep.append(new)
-    y = write(tmp_path / "8.mkv", shallow, pix="yuv420p")
-    assert psnr(y, write(tmp_path / "10.mkv", deep, pix="yuv420p10le"), scorers)[0].min() >= SAME
+    y, x = write(tmp_path / "8.mkv", shallow, pix="yuv420p"), write(tmp_path / "10.mkv", deep, pix="yuv420p10le")
+    psnr(y, x, 4, SAME)
 
 
-MATRICES = {
-    "90": ((0, 1, 0, -1, 0, 0), lambda frame: np.rot90(frame, -1)),
-    "180": ((-1, 0, 0, 0, -1, 0), lambda frame: np.rot90(frame, 2)),
-    "270": ((0, -1, 0, 1, 0, 0), lambda frame: np.rot90(frame, 1)),
-    "mirror": ((-1, 0, 0, 0, 1, 0), lambda frame: frame[:, ::-1]),
-    "flip": ((1, 0, 0, 0, -1, 0), lambda frame: frame[::-1]),
-    "transpose": ((0, 1, 0, 1, 0, 0), lambda frame: frame.swapaxes(0, 1)),
-    "transverse": ((0, -1, 0, -1, 0, 0), lambda frame: frame[::-1, ::-1].swapaxes(0, 1)),
-}
-
-
-@pytest.mark.parametrize("name", MATRICES)
-def test_rotation_and_mirrors(tmp_path, scorers, name):
-    matrix, how = MATRICES[name]
-    frames = [picture(index) for index in range(3)]
-    stored = write(tmp_path / "stored.mp4", frames, "libx264rgb", "rgb24", options={"crf": "0"})
+@pytest.mark.parametrize(
+    ("matrix", "how"),
+    [
+        ((0, 1, 0, -1, 0, 0), lambda frame: np.rot90(frame, -1)),
+        ((-1, 0, 0, 0, -1, 0), lambda frame: np.rot90(frame, 2)),
+        ((0, -1, 0, 1, 0, 0), lambda frame: np.rot90(frame, 1)),
+        ((-1, 0, 0, 0, 1, 0), lambda frame: frame[:, ::-1]),
+        ((1, 0, 0, 0, -1, 0), lambda frame: frame[::-1]),
+        ((0, 1, 0, 1, 0, 0), lambda frame: frame.swapaxes(0, 1)),
+        ((0, -1, 0, -1, 0, 0), lambda frame: frame[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_rotation_and_mirrors(tmp_path, psnr, matrix, how):
+    stored = write(tmp_path / "stored.mp4", pictures(3), "libx264rgb", "rgb24")
     content = bytearray(stored.read_bytes())
     place = content.find(b"tkhd") + 44
     content[place : place + 36] = struct.pack(">9i", *(value * 65536 for value in (*matrix, 0, 0)), 1 << 30)
     stored.write_bytes(content)
-    upright = write(tmp_path / "upright.mkv", [np.ascontiguousarray(how(frame)) for frame in frames])
-    assert psnr(stored, upright, scorers)[0].min() >= SAME
+    psnr(stored, write(tmp_path / "upright.mkv", [how(frame) for frame in pictures(3)]), 3, SAME)
 
 
 @pytest.mark.parametrize(
     ("aspect", "stored"), [(Fraction(2), (slice(None), slice(None, None, 2))), (Fraction(1, 2), (slice(None, None, 2),))]
 )
-def test_pixels_that_are_not_square(tmp_path, corpus, scorers, aspect, stored):
-    def setup(context):
-        context.sample_aspect_ratio = aspect
-
-    frames = [np.ascontiguousarray(picture(index)[stored]) for index in range(4)]
-    x = write(tmp_path / "x.mkv", frames, "libx264rgb", "rgb24", options={"crf": "0"}, setup=setup)
-    scores, results = psnr(corpus / "ref.mkv", x, scorers)
-    assert scores.min() > 20
-    assert any("not square" in note for note in results.notes)
+def test_pixels_that_are_not_square(tmp_path, reference, psnr, aspect, stored):
+    frames = [frame[stored] for frame in pictures(4)]
+    x = write(tmp_path / "x.mkv", frames, "libx264rgb", "rgb24", sample_aspect_ratio=aspect)
+    psnr(reference, x, 4, 20, note="not square")
 
 
 @pytest.mark.parametrize(("codec", "pix"), [("qtrle", "argb"), ("prores_ks", "yuva444p10le")])
-def test_transparency(tmp_path, scorers, codec, pix):
-    opaque = [np.dstack([picture(index), np.full((64, 96), 255, np.uint8)]) for index in range(3)]
+def test_transparency(tmp_path, psnr, codec, pix):
+    opaque = [np.dstack([frame, np.full((64, 96), 255, np.uint8)]) for frame in pictures(3)]
     half = [frame.copy() for frame in opaque]
     for frame in half:
         frame[:, 48:, 3] = 0
-    options = {"profile": "4444"} if codec == "prores_ks" else {}
-    y = write(tmp_path / "y.mov", opaque, codec, pix, options=options, source="rgba")
-    x = write(tmp_path / "x.mov", half, codec, pix, options=options, source="rgba")
-    scores, results = psnr(y, x, scorers)
-    assert scores.max() < 12
-    assert any("transparent" in note for note in results.notes)
-    black, _ = psnr(y, x, scorers, run=_run(background=(0, 0, 0)))
-    assert abs(black - scores).max() > 0.1
-
-
-def _run(**reading):
-    from msds_plugin.adapters.scoring.options import Run
-
-    return Run(device="cpu", reading=Reading(**reading))
+    y = write(tmp_path / "y.mov", opaque, codec, pix, source="rgba")
+    x = write(tmp_path / "x.mov", half, codec, pix, source="rgba")
+    white = psnr(y, x, 3, note="transparent")
+    assert white.max() < 12
+    assert abs(psnr(y, x, reading={"background": (0, 0, 0)}) - white).max() > 0.1
 
 
 def tagged(matrix=2, span=0, primaries=2, transfer=2, bits=8, kind="yuv"):
     return Colours(kind, bits, matrix, span, primaries, transfer)
 
 
-def test_colour_descriptions_agree():
-    first, second, notes = agree(tagged(1, 1), tagged())
-    assert second.matrix == 1
-    assert "matrix (BT.709)" in notes[0]
-    assert agree(tagged(), tagged())[2] == []
-    assert agree(tagged(6, 1, 1, 1), tagged(5, 0))[2] == []  # other names of the same
-    assert "full" in agree(tagged(span=2), tagged())[2][0]
-    _, _, notes = agree(tagged(1, 1), tagged(6, 2))
-    assert "BT.709 and BT.601" in notes[0]
-    assert "limited and full" in notes[0]
-    first, second, notes = agree(tagged(9, 1, 9, 1), tagged(1, 1, 1, 1))
-    assert first.profile != second.profile
-    assert "sRGB" in notes[1]
-    assert agree(tagged(9, 1, 9, 16, 10), tagged(bits=10))[1].transfer == 16
-    for one, other in ((16, 1), (18, 1), (16, 18), (16, 2)):
-        with pytest.raises(ValueError, match="transfer"):
-            agree(tagged(9, 1, 9, one, 10), tagged(9, 1, 9, other))
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (tagged(1, 1), tagged(), ["matrix (BT.709)"]),
+        (tagged(), tagged(), []),
+        (tagged(6, 1, 1, 1), tagged(5, 0), []),  # other names of the same
+        (tagged(span=2), tagged(), ["full"]),
+        (tagged(1, 1), tagged(6, 2), ["BT.709 and BT.601", "limited and full"]),
+        (tagged(9, 1, 9, 1), tagged(1, 1, 1, 1), ["BT.2020 and BT.709", "converted to sRGB"]),
+        (tagged(9, 1, 9, 16, 10), tagged(bits=10), ["transfer (PQ)"]),
+        *((tagged(9, 1, 9, one, 10), tagged(9, 1, 9, other), None) for one, other in ((16, 1), (18, 1), (16, 18), (16, 2))),
+    ],
+)
+def test_colour_descriptions(first, second, said):
+    if said is None:
+        with pytest.raises(ValueError, match="transfer functions differ"):
+            agree(first, second)
+        return
+    one, other, notes = agree(first, second)
+    assert all(words in " ".join(notes) for words in said)
+    assert bool(notes) is bool(said)
+    assert one.transfer == other.transfer
+    assert (one.profile == other.profile) is ("converted to sRGB" not in said)
 
 
-def test_times(tmp_path, corpus, scorers):
-    frames = [picture(index) for index in range(30)]
-    jitter = [0, *(40 * index + int(np.random.default_rng(index).integers(-5, 6)) for index in range(1, 30))]
-    cases = {
-        "jitter.mkv": {"frames": frames, "times": jitter, "rate": 1000, "base": Fraction(1, 1000)},
-        "late.mkv": {"frames": frames[1:], "times": range(1, 30)},
-        "lost.mkv": {"frames": frames[7:]},
-        "sparse.mkv": {"frames": frames[::2], "times": range(0, 30, 2)},
-        "b.mp4": {"frames": frames, "codec": "libx264rgb", "pix": "rgb24", "options": {"crf": "0", "bf": "3"}},
-        "b.ts": {"frames": frames, "codec": "mpeg2video", "pix": "yuv420p", "options": {"qscale": "1", "bf": "2"}},
-    }
-    for name, case in cases.items():
-        x = write(tmp_path / name, case.pop("frames"), **case)
-        scores, results = psnr(corpus / "ref.mkv", x, scorers)
-        with av.open(str(x)) as container:
-            count = sum(1 for _ in container.decode(video=0))
-        assert len(scores) == count, (name, results.notes, results.problems)
-        assert scores.min() >= (SAME if name != "b.ts" else 24), (name, results.notes)
-        assert not results.problems, name
-    late, lost = tmp_path / "late.mkv", tmp_path / "lost.mkv"
-    assert any("0.280 s after" in note for note in psnr(corpus / "ref.mkv", lost, scorers)[1].notes)
-    assert psnr(corpus / "ref.mkv", lost, scorers, align="index")[0].max() < 40
-    assert psnr(corpus / "ref.mkv", late, scorers, align="time")[0].min() >= SAME
-    scores, results = psnr(lost, corpus / "ref.mkv", scorers)  # the reference lacks its beginning
-    assert len(scores) == 23
-    assert scores.min() >= SAME
-    assert "7 of 30 distorted frames (23.3%)" in results.problems[0]
+JITTER = [0, *(40 * index + int(np.random.default_rng(index).integers(-5, 6)) for index in range(1, 30))]
 
 
-def test_joined_pieces_go_on(tmp_path, scorers):
-    frames = [picture(index) for index in range(40)]
-    parts = {"all.ts": frames, "1.ts": frames[:20], "2.ts": frames[20:]}
-    pieces = [write(tmp_path / name, part, "libx264", "yuv420p") for name, part in parts.items()]
-    (tmp_path / "joined.ts").write_bytes(pieces[1].read_bytes() + pieces[2].read_bytes())
-    scores, results = psnr(pieces[0], tmp_path / "joined.ts", scorers)
-    assert len(scores) == 40
-    assert scores.min() >= SAME
-    assert any("jump back after 20 frames" in note for note in results.notes)
-    other = write(tmp_path / "3.ts", frames[20:], "libx264", "yuv444p")
-    (tmp_path / "joined.ts").write_bytes(pieces[1].read_bytes() + other.read_bytes())
-    scores, results = psnr(pieces[0], tmp_path / "joined.ts", scorers)
-    assert len(scores) == 20
-    assert "pixels change from yuv420p to yuv444p" in results.problems[0]
+@pytest.mark.parametrize(
+    ("name", "frames", "options"),
+    [
+        ("jitter.mkv", slice(30), {"times": JITTER, "rate": 1000, "base": Fraction(1, 1000)}),
+        ("late.mkv", slice(1, 30), {"times": range(1, 30)}),
+        ("lost.mkv", slice(7, 30), {}),
+        ("sparse.mkv", slice(0, 30, 2), {"times": range(0, 30, 2)}),
+        ("b.mp4", slice(30), {"codec": "libx264rgb", "pix": "rgb24", "options": {"bf": "3"}}),
+        ("b.ts", slice(30), {"codec": "mpeg2video", "pix": "yuv420p", "options": {"qscale": "1", "bf": "2"}}),
+    ],
+)
+def test_times(tmp_path, reference, psnr, name, frames, options):
+    x = write(tmp_path / name, pictures(30)[frames], **options)
+    with av.open(str(x)) as container:
+        count = sum(1 for _ in container.decode(video=0))
+    psnr(reference, x, count, 24 if name == "b.ts" else SAME, "0.280 s after" if name == "lost.mkv" else "", problem="")
+    if name == "lost.mkv":
+        assert psnr(reference, x, align="index").max() < 40
+        psnr(x, reference, 23, SAME, problem="7 of 30 distorted frames (23.3%)")  # the reference lacks its beginning
+    if name == "late.mkv":
+        psnr(reference, x, 29, SAME, align="time")
+
+
+def test_joined_pieces_go_on(tmp_path, psnr):
+    frames = pictures(40)
+    parts = {"all": frames, "1": frames[:20], "2": frames[20:]}
+    whole, *pieces = (write(tmp_path / f"{name}.ts", part, "libx264", "yuv420p") for name, part in parts.items())
+    pieces.append(write(tmp_path / "3.ts", frames[20:], "libx264", "yuv444p"))
+    first, second, other = (piece.read_bytes() for piece in pieces)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first + second)
+    psnr(whole, joined, 40, SAME, "jump back after 20 frames")
+    joined.write_bytes(first + other)
+    psnr(whole, joined, 20, problem="pixels change from yuv420p to yuv444p")
 
 
 CONTAINERS = {
@@ -296,105 +278,77 @@ CONTAINERS = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("x.webm", "x.avi"))) for name in CONTAINERS]
 )
-def test_a_file_that_ends_early(tmp_path, scorers, name):
-    whole = write(tmp_path / name, [picture(index) for index in range(30)], **{"options": {"g": "8"}, **CONTAINERS[name]})
+def test_a_file_that_ends_early(tmp_path, psnr, name):
+    whole, cut = write(tmp_path / name, pictures(30), options={"g": "8"}, **CONTAINERS[name]), tmp_path / f"cut_{name}"
     content = whole.read_bytes()
-    assert not psnr(whole, whole, scorers)[1].problems
-    for share in (0.6, 0.97):
-        cut = tmp_path / f"cut_{name}"
-        cut.write_bytes(content[: int(len(content) * share)])
-        scores, results = psnr(whole, cut, scorers)
-        assert 3 <= len(scores) <= 30
-        assert any("early" in problem or "damaged" in problem for problem in results.problems), share
-        scores, results = psnr(cut, whole, scorers)
-        assert len(scores) < 30 or share > 0.9
-        assert results.problems
+    psnr(whole, whole, 30, problem="")
+    places = {int(len(content) * share): None for share in (0.6, 0.97)}
+    if name == "fragmented.mp4":  # also in the header of a fragment
+        third = [place for place in range(len(content)) if content[place : place + 4] == b"moof"][2]
+        places |= dict.fromkeys((third + 10, third + 150, third + 170), 16)
+    for place, count in places.items():
+        cut.write_bytes(content[:place])
+        assert 3 <= len(psnr(whole, cut, count, problem=" frames: ")) <= 30
+        assert len(psnr(cut, whole, problem=" frames: ")) < 30 or place > 0.9 * len(content)
 
 
-def test_a_fragment_that_was_cut_in_its_header(tmp_path, scorers):
-    whole = write(
-        tmp_path / "x.mp4", [picture(index) for index in range(30)], **CONTAINERS["fragmented.mp4"], options={"g": "8"}
-    )
-    content = whole.read_bytes()
-    third = [place for place in range(len(content)) if content[place : place + 4] == b"moof"][2]
-    for more in (10, 150, 170):
-        (tmp_path / "cut.mp4").write_bytes(content[: third + more])
-        scores, results = psnr(whole, tmp_path / "cut.mp4", scorers)
-        assert len(scores) == 16, more
-        assert results.problems
-
-
-def test_damage(tmp_path, scorers):
-    whole = write(tmp_path / "x.mkv", [picture(index) for index in range(20)], options={"level": "3", "slicecrc": "1"})
+def test_damage(tmp_path, psnr, scorers):
+    whole = write(tmp_path / "x.mkv", pictures(20), options={"level": "3", "slicecrc": "1"})
     content = bytearray(whole.read_bytes())
     for place in range(len(content) // 2, len(content) // 2 + 40):
         content[place] ^= 0x5A
     (tmp_path / "bad.mkv").write_bytes(content)
-    scores, results = psnr(whole, tmp_path / "bad.mkv", scorers)
-    assert 5 <= len(scores) < 20
-    assert scores.min() >= SAME
-    assert "damaged" in results.problems[-1]
+    assert 5 <= len(psnr(whole, tmp_path / "bad.mkv", None, SAME, problem="damaged")) < 20
     (tmp_path / "z.mkv").write_bytes(b"no video")
     with pytest.raises(VideoFileError, match=r"z\.mkv"):
         score_video(whole, tmp_path / "z.mkv", scorers)
 
 
-def test_streams_and_interlacing(tmp_path, corpus, scorers):
-    def fields(context):
-        context.flags |= 0x40000 | 0x20000000
+def test_interlacing(tmp_path, reference, psnr):
+    options = {"crf": "1", "x264-params": "tff=1"}
+    y = write(tmp_path / "y.mkv", pictures(6), "libx264", "yuv420p", options=options, flags=0x20440000)
+    psnr(y, reference, note="interlaced")
 
-    frames = [picture(index) for index in range(6)]
-    y = write(tmp_path / "y.mkv", frames, "libx264", "yuv420p", options={"crf": "1", "x264-params": "tff=1"}, setup=fields)
-    assert Video(y, Reading()).interlaced
-    assert any("interlaced" in note for note in psnr(y, corpus / "ref.mkv", scorers)[1].notes)
-    film = write(tmp_path / "film.mp4", frames, "libx264", "yuv420p")
-    with av.open(str(film)) as film, av.open(str(tmp_path / "cover.mkv"), "w") as container:
+
+def test_a_cover_before_the_film(tmp_path, psnr):
+    film = write(tmp_path / "film.mp4", pictures(6), "libx264", "yuv420p")
+    with av.open(str(film)) as source, av.open(str(tmp_path / "cover.mkv"), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.width = cover.height = 96
         cover.pix_fmt = "yuvj420p"
-        copy = container.add_stream_from_template(film.streams.video[0])
+        copy = container.add_stream_from_template(source.streams.video[0])
         image = av.VideoFrame.from_ndarray(picture(5, 96, 96), format="rgb24")
         image.pts = 0
         container.mux([*cover.encode(image), *cover.encode()])
-        for packet in film.demux(video=0):
+        for packet in source.demux(video=0):
             if packet.dts is not None:
                 packet.stream = copy
                 container.mux(packet)
-    scores, results = psnr(tmp_path / "film.mp4", tmp_path / "cover.mkv", scorers)
-    assert len(scores) == 6
-    assert scores.min() >= SAME
-    assert any("2 video streams" in note for note in results.notes)
+    psnr(film, tmp_path / "cover.mkv", 6, SAME, "2 video streams")
 
 
-def test_a_folder_of_frames(tmp_path, corpus, scorers):
-    for index in range(12):
-        Image.fromarray(picture(index)).save(tmp_path / f"frame{index}.png")  # 10 comes after 9
-    scores, results = psnr(corpus / "ref.mkv", tmp_path, scorers)
-    assert len(scores) == 12
-    assert scores.min() >= SAME
-    assert psnr(tmp_path, corpus / "ref.mkv", scorers)[0].min() >= SAME
-    assert any("25.000 per second" in note for note in results.notes)
+def test_a_folder_of_frames(tmp_path, reference, psnr):
+    for index, frame in enumerate(pictures(12)):
+        Image.fromarray(frame).save(tmp_path / f"frame{index}.png")  # 10 comes after 9
+    psnr(reference, tmp_path, 12, SAME, "25.000 per second")
+    psnr(tmp_path, reference, 12, SAME)
 
 
-def test_other_sizes(tmp_path, corpus):
-    x = write(tmp_path / "x.mkv", [np.ascontiguousarray(picture(index)[::2, ::2]) for index in range(3)])
-    both = [create_scorer("piq:gmsd", "cpu"), create_scorer("piq:psnr", "cpu")]
-    results = score_video(corpus / "ref.mkv", x, both[1:])
-    rows = list(results)
-    assert any("differ in size" in note for note in results.notes)
-    assert all(math.isnan(row.scores[0]) and "psnr" in row.error for row in rows)
-    resized = list(score_video(corpus / "ref.mkv", x, both, run=_run(resize=True)))
-    assert all(row.scores[1] > 15 and row.error is None for row in resized)
+def test_other_sizes(tmp_path, reference, psnr):
+    x = write(tmp_path / "x.mkv", [frame[::2, ::2] for frame in pictures(3)])
+    results = score_video(reference, x, create_scorers(["piq:psnr"], "cpu"))
+    assert all(math.isnan(row.scores[0]) and "psnr" in row.error for row in results)
+    assert "differ in size" in results.notes[0]
+    psnr(reference, x, 3, 15, reading={"resize": True})
 
 
 def test_pooling():
     times = [index / 10 for index in range(30)]
     scores = [1.0] * 10 + [0.5] * 10 + [0.8] * 10
     pooled = pool(times, scores)
-    assert pooled["mean"] == pytest.approx(np.mean(scores))
-    assert pooled["harmonic_mean"] == pytest.approx(30 / sum(1 / score for score in scores))
-    assert pooled["percentile_5"] == pytest.approx(0.5)
-    assert pooled["worst_second"] == pytest.approx(0.5)
+    harmonic = 30 / sum(1 / score for score in scores)
+    expected = {"mean": np.mean(scores), "harmonic_mean": harmonic, "percentile_5": 0.5, "worst_second": 0.5}
+    assert pooled == pytest.approx(expected)
     assert pool(times, scores, lower_is_better=True)["worst_second"] == pytest.approx(1)
     assert pool(times, [math.nan, *scores[1:]])["mean"] == pytest.approx(np.mean(scores[1:]))
     assert math.isnan(pool([0, 1], [0.5, -0.5])["harmonic_mean"])
@@ -403,18 +357,20 @@ def test_pooling():
         pool([0], [math.nan])
 
 
-@pytest.mark.parametrize(
-    "suffix", [".csv", pytest.param(".json", marks=pytest.mark.slow), pytest.param(".parquet", marks=pytest.mark.slow)]
-)
-def test_command(tmp_path, corpus, suffix):
-    x = write(tmp_path / "x.mkv", [picture(index) // 2 for index in range(12)])
-    output, log = tmp_path / f"scores{suffix}", tmp_path / "log.json"
-    arguments = ["video", "-r", str(corpus / "ref.mkv"), "-d", str(x), "-m", "piq:psnr", "--device", "cpu"]
-    done = CliRunner().invoke(app, [*arguments, "-o", str(output), "--json", str(log), "--plot", str(tmp_path / "plot.png")])
+def msds(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", *(pytest.param(each, marks=pytest.mark.slow) for each in (".json", ".parquet"))])
+def test_command(tmp_path, reference, suffix):
+    x = write(tmp_path / "x.mkv", [frame // 2 for frame in pictures(12)])
+    output, log, plot = tmp_path / f"scores{suffix}", tmp_path / "log.json", tmp_path / "plot.png"
+    command = ["video", "-r", reference, "-d", x, "-m", "piq:psnr", "--device", "cpu"]
+    done = msds(*command, "-o", output, "--json", log, "--plot", plot)
     assert done.exit_code == 0, done.output
     assert "piq:psnr\t12\t" in done.stdout
     assert "↑" in done.stdout
-    assert (tmp_path / "plot.png").stat().st_size > 1000
+    assert plot.stat().st_size > 1000
     table = read_table(output)
     assert list(table.columns) == ["frame", "time", "reference_time", "piq:psnr"]
     assert table["time"].tolist() == pytest.approx([index / 25 for index in range(12)], abs=1e-3)
@@ -423,14 +379,11 @@ def test_command(tmp_path, corpus, suffix):
     assert known["frames"][3]["metrics"]["piq:psnr"] == pytest.approx(table["piq:psnr"][3])
     assert known["pooled_metrics"]["piq:psnr"]["mean"] == pytest.approx(table["piq:psnr"].mean())
     for more in (["-o", "no.txt"], ["--plot", "no_folder/p.png"], ["--plot", "p.xyz"], ["--align", "best"], ["--every", "0"]):
-        assert CliRunner().invoke(app, [*arguments, *more]).exit_code == 2, more
+        assert msds(*command, *more).exit_code == 2, more
 
 
-def test_score_takes_videos_too(corpus):
-    video = str(corpus / "ref.mkv")
-    done = CliRunner().invoke(app, ["score", video, video, "-m", "piq:psnr", "--device", "cpu", "--every", "10"])
-    assert done.exit_code == 0, done.output
-    assert "piq:psnr\t3\t80" in done.stdout
-    refused = CliRunner().invoke(app, ["score", video, video, "-m", "piq:psnr", "--recursive"])
-    assert refused.exit_code == 2
-    assert "--recursive" in refused.stderr
+def test_score_takes_videos_too(reference):
+    done = msds("score", reference, reference, "-m", "piq:psnr", "--device", "cpu", "--every", "10")
+    assert (done.exit_code, "piq:psnr\t3\t80" in done.stdout) == (0, True), done.output
+    refused = msds("score", reference, reference, "-m", "piq:psnr", "--recursive")
+    assert (refused.exit_code, "--recursive" in refused.stderr) == (2, True)

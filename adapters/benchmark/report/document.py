@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,13 +23,7 @@ _KINDS = {"svg": "svg+xml", "jpg": "jpeg", "png": "png"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that is more than its text.
-
-    Attributes:
-        text: what it shows.
-        value: what it is sorted by; None for its text.
-        mark: ``best`` (bold), ``second`` (underlined), or nothing.
-    """
+    """A cell: what it shows, what it is sorted by (None for its text), and ``best`` (bold) or ``second`` (underlined)."""
 
     text: str
     value: float | None = None
@@ -38,13 +32,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what it means, and a table; ``numbers`` of its last columns are numbers."""
+    """A table whose last ``numbers`` columns are numbers, a heading and what it means; the last two may be empty."""
 
-    title: str
-    text: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
-    numbers: int
+    numbers: int = 0
+    title: str = ""
+    text: str = ""
 
     @property
     def cells(self) -> list[list[Cell]]:
@@ -55,6 +49,11 @@ class Section:
     def texts(self) -> list[list[str]]:
         """The rows as text."""
         return [[cell.text for cell in row] for row in self.cells]
+
+    @property
+    def plain(self) -> tuple[Sequence[str], list[list[str]], int]:
+        """What a terminal shows: headings, rows as text, number of columns of numbers."""
+        return self.headings, self.texts, self.numbers
 
 
 @dataclass
@@ -71,8 +70,7 @@ class Document:
     Example:
         >>> import tempfile
         >>> page = Document("Trial", "one metric")
-        >>> page.heading("Figures")
-        >>> page.table(["metric", "rank"], [["msds", "0.99"]], numbers=1)
+        >>> page.section(Section(["metric", "rank"], [["msds", "0.99"]], 1, "Figures"))
         >>> page.write(tempfile.mkdtemp()).name
         'report.html'
     """
@@ -93,39 +91,34 @@ class Document:
 
     def notes(self, sentences: Iterable[str]) -> None:
         """A list of what a reader has to know; nothing where there is nothing."""
-        lines = list(sentences)
-        if lines:
+        if lines := list(sentences):
             self.parts.append({"kind": "notes", "lines": lines})
 
     def section(self, section: Section, level: int = 2) -> None:
-        """A heading, a paragraph and a table, if the table has rows."""
-        if section.rows:
+        """A heading, a paragraph, and a table that readers of the page can sort; nothing if the table has no rows."""
+        if not section.rows:
+            return
+        if section.title:
             self.heading(section.title, level)
+        if section.text:
             self.text(section.text)
-            self.table(section.headings, section.rows, section.numbers)
-
-    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str | Cell]], numbers: int = 0) -> None:
-        """A table that readers of the page can sort, whose last ``numbers`` columns are numbers."""
-        cells = Section("", "", headings, list(rows), numbers).cells
-        self.parts.append({"kind": "table", "headings": list(headings), "rows": cells, "texts": len(headings) - numbers})
+        texts = len(section.headings) - section.numbers
+        self.parts.append({"kind": "table", "headings": list(section.headings), "rows": section.cells, "texts": texts})
 
     def weighted(self, shares: Mapping[str, float], table: pd.DataFrame) -> None:
-        """A table of one figure out of several; on the page the shares can be changed, and the figure follows.
+        """A table of one figure out of several: ``metric``, factors in [0, 1] or NaN, and ``overall``, the figure.
 
-        Args:
-            shares: of each factor.
-            table: ``metric``, the factors in [0, 1] or NaN, and ``overall``, the figure.
+        On the page the factors' shares can be changed, and the figure follows.
         """
         rows = table[["metric", *shares, "overall"]].to_numpy().tolist()
-        lines = [(name, [Cell(figure(value), _value(value)) for value in values]) for name, *values in rows]
+        lines = [(name, [Cell(figure(value), sortable(value)) for value in values]) for name, *values in rows]
         self.parts.append({"kind": "weighted", "shares": dict(shares), "rows": lines})
 
-    def picture(self, content: bytes, name: str, alt: str, suffix: str = "svg", caption: str = "") -> None:
-        """A picture, beside the Markdown as ``figures/<name>.<suffix>`` and inside the page."""
-        self.gallery([(content, name, alt, caption)], suffix)
-
     def gallery(self, pictures: Iterable[tuple[bytes, str, str, str]], suffix: str = "jpg") -> None:
-        """Pictures side by side: (content, name, alternative text, caption)."""
+        """Pictures side by side: (content, name, alternative text, caption).
+
+        They are inside the page, and beside the Markdown as ``figures/<name>.<suffix>``.
+        """
         shown = []
         for content, name, alt, caption in pictures:
             path = f"figures/{_slug(name)}.{suffix}"
@@ -137,17 +130,20 @@ class Document:
         if shown:
             self.parts.append({"kind": "gallery", "pictures": shown})
 
+    def picture(self, content: bytes, name: str, alt: str, caption: str = "") -> None:
+        """One picture, an SVG."""
+        self.gallery([(content, name, alt, caption)], "svg")
+
     def to_html(self) -> str:
         """The page as one text."""
-        return str(_environment(True).get_template("document.html").render(vars(self)))
+        return _rendered("document.html", self)
 
     def to_markdown(self) -> str:
         """The same as Markdown; it shows pictures from the folder ``figures``."""
-        text = _environment(False).get_template("document.md").render(vars(self))
-        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        return re.sub(r"\n{3,}", "\n\n", _rendered("document.md", self)).strip() + "\n"
 
-    def write(self, directory: str | os.PathLike[str], stem: str = "report") -> Path:
-        """Write ``<stem>.html``, ``<stem>.md``, ``figures`` and the tables; files of these names are replaced, at the end.
+    def write(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``report.html``, ``report.md``, ``figures`` and the tables; files of these names are replaced, at the end.
 
         Returns:
             The path of the page.
@@ -166,25 +162,19 @@ class Document:
                     to_csv(table, new / f"{name}.csv")
                 for path, content in self.pictures.items():
                     (new / path).write_bytes(content)
-                (new / f"{stem}.md").write_text(self.to_markdown(), encoding="utf-8")
-                (new / f"{stem}.html").write_text(self.to_html(), encoding="utf-8")
-                parts = [f"{name}.csv" for name in self.tables]
-                for path in (*parts, *self.pictures, f"{stem}.md", f"{stem}.html"):  # what shows the rest last
+                (new / "report.md").write_text(self.to_markdown(), encoding="utf-8")
+                (new / "report.html").write_text(self.to_html(), encoding="utf-8")
+                tables = [f"{name}.csv" for name in self.tables]
+                for path in (*tables, *self.pictures, "report.md", "report.html"):  # what shows the rest last
                     (new / path).replace(folder / path)
         except OSError as error:
             raise OSError(error.errno, f"cannot write the report to {folder}: {error.strerror or error}") from error
-        return folder / f"{stem}.html"
+        return folder / "report.html"
 
 
 def figure(value: float, digits: int = 3, signed: bool = False) -> str:
     """A number as text; a dash where it is not known."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:{'+' if signed else ''}.{digits}f}"
-
-
-#: Headings and rows.
-Shown: TypeAlias = tuple[list[str], list[list[str]]]
+    return f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else "–"
 
 
 def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False) -> str:
@@ -194,20 +184,27 @@ def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False)
     return f"[{figure(bounds[0], digits, signed)}, {figure(bounds[1], digits, signed)}]"
 
 
-def _value(value: float) -> float | None:
+def sortable(value: float) -> float | None:
+    """What a cell is sorted by: nothing where it is not known."""
     return float(value) if math.isfinite(value) else None
 
 
-def shown(table: pd.DataFrame, columns: Mapping[str, str], signed: str = "") -> Shown:
-    """Headings and rows of some columns: numbers with three digits, with their interval in brackets where it is known.
+def shown(
+    table: pd.DataFrame,
+    columns: Mapping[str, str] | Sequence[str],
+    numbers: int = 0,
+    title: str = "",
+    text: str = "",
+    signed: str = "",
+) -> Section:
+    """Some columns of a table: numbers with three digits, with their interval in brackets where it is known.
 
-    Args:
-        table: the interval of ``<name>`` is in ``<name>_low`` and ``<name>_high``.
-        columns: names to headings, in order.
-        signed: the one whose positive numbers get a plus.
+    ``columns`` are names and their headings, or names that are headings too; the interval of ``<name>`` is in ``<name>_low``
+    and ``<name>_high``. Positive numbers of the column ``signed`` get a plus.
     """
+    headings = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
     rows = [[_shown(row, name, name == signed) for name in columns] for row in table.to_dict("records")]
-    return list(columns.values()), rows
+    return Section(headings, rows, numbers, title, text)
 
 
 def _shown(row: Mapping[Any, Any], name: str, signed: bool) -> str:
@@ -224,16 +221,16 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-120:]
 
 
-def _environment(escape: bool) -> Environment:
-    made = Environment(
+def _rendered(template: str, document: Document) -> str:
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=escape,
+        autoescape=template.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["markdown"] = _markdown
-    return made
+    environment.filters["markdown"] = _markdown
+    return str(environment.get_template(template).render(vars(document)))
 
 
 def _markdown(text: str) -> str:

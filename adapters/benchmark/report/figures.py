@@ -32,14 +32,7 @@ def to_svg(figure: Figure) -> bytes:
 
 
 def scatter(rows: pd.DataFrame, mapping: Mapping, title: str, caption: str) -> Figure:
-    """Opinions over scores with the fitted curve.
-
-    Args:
-        rows: ``score``, ``opinion``, finite.
-        mapping: the curve.
-        title: the metric.
-        caption: under the title.
-    """
+    """Opinions over scores, the columns ``score`` and ``opinion`` of ``rows``, with the fitted curve."""
     figure, axes = _figure(3.2, 2.8)
     many = len(rows) > MANY_POINTS
     axes.scatter(
@@ -70,12 +63,7 @@ def heat_map(values: pd.DataFrame) -> Figure:
 
 
 def significance_matrix(pairs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Difference in SRCC of row minus column, marked where it is shown by the corrected test.
-
-    Args:
-        pairs: ``a``, ``b``, ``difference``, ``p_holm``.
-        metrics: in the order to be drawn.
-    """
+    """Difference in SRCC of row minus column, marked where it is shown by the corrected test, of ``metrics`` in this order."""
     turned = pairs.rename(columns={"a": "b", "b": "a"}).assign(difference=-pairs["difference"])
     both = pd.concat([pairs, turned]).pivot(index="a", columns="b", values=["difference", "p_holm"]).loc[list(metrics)]
     difference, shown = both["difference"][list(metrics)], both["p_holm"][list(metrics)] < LEVEL
@@ -93,11 +81,7 @@ def significance_matrix(pairs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def speed_against_accuracy(table: pd.DataFrame) -> Figure:
-    """SRCC with its interval over seconds per image.
-
-    Args:
-        table: ``metric``, ``srcc``, ``srcc_low``, ``srcc_high``, ``seconds``.
-    """
+    """SRCC with its interval over seconds per image."""
     figure, axes = _figure(7.2, 4.4)
     known = table[table["srcc"].notna() & (table["seconds"] > 0)].sort_values("srcc")
     low, high = known["srcc_low"].fillna(known["srcc"]), known["srcc_high"].fillna(known["srcc"])

@@ -14,16 +14,15 @@ from PIL import Image
 
 from msds_plugin.adapters.benchmark import failures, statistics, summary
 from msds_plugin.adapters.benchmark.report import figures
-from msds_plugin.adapters.benchmark.report.document import Cell, Document, Section, figure, interval, shown
+from msds_plugin.adapters.benchmark.report.document import Cell, Document, Section, figure, interval, shown, sortable
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
-from msds_plugin.adapters.benchmark.statistics.differences import POWER
-from msds_plugin.adapters.benchmark.summary import Summary
+from msds_plugin.adapters.benchmark.summary import Scores, Summary
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import ImageFileError, Reading, open_pair, preview
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.maps import map_of, overlay
 
-#: Images per metric in the gallery.
+#: Images per metric and data set in the gallery of outliers.
 WORST = 3
 #: Images without a score that the page itself lists.
 LISTED = 50
@@ -52,9 +51,8 @@ def agreement(summed: Summary, intervals: Container[str] = INTERVALS) -> Section
         "brackets are 95 % intervals over resampled references. Outliers: images more than two standard deviations off. "
         "Best of each data set in bold. Seconds do not include reading files."
     )
-    return Section(
-        "Agreement with opinions", text, ["data set", "metric", *_COLUMNS.values(), "images"], rows, len(_COLUMNS) + 1
-    )
+    headings = ["data set", "metric", *_COLUMNS.values(), "images"]
+    return Section(headings, rows, len(_COLUMNS) + 1, "Agreement with opinions", text)
 
 
 def _cell(row: Mapping[Any, Any], name: str, best: float, with_interval: bool) -> Cell:
@@ -63,7 +61,7 @@ def _cell(row: Mapping[Any, Any], name: str, best: float, with_interval: bool) -
     text = f"{value:.3g}" if name == "seconds" and math.isfinite(value) else figure(value, digits)
     if with_interval:
         text = f"{text} {interval((row[f'{name}_low'], row[f'{name}_high']), digits)}".strip()
-    return Cell(text, value if math.isfinite(value) else None, "best" if value == best else "")
+    return Cell(text, sortable(value), "best" if value == best else "")
 
 
 def overall(summed: Summary) -> Section:
@@ -76,7 +74,7 @@ def overall(summed: Summary) -> Section:
         f"{summary.SLOW:g} s. All are averaged over data sets. What is known for no metric is left out; a metric that fails "
         "where another does not gets zero. On the page the shares can be changed."
     )
-    return Section("One figure out of several", text, *shown(summed.overall, columns), len(shares) + 1)
+    return shown(summed.overall, columns, len(shares) + 1, "One figure out of several", text)
 
 
 def _shares(summed: Summary) -> dict[str, float]:
@@ -88,17 +86,14 @@ def differences(summed: Summary) -> Section:
     """The differences between metrics that are shown."""
     table = summed.significance[summed.significance["p_holm"] < statistics.LEVEL].sort_values("p_holm")
     rises = table["difference"] > 0
-    table = table.assign(
-        better=table["a"].where(rises, table["b"]),
-        worse=table["b"].where(rises, table["a"]),
-        difference=table["difference"].abs(),
-    )
+    better, worse = table["a"].where(rises, table["b"]), table["b"].where(rises, table["a"])
+    table = table.assign(better=better, worse=worse, difference=table["difference"].abs())
     text = (
         "Differences in SRCC that are shown at the 5 % level: a paired bootstrap over references, t with one degree of freedom "
         "less than references, corrected by Holm's method for all pairs of metrics of a data set."
     )
     columns = {"dataset": "data set", "better": "better", "worse": "worse", "difference": "ΔSRCC", **_TESTED}
-    return Section("Differences that are shown", text, *shown(table, columns), 3)
+    return shown(table, columns, 3, "Differences that are shown", text)
 
 
 def needed(significance: pd.DataFrame) -> Section:
@@ -108,12 +103,12 @@ def needed(significance: pd.DataFrame) -> Section:
     unknown = table["needed_reason"] != ""
     table = table.assign(references=references.mask(unknown, table["needed_reason"]), images=images.mask(unknown, "–"))
     text = (
-        f"How many references, and images, would show a difference with a chance of {POWER:.0%} at the 5 % level, without "
-        "correction, if it is real and as large as here. A difference that is chance has no such size."
+        f"How many references, and images, would show a difference with a chance of {statistics.POWER:.0%} at the 5 % level, "
+        "without correction, if it is real and as large as here. A difference that is chance has no such size."
     )
     columns = {"dataset": "data set", "a": "metric", "b": "beside", "difference": "ΔSRCC", **_TESTED}
     columns |= {"references": "references needed", "images": "images needed"}
-    return Section("What size of set would show the other differences", text, *shown(table, columns, "difference"), 5)
+    return shown(table, columns, 5, "What size of set would show the other differences", text, "difference")
 
 
 def within(table: pd.DataFrame) -> Section:
@@ -123,7 +118,7 @@ def within(table: pd.DataFrame) -> Section:
         "between references. In brackets: 95 % intervals over references."
     )
     columns = {"dataset": "data set", "metric": "metric", "within_krcc": "mean Kendall tau", "within_srcc": "mean SRCC"}
-    return Section("Within each reference", text, *shown(table, {**columns, "within_references": "references"}), 3)
+    return shown(table, {**columns, "within_references": "references"}, 3, "Within each reference", text)
 
 
 def choices(table: pd.DataFrame) -> Section:
@@ -134,14 +129,14 @@ def choices(table: pd.DataFrame) -> Section:
     )
     columns = {"dataset": "set", "metric": "metric", "agreement": "agreement", "ceiling": "ceiling", "of_ceiling": "of ceiling"}
     columns |= {"count": "comparisons", "references": "references", "resampled": "resampled"}
-    return Section("Forced choices", text, *shown(table, columns), 6)
+    return shown(table, columns, 6, "Forced choices", text)
 
 
 def choice_tests(significance: pd.DataFrame) -> Section:
     """Paired tests of agreement with forced choices."""
     text = "Difference in agreement on the same comparisons, by a paired bootstrap over references, corrected by Holm's method."
     columns = {"dataset": "set", "a": "metric", "b": "beside", "difference": "difference", **_TESTED, "count": "comparisons"}
-    return Section("Differences on forced choices", text, *shown(significance, columns, "difference"), 4)
+    return shown(significance, columns, 4, "Differences on forced choices", text, "difference")
 
 
 def frequencies(relations: pd.DataFrame) -> Section:
@@ -153,13 +148,12 @@ def frequencies(relations: pd.DataFrame) -> Section:
         "how many lie above the median energy: about half would be expected without a relation."
     )
     words = {"grows": "grow", "falls": "fall", "not shown": "no relation shown"}
-    table = relations.rename(columns={"low": "srcc_low", "high": "srcc_high"}).assign(
-        said=relations["verdict"].map(words),
-        above=relations["above_median"].astype(str) + " of " + relations["outliers"].astype(str),
-    )
+    above = relations["above_median"].astype(str) + " of " + relations["outliers"].astype(str)
+    table = relations.rename(columns={"low": "srcc_low", "high": "srcc_high"})
+    table = table.assign(said=relations["verdict"].map(words), above=above)
     columns = {"dataset": "data set", "metric": "metric", "image": "image", "said": "with more energy, errors"}
     columns |= {"srcc": "SRCC of error and energy", "above": "worst images above median"}
-    return Section("Errors and high frequencies", text, *shown(table, columns, "srcc"), 2)
+    return shown(table, columns, 2, "Errors and high frequencies", text, "srcc")
 
 
 # The page
@@ -170,24 +164,18 @@ def write_report(
     summed: Summary,
     directory: str | os.PathLike[str],
     frequency: float = failures.FREQUENCY,
-    worst: int = WORST,
     progress: Progress = no_progress,
     sections: Sequence[Section] = (),
     tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> Path:
-    """Write ``report.html``, ``report.md`` with its ``figures``, and every table as CSV.
+    """Write ``report.html``, ``report.md`` with its ``figures``, and every table as CSV; the path of the page.
 
     Args:
-        benchmark: from :func:`benchmark.run`.
-        summed: of its scores.
+        benchmark, summed: from :func:`benchmark.run`, and the statistics of its scores.
         directory: made if there is none; files of these names in it are replaced.
         frequency: in cycles per pixel, from where on energy counts as high-frequency.
-        worst: images per metric and data set in the gallery of outliers.
         progress: shows how far it is, for example :func:`terminal.progress`.
         sections, tables: further ones, on the page and as CSV.
-
-    Returns:
-        The path of the page.
 
     Raises:
         OSError: the folder cannot be written; what is in it stays as it was.
@@ -196,7 +184,7 @@ def write_report(
     errors = failures.errors(scores, summed.mappings)
     images = {*errors["reference"], *errors["distorted"]}
     with progress("spectra", len(images)) as advance:
-        energy = failures.energies(images, frequency, advance, benchmark.run.reading)
+        energy = failures.energies(images, benchmark.run.reading, frequency, advance)
     relations = failures.relations(errors, energy, summed.resamples, summed.seed)
     about = f"{len(scores.metrics)} metrics on {', '.join(scores.datasets)} · {benchmark.made['date']}"
     page = Document("Image quality metrics beside human opinions", about)
@@ -215,13 +203,20 @@ def write_report(
         page.section(section)
     page.heading("Where metrics fail")
     page.text(f"Energy is the share of an image's power spectrum above {frequency:g} cycles per pixel.")
-    page.notes(failures.claims(relations))
     page.section(frequencies(relations), 3)
-    _add_outliers(page, benchmark, errors, worst)
-    _add_unscored(page, scores.failures)
-    page.heading("How it was made")
-    page.table(["", ""], list(_made(benchmark, summed, frequency).items()))
-    page.table(*shown(benchmark.metrics, {str(name): str(name) for name in benchmark.metrics}))
+    _add_outliers(page, benchmark, errors)
+    add_unscored(page, scores.failures, "failures.csv")
+    described = []
+    for dataset, lower in scores.opinion_lower_is_better.items():
+        rows, better = scores.of(dataset, scores.metrics[0]), "lower" if lower else "higher"
+        described.append(f"{dataset}: {len(rows)} pairs, {rows['reference'].nunique()} references, {better} is better")
+    bootstrap = f"{summed.resamples} resamples of references, seed {summed.seed}"
+    beside = {
+        "data sets": "; ".join(described),
+        "bootstrap": bootstrap,
+        "high frequency": f"above {frequency:g} cycles per pixel",
+    }
+    add_origin(page, benchmark, beside)
     page.tables |= {
         "agreement": summed.table,
         "by_distortion": summed.by_distortion,
@@ -236,29 +231,26 @@ def write_report(
     return page.write(directory)
 
 
-def _finding(scores: summary.Scores, summed: Summary, dataset: str) -> str:
+def _finding(scores: Scores, summed: Summary, dataset: str) -> str:
+    """The best metric of a data set, and what is not shown to differ from it, in a sentence."""
     table = summed.table[summed.table["dataset"] == dataset].set_index("metric", drop=False)
     references = int(table["references"].max())
-    size = f"{dataset}: {scores.of(dataset, scores.metrics[0])['distorted'].nunique()} distorted images, "
-    size += f"{references} reference{'s' * (references != 1)}."
+    images = scores.of(dataset, scores.metrics[0])["distorted"].nunique()
+    size = f"{dataset}: {images} distorted images, {references} reference{'s' * (references != 1)}."
     if table["srcc"].isna().all():
         return f"{size} No metric has a rank correlation here."
     best = str(table["srcc"].idxmax())
-    ((found,),) = shown(table.loc[[best]], {"srcc": "SRCC"})[1]
-    pairs = summed.significance[
-        (summed.significance["dataset"] == dataset) & ~(summed.significance["p_holm"] < statistics.LEVEL)
-    ]
-    rivals = [*pairs.loc[pairs["b"] == best, "a"], *pairs.loc[pairs["a"] == best, "b"]]
-    if len(table) == 1:
-        beside = ""
-    elif rivals:
+    ((found,),) = shown(table.loc[[best]], ["srcc"]).texts
+    pairs = summed.significance[summed.significance["dataset"] == dataset]
+    alike = pairs[~(pairs["p_holm"] < statistics.LEVEL)]
+    rivals = [*alike.loc[alike["b"] == best, "a"], *alike.loc[alike["a"] == best, "b"]]
+    beside = "; every other metric is shown to be lower" if len(table) > 1 else ""
+    if rivals:
         beside = f"; not shown to differ from it: {', '.join(rivals)}"
-    else:
-        beside = "; every other metric is shown to be lower"
     return f"{size} Highest SRCC: {best}, {found}{beside}."
 
 
-def _draw(page: Document, scores: summary.Scores, summed: Summary, dataset: str) -> None:
+def _draw(page: Document, scores: Scores, summed: Summary, dataset: str) -> None:
     """The figures of one data set."""
     table = summed.table[summed.table["dataset"] == dataset]
     pairs = summed.significance[summed.significance["dataset"] == dataset]
@@ -291,43 +283,36 @@ def _draw(page: Document, scores: summary.Scores, summed: Summary, dataset: str)
     page.picture(figures.to_svg(drawn), f"{dataset}-speed", f"SRCC over seconds per image on {dataset}")
 
 
-def _add_outliers(page: Document, benchmark: Benchmark, errors: pd.DataFrame, worst: int) -> None:
+def _add_outliers(page: Document, benchmark: Benchmark, errors: pd.DataFrame) -> None:
     page.heading("Worst outliers", 3)
     page.text(
-        f"The {worst} images of each metric whose mapped score is farthest from the opinion; reference, distorted and, where "
+        f"The {WORST} images of each metric whose mapped score is farthest from the opinion; reference, distorted and, where "
         "the metric has one, a map of where it sees the two differ: red adds to the dissimilarity, blue takes from it; colours "
         "are scaled to each picture."
     )
     able = {scorer.name: scorer for scorer in benchmark.scorers if scorer.metric.has_map}
     for (dataset, metric), part in errors.groupby(["dataset", "metric"], sort=False):
         page.heading(f"{metric} on {dataset}", 3)
-        for row in part.head(worst).to_dict("records"):
+        for row in part.head(WORST).to_dict("records"):
             page.gallery(_case(row, able.get(str(metric)), benchmark.run.reading))
 
 
-def _add_unscored(page: Document, unscored: pd.DataFrame) -> None:
+def add_unscored(page: Document, unscored: pd.DataFrame, file: str) -> None:
+    """Images without a score, the first of them with the reason; ``file`` has all."""
     page.heading("Images without a score")
     if unscored.empty:
         page.text("None: every metric scored every image.")
         return
-    page.text(f"{len(unscored)} in all; failures.csv lists them with the reasons, this table the first {LISTED} at most.")
+    page.text(f"{len(unscored)} in all; {file} lists them with the reasons, this table the first {LISTED} at most.")
     columns = {"dataset": "data set", "metric": "metric", "distorted": "distorted image", "error": "reason"}
-    page.table(*shown(unscored.head(LISTED), columns))
+    page.section(shown(unscored.head(LISTED), {name: title for name, title in columns.items() if name in unscored}))
 
 
-def _made(benchmark: Benchmark, summed: Summary, frequency: float) -> dict[str, str]:
-    scores = benchmark.scores
-    described = []
-    for dataset, lower in scores.opinion_lower_is_better.items():
-        rows = scores.of(dataset, scores.metrics[0])
-        better = "lower" if lower else "higher"
-        described.append(f"{dataset}: {len(rows)} pairs, {rows['reference'].nunique()} references, {better} is better")
-    return {
-        **benchmark.made,
-        "data sets": "; ".join(described),
-        "bootstrap": f"{summed.resamples} resamples of references, seed {summed.seed}",
-        "high frequency": f"above {frequency:g} cycles per pixel",
-    }
+def add_origin(page: Document, benchmark: Benchmark, more: Mapping[str, str] | None = None) -> None:
+    """How scores were made, and what with."""
+    page.heading("How it was made")
+    page.section(Section(["", ""], list({**benchmark.made, **(more or {})}.items())))
+    page.section(shown(benchmark.metrics, list(map(str, benchmark.metrics))))
 
 
 # Pictures
@@ -335,18 +320,18 @@ def _made(benchmark: Benchmark, summed: Summary, frequency: float) -> dict[str, 
 
 def _case(row: Mapping[str, Any], scorer: Scorer | None, reading: Reading) -> list[tuple[bytes, str, str, str]]:
     """Reference, distorted image and map of an outlier, the caption at the first."""
-    names = {side: Path(row[side]).name for side in ("reference", "distorted")}
+    reference, distorted = Path(row["reference"]).name, Path(row["distorted"]).name
     kind = f", {row['distortion']}" if isinstance(row["distortion"], str) else ""
-    captions = {
-        "reference": f"{names['distorted']} beside {names['reference']}{kind}: opinion {row['opinion']:.4g}, predicted "
-        f"{row['predicted']:.4g} from a score of {row['score']:.4g}, error {row['error']:.4g}"
-    }
+    caption = (
+        f"{distorted} beside {reference}{kind}: opinion {row['opinion']:.4g}, predicted {row['predicted']:.4g} from a score of "
+        f"{row['score']:.4g}, error {row['error']:.4g}"
+    )
     pictures = [
-        (thumbnail(row[side], reading), f"{row['dataset']}-{side}-{row[side]}", f"{side} {name}", captions.get(side, ""))
-        for side, name in names.items()
+        (thumbnail(row[side], reading), f"{row['dataset']}-{side}-{row[side]}", f"{side} {name}", own)
+        for side, name, own in (("reference", reference, caption), ("distorted", distorted, ""))
     ]
     if scorer is not None and (drawn := _map(row, scorer, reading)):
-        alt = f"where {row['metric']} sees {names['distorted']} differ"
+        alt = f"where {row['metric']} sees {distorted} differ"
         pictures.append((drawn, f"{row['dataset']}-map-{row['metric']}-{row['distorted']}", alt, ""))
     return pictures
 
@@ -355,7 +340,7 @@ def _map(row: Mapping[str, Any], scorer: Scorer, reading: Reading) -> bytes | No
     """Where the metric sees the two differ; None where it cannot say."""
     pair = Pair(Path(row["reference"]), Path(row["distorted"]))
     try:
-        drawn = overlay(*map_of(scorer, *open_pair(pair, reading, lambda note: None)))
+        drawn = overlay(*map_of(scorer, *open_pair(pair, reading)))
     except Exception:  # sizes that differ, too little memory, a file gone since: no reason to lose the report
         return None
     drawn.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -1,20 +1,21 @@
-"""Options that several commands have, each with its one help text, and those that become a :class:`Run`."""
+"""Options that several commands have, each with its one help text, and what they become: a run, pairs of files, data sets."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from msds_plugin.adapters.cli.shared.terminal import say, setup
 
-#: A comma that is not inside brackets.
-_COMMA = re.compile(r",(?![^\[(]*[\])])")
+if TYPE_CHECKING:
+    from msds_plugin.adapters.benchmark.datasets import Dataset
+    from msds_plugin.adapters.images.pairs import Matching, Pairing
+    from msds_plugin.adapters.scoring.loop import Run
 
 Metrics = Annotated[
     list[str] | None,
@@ -26,13 +27,6 @@ Metrics = Annotated[
         "of a metric follow it: msds,levels=4.",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")]
-Runtime = Annotated[
-    str | None, typer.Option(help="torch or openvino. [default: openvino on a CPU where it is installed, else torch]")
-]
-HalfPrecision = Annotated[bool, typer.Option("--amp", help="Compute in half precision where that is sensible.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images of one pass on a GPU, at most.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table to a .csv, .json or .parquet file.")]
 Match = Annotated[
     str | None,
@@ -71,43 +65,51 @@ LabelTable = Annotated[str | None, typer.Option("--csv", help="Table of referenc
 TableRoot = Annotated[Path | None, typer.Option("--root", help="Folder of the table's images. [default: where the table is]")]
 LowerBetter = Annotated[bool, typer.Option("--lower-better", help="Lower scores in the table are better (DMOS).")]
 
-_RUN: dict[str, tuple[Any, Any]] = {
-    "device": (Device, None),
-    "runtime": (Runtime, None),
-    "amp": (HalfPrecision, False),
-    "batch_size": (BatchSize, 8),
-    "workers": (Workers, None),
-    "peak": (
-        Annotated[
-            float | None,
-            typer.Option(
-                help="The value that is white in files of signed, 32-bit or floating-point values, which are refused without."
-            ),
-        ],
-        None,
-    ),
-    "background": (
-        Annotated[str, typer.Option(help="What transparent pixels are laid over: a colour's name, or #rrggbb.")],
-        "white",
-    ),
-    "max_pixels": (
-        Annotated[int | None, typer.Option(min=1, help="Larger images are refused, TIFFs aside. [default: 178956970]")],
-        None,
-    ),
-    "crop_border": (Annotated[int, typer.Option(min=0, help="Pixels that are cut from each side of both images.")], 0),
-    "mod_crop": (
-        Annotated[int, typer.Option(min=1, help="Cut both images so that their sides are multiples of this.")],
-        1,
-    ),
-    "resize": (
-        Annotated[bool, typer.Option("--resize", help="Resize distorted images to the size of their references.")],
-        False,
-    ),
-    "channel": (
-        Annotated[str, typer.Option(help="rgb, or y for the luma of ITU-R BT.601, as in papers on super-resolution.")],
-        "rgb",
-    ),
-}
+# how files are read and metrics computed
+
+
+def _run(
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="torch or openvino. [default: openvino on a CPU where it is installed, else torch]")
+    ] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in half precision where that is sensible.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one pass on a GPU, at most.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that read images and score them. [default: one per core]")
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            help="The value that is white in files of signed, 32-bit or floating-point values, which are refused without."
+        ),
+    ] = None,
+    background: Annotated[
+        str, typer.Option(help="What transparent pixels are laid over: a colour's name, or #rrggbb.")
+    ] = "white",
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Larger images are refused, TIFFs aside. [default: 178956970]")
+    ] = None,
+    crop_border: Annotated[int, typer.Option(min=0, help="Pixels that are cut from each side of both images.")] = 0,
+    mod_crop: Annotated[int, typer.Option(min=1, help="Cut both images so that their sides are multiples of this.")] = 1,
+    resize: Annotated[bool, typer.Option("--resize", help="Resize distorted images to the size of their references.")] = False,
+    channel: Annotated[
+        str, typer.Option(help="rgb, or y for the luma of ITU-R BT.601, as in papers on super-resolution.")
+    ] = "rgb",
+) -> Run:
+    from msds_plugin.adapters.images.colours import MAX_PIXELS, Reading, colour
+    from msds_plugin.adapters.scoring.loop import Run
+
+    reading = Reading(
+        peak=peak,
+        background=colour(background),
+        max_pixels=max_pixels or MAX_PIXELS,
+        crop_border=crop_border,
+        mod_crop=mod_crop,
+        resize=resize,
+        channel=cast(Any, channel),
+    )
+    return Run(device, runtime, amp, batch_size, workers, reading, note=say)
 
 
 def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -122,41 +124,28 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
         ... def show(file: Path, *, run: object) -> None:
         ...     print(run)
     """
-    options = {name: option for name, option in _RUN.items() if name not in without}
+
+    def parameters(function: Callable[..., object], without: Sequence[str]) -> list[inspect.Parameter]:
+        # Not typing.get_type_hints: with a default of None Python 3.10 hides an Annotated in an Optional.
+        stated = inspect.signature(function, eval_str=True, locals={"Run": object}).parameters
+        return [parameter for name, parameter in stated.items() if name not in without]
+
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters(_run, without)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        # Not typing.get_type_hints: with a default of None Python 3.10 hides an Annotated in an Optional.
-        stated = inspect.signature(command, eval_str=True, locals={"Run": object}).parameters
-        own = [parameter for name, parameter in stated.items() if name != "run"]
-        more = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in options.items()
-        ]
+        every = [*parameters(command, ["run"]), *options]
 
         @wraps(command)
         def with_run(**given: Any) -> None:
-            chosen = {name: given.pop(name, default) for name, (_, default) in options.items()}
             with setup():
-                run = _run(chosen)
+                run = _run(**{each.name: given.pop(each.name) for each in options if each.name in given})
             command(**given, run=run)
 
-        with_run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
-        with_run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *more)}
+        with_run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        with_run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         return with_run
 
     return decorate
-
-
-def _run(chosen: dict[str, Any]) -> Any:
-    from msds_plugin.adapters.images.colours import MAX_PIXELS, Reading, colour
-    from msds_plugin.adapters.scoring.options import Run
-
-    names = ("peak", "crop_border", "mod_crop", "resize", "channel")
-    stated = {name: chosen.pop(name) for name in names if name in chosen}
-    if "background" in chosen:
-        stated["background"] = colour(chosen.pop("background"))
-    stated["max_pixels"] = chosen.pop("max_pixels", None) or MAX_PIXELS
-    return Run(**chosen, reading=Reading(**stated), note=say)
 
 
 def metric_names(given: Sequence[str] | None) -> list[str]:
@@ -166,12 +155,12 @@ def metric_names(given: Sequence[str] | None) -> list[str]:
         >>> metric_names(["psnr,ssim", "msds,levels=4,fusion=(0.5,0.5),psnr"])
         ['psnr', 'ssim', 'msds,levels=4,fusion=(0.5,0.5)']
     """
-    from msds_plugin.adapters.scoring.options import default_metric
+    from msds_plugin.adapters.scorers import DEFAULT, at_commas
 
     names: list[str] = []
-    for text in given or [default_metric()]:
+    for text in given or [DEFAULT]:
         parts: list[str] = []
-        for part in map(str.strip, _COMMA.split(text)):
+        for part in at_commas(text):
             if "=" in part and parts:
                 parts[-1] += f",{part}"
             elif part:
@@ -181,11 +170,81 @@ def metric_names(given: Sequence[str] | None) -> list[str]:
 
 
 def refuse(given: Mapping[str, object], words: str) -> None:
-    """Raise an error for options that were given where they have no effect.
-
-    Raises:
-        ValueError: names them.
-    """
+    """Raise a ValueError that names options which were given where they have no effect."""
     names = [name for name, value in given.items() if value]
     if names:
         raise ValueError(f"{words} {', '.join(names)}: leave it out")
+
+
+# which files belong together
+
+
+def pairing(
+    match: str | None = None,
+    by_order: bool = False,
+    layout: str | None = None,
+    side_by_side: str = "",
+    recursive: bool = False,
+) -> Pairing:
+    """What ``--match``, ``--by-order``, ``--layout``, ``--side-by-side`` and ``--recursive`` say."""
+    from msds_plugin.adapters.images.pairs import Pairing
+
+    ways: dict[str, Any] = {"by_order": by_order, "layout": layout, "side_by_side": side_by_side, "recursive": recursive}
+    if match is None:
+        return Pairing(**ways)
+    if match.lower().endswith(".csv"):
+        return Pairing(table=Path(match), **ways)
+    if "{name}" not in match:  # a suffix, or a prefix, which ends with what parts it from the name
+        match = f"{match}{{name}}" if match[-1:] in "_-. " and match[:1] not in "_-. " else f"{{name}}{match}"
+    return Pairing(pattern=match, **ways)
+
+
+def say_matching(matching: Matching, count: int | None = None) -> None:
+    """How the pairs were found, and what is left out, on stderr; ``count``: how many, where they are not in ``matching``."""
+    pairs = matching.pairs
+    count = len(pairs) if count is None else count
+    if count > 1 or matching.unmatched or matching.by_order or " without " in matching.how:
+        say(f"Pairs {matching.how}: {count}")
+    for note in matching.notes:
+        say(f"Note: {note}")
+    if matching.by_order:
+        for pair in pairs[:1] + pairs[1:][-1:]:
+            say(f"  {pair.reference.name} with {pair.distorted.name}")
+    if matching.unmatched:
+        say(f"Left out, without a counterpart: {len(matching.unmatched)}")
+        for path in matching.unmatched:
+            say(f"  {path}")
+    for folder, images in matching.left_out:
+        if images is None:
+            say(f"Left out: {folder}, which cannot be read")
+        else:
+            say(f"Left out: {folder} with {images} image{'s' * (images != 1)} (--recursive looks into sub-folders)")
+
+
+# data sets
+
+
+def datasets_of(
+    names: Sequence[str], data_root: Path | None, tables: Sequence[str], roots: Sequence[Path], lower_better: bool
+) -> list[Dataset]:
+    """The data sets that ``--dataset``, ``--data-root``, ``--csv``, ``--root`` and ``--lower-better`` speak of."""
+    from msds_plugin.adapters.benchmark.datasets import load_csv, load_pyiqa
+
+    if not names and not tables:
+        raise ValueError("no data set: give --dataset NAME with --data-root DIR, or --csv FILE with --root DIR")
+    if names and data_root is None:
+        raise ValueError("--dataset needs --data-root, the folder that holds pyiqa's data sets")
+    if len(roots) not in (0, 1, len(tables)):
+        raise ValueError(f"--root is given {len(roots)} times for {len(tables)} tables: give it once for all, or once for each")
+    found = [load_pyiqa(name, str(data_root)) for name in names]
+    folders = [None] * len(tables) if not roots else list(roots) * len(tables) if len(roots) == 1 else list(roots)
+    for table, folder in zip(tables, folders, strict=True):
+        name, path = named_path(table)
+        found.append(load_csv(path, folder, lower_better, name))
+    return found
+
+
+def named_path(text: str) -> tuple[str | None, str]:
+    """Name and path of ``NAME=PATH``; no name for a path, which may hold a ``=`` itself."""
+    name, equals, path = text.partition("=")
+    return (name or None, path) if equals and not Path(text).exists() else (None, text)

@@ -1,23 +1,32 @@
-"""What the commands have in common: tables on stdout; errors, notes and progress on stderr."""
+"""What the commands have in common: tables on stdout; errors, notes and progress on stderr; signals; streams that are broken.
+
+While a command works towards something that is worth keeping, the first signal raises KeyboardInterrupt there; at any other
+time, while modules are imported for example, and the second time, the process ends at once with one line.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+import signal
 import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
-from msds_plugin.adapters.cli.shared.process import NO_READER, drop_stdout, exit_code, is_closed, stoppable
-
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Exit codes: a result is missing; the command could not start, or what it found could not be written.
-INCOMPLETE, USAGE = 1, 2
+#: Exit codes: a result is missing; the command could not start, or what it found could not be written; as a shell counts a
+#: program that SIGPIPE ended, since who reads stdout wanted no more.
+INCOMPLETE, USAGE, NO_READER = 1, 2, 141
 
 #: Images without a score that are named.
 _NAMED = 20
@@ -25,6 +34,96 @@ _NAMED = 20
 _NOW_AND_THEN = 30.0
 #: Columns that sentences are given at least; names are never broken.
 _NARROWEST = 24
+
+_stoppable = 0  # how many are entered
+_signal: int | None = None  # that asked the process to end
+_stdout_is_closed = False  # since before the program began
+
+
+# signals
+
+
+def catch_signals() -> None:
+    """From now on signals do what the module says; those that are ignored (``nohup``) stay so."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _signal
+    if _stoppable and _signal is None:
+        _signal = number
+        raise KeyboardInterrupt
+    with contextlib.suppress(OSError):
+        os.write(2, b"Interrupted\n")
+    os._exit(128 + number)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """In here a signal raises KeyboardInterrupt."""
+    global _stoppable
+    _stoppable += 1
+    try:
+        yield
+    finally:
+        _stoppable -= 1
+
+
+def exit_code() -> int:
+    """After KeyboardInterrupt, as shells count: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + (_signal or signal.SIGINT)
+
+
+# streams
+
+
+class _Forgiving(io.TextIOWrapper):
+    """A stderr that cannot fail: notes that nobody can read must not cost results."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def mend_streams() -> None:
+    """Redirect closed standard streams to the null device, and escape names that a stream cannot show."""
+    global _stdout_is_closed
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        _stdout_is_closed = True
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        raw = io.FileIO(2, "wb", closefd=False)  # a buffer would fail again and again with what it could not get rid of
+        sys.stderr = _Forgiving(raw, encoding=sys.stderr.encoding, errors="backslashreplace", write_through=True)
+
+
+def unshown(error: OSError) -> int:
+    """Say that stdout failed, and drop what else goes there, so that it does not fail again at the end; the exit code."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = io.StringIO()
+    if isinstance(error, BrokenPipeError):
+        return NO_READER
+    say(f"Error: cannot write to stdout: {error.strerror or error}")
+    return USAGE
 
 
 def say(message: str) -> None:
@@ -34,8 +133,20 @@ def say(message: str) -> None:
 
 def one_line(text: str) -> str:
     """Text in which what would break a line or a table, as names of files may hold it, is written out: ``\\t``, ``\\n``."""
+    if text.isprintable():
+        return text
     odd = {sign for sign in text if unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs")}
     return "".join(sign.encode("unicode_escape").decode() if sign in odd else sign for sign in text)
+
+
+@contextmanager
+def clean_stdout() -> Iterator[None]:
+    """Send to stderr what libraries print, so that stdout holds results only."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+# errors
 
 
 @contextmanager
@@ -52,13 +163,6 @@ def setup(*others: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def clean_stdout() -> Iterator[None]:
-    """Send to stderr what libraries print, so that stdout holds results only."""
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-@contextmanager
 def resumable(kept: bool = True) -> Iterator[None]:
     """Expected errors as one line and exit code 2; after a signal a line that says how to go on, and its exit code.
 
@@ -70,17 +174,34 @@ def resumable(kept: bool = True) -> Iterator[None]:
         with setup(NotKeptError), clean_stdout():
             yield
     except NotKeptError as error:
-        raise show_unkept(error.computed, str(error)) from None
-    except KeyboardInterrupt as error:
+        say(f"Error: {error}. stdout has what this run computed; the same command goes on from what was kept")
+        rows = [[*map(str, names), f"{score:.7g}"] for *names, score in error.computed.to_numpy().tolist()]
+        show_table(["metric", "reference", "distorted", "score"], rows, 1, "scores of this run")
+        raise typer.Exit(USAGE) from None
+    except KeyboardInterrupt:
         say("Interrupted: start again to go on from here" if kept else "Interrupted: nothing is kept without --output")
-        raise typer.Exit(exit_code(error)) from None
+        raise typer.Exit(exit_code()) from None
+
+
+def say_failures(failures: pd.DataFrame) -> None:
+    """What is missing and why, on stderr: ``distorted``, ``metric`` and ``error`` of the first, and the number of the rest."""
+    if not len(failures):
+        return
+    say(f"Missing scores: {len(failures)}")
+    for row in failures.head(_NAMED).to_dict("records"):
+        say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
+    if len(failures) > _NAMED:
+        say(f"  and {len(failures) - _NAMED} more")
+
+
+# progress
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Progress with the time left, on stderr: a bar on a terminal, a line now and then elsewhere.
 
-    What it gives is to be called after each step. Within it a signal raises :class:`process.Stopped`.
+    What it gives is to be called after each step. Within it a signal raises KeyboardInterrupt.
     """
     with stoppable():
         if not sys.stderr.isatty():
@@ -89,15 +210,8 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task(description, total=total)
             yield lambda: bar.advance(task)
 
@@ -112,16 +226,15 @@ def _lines(description: str, total: int) -> Callable[[], None]:
         done, now = done + 1, time.monotonic()
         if now - said >= _NOW_AND_THEN and done < total:
             said = now
-            say(f"{description}: {done} of {total}, about {_duration((now - start) / done * (total - done))} left")
+            left = (now - start) / done * (total - done)
+            hours, minutes = divmod(round(left / 60), 60)
+            text = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes else f"{left:.0f} s"
+            say(f"{description}: {done} of {total}, about {text} left")
 
     return advance
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+# tables
 
 
 def arrow(lower_is_better: bool) -> str:
@@ -142,35 +255,25 @@ def show_table(
     On a terminal names and numbers are never broken: a table that is too wide is turned, or its rows are stacked.
 
     Args:
-        columns: headings.
-        rows: their cells.
+        columns, rows: headings and cells.
         numbers: how many of the last columns are numbers, to be aligned to the right.
         title: for a terminal only.
         needed: what it says is nowhere else, so that a closed stdout is an error.
     """
-    if is_closed(sys.stdout):
-        if needed:
-            raise _unshown("it is closed")
+    if _stdout_is_closed and not needed:
         say("stdout is closed: nothing is shown there")
         return
     heading, *body = [[one_line(cell) for cell in row] for row in (columns, *rows)]
     try:
+        if _stdout_is_closed:
+            raise OSError(errno.EBADF, "it is closed")
         if sys.stdout.isatty():
             _draw(heading, body, numbers, title)
         else:
             print("\n".join("\t".join(line) for line in (heading, *body)))
         sys.stdout.flush()
-    except BrokenPipeError:
-        drop_stdout()
-        raise typer.Exit(NO_READER) from None
     except OSError as error:
-        drop_stdout()
-        raise _unshown(error.strerror or str(error)) from None
-
-
-def _unshown(reason: str) -> typer.Exit:
-    say(f"Error: cannot write to stdout: {reason}")
-    return typer.Exit(USAGE)
+        raise typer.Exit(unshown(error)) from None
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, title: str | None) -> None:
@@ -219,22 +322,3 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) ->
         widths[place] += more
         left -= more
     return widths
-
-
-def say_failures(failures: pd.DataFrame) -> None:
-    """What is missing and why, on stderr: ``distorted``, ``metric`` and ``error`` of the first, and the number of the rest."""
-    if not len(failures):
-        return
-    say(f"Missing scores: {len(failures)}")
-    for row in failures.head(_NAMED).to_dict("records"):
-        say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
-    if len(failures) > _NAMED:
-        say(f"  and {len(failures) - _NAMED} more")
-
-
-def show_unkept(computed: pd.DataFrame, reason: str) -> typer.Exit:
-    """Show the scores of a run that could not all be kept; what to raise after it."""
-    say(f"Error: {reason}. stdout has what this run computed; the same command goes on from what was kept")
-    rows = [[*map(str, row[:3]), "nan" if row[3] is None else f"{row[3]:.7g}"] for row in computed.to_numpy().tolist()]
-    show_table(["metric", "reference", "distorted", "score"], rows, 1, "scores of this run")
-    return typer.Exit(USAGE)

@@ -1,4 +1,4 @@
-"""``msds assert``."""
+"""``msds assert`` and ``msds calibrate``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, clean_stdout, o
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.gate import Verdict
-    from msds_plugin.adapters.scoring.options import Run
+    from msds_plugin.adapters.scoring import Run
 
 
 @run_options("mod_crop", "resize")
@@ -64,17 +64,15 @@ def assert_alike(
                     say(f"No picture of {verdict.name}: {error}")
         if junit is not None:
             _write_junit(verdicts, junit)
+    count = f"{len(verdicts)} image{'s' * (len(verdicts) != 1)}"
+    if not failed:
+        largest = max(verdict.difference for verdict in verdicts)
+        print(f"passed {count}: they differ by {largest:.4g} at most, {allowed:.4g} is allowed ({scorer.name})")
+        return
     for verdict in failed[1:]:
         say(f"{verdict.name}: {verdict.reason}")
-    count = f"{len(verdicts)} image{'s' * (len(verdicts) != 1)}"
-    if failed:
-        line = f"FAILED {len(failed)} of {count}: {failed[0].name}: {failed[0].reason} ({scorer.name})"
-    else:
-        largest = max(verdict.difference for verdict in verdicts)
-        line = f"passed {count}: they differ by {largest:.4g} at most, {allowed:.4g} is allowed ({scorer.name})"
-    print(one_line(line))
-    if failed:
-        raise typer.Exit(INCOMPLETE)
+    print(one_line(f"FAILED {len(failed)} of {count}: {failed[0].name}: {failed[0].reason} ({scorer.name})"))
+    raise typer.Exit(INCOMPLETE)
 
 
 def _place(picture: Path, image: Path, new: Path) -> Path:
@@ -96,3 +94,34 @@ def _write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
         if verdict.reason:
             ET.SubElement(case, "failure", message=verdict.reason)
     replace_file(path, lambda part: ET.ElementTree(suite).write(part, "utf-8", xml_declaration=True))
+
+
+@run_options("mod_crop", "resize")
+def calibrate(
+    golden: Annotated[Path, typer.Argument(metavar="GOLDEN", help="Image that is right, or a folder of such.")],
+    renders: Annotated[
+        list[Path], typer.Argument(metavar="RENDERS...", help="The same rendered again: images, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file for msds assert --calibrated.")],
+    metric: Annotated[str, typer.Option("--metric", "-m", help="local, or a metric by name.")] = "local",
+    *,
+    run: Run,
+) -> None:
+    """Learn from repeated renders how much images differ that are right.
+
+    The threshold is the largest difference from GOLDEN that was seen; with folders, of any image. It says how often a render
+    like these will fail, and nothing about how small a fault is caught.
+
+    Exit codes: 0 written, 2 could not start or could not write.
+    """
+    from msds_plugin.adapters import gate
+    from msds_plugin.adapters.scoring.files import check_file
+
+    with setup(), clean_stdout():
+        check_file(output)
+        found = gate.calibrate(golden, renders, metric, run)
+        found.save(output)
+    print(
+        f"{found.max_difference:.4g} ({metric}), the largest of {found.renders} renders: one more like them fails with a "
+        f"probability of {found.chance:.1%} at most; with 95 % confidence the rate is below {found.bound:.1%}"
+    )
