@@ -44,7 +44,8 @@ def seconds(folder: Path, metric: str, other: Path | None) -> float:
     environment = {**os.environ, "COLUMNS": "120", **({"PYTHONPATH": str(other)} if other else {})}
     with tempfile.TemporaryDirectory() as away:  # no store on disk is found by a second run
         start = perf_counter()
-        subprocess.run([*command, "-o", f"{away}/scores.csv"], env=environment, check=True, capture_output=True)
+        # From there: in the checkout Python would take the package in the current folder, whatever PYTHONPATH says.
+        subprocess.run([*command, "-o", "scores.csv"], env=environment, check=True, capture_output=True, cwd=away)
         return perf_counter() - start
 
 
