@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -99,7 +99,10 @@ def test_depths_planes_and_opacity(
         options["extrasamples"] = ["assocalpha" if premultiplied else "unassalpha"]
     options |= packed or {"compression": compression, "tile": (16, 16) if tiled else None}
     stored = array[..., 0] if channels == 1 else np.moveaxis(array, 2, 0) if planar else array
-    tifffile.imwrite(path, stored, metadata=None, **options)
+    try:
+        tifffile.imwrite(path, stored, metadata=None, **options)
+    except NotImplementedError:  # older versions of imagecodecs write no 10 and 12 bits
+        assume(bits in (8, 16))
     values = array / peak
     expected = values[..., :1].repeat(3, 2) if channels <= 2 else values[..., :3]
     if alpha:
