@@ -393,12 +393,13 @@ def _show_means(scored: Scored, means: pd.DataFrame) -> None:
 
 def _explain(scored: Scored) -> None:
     """What each metric's score means, of several pairs the mean."""
-    from msds_plugin.adapters.scoring.ladders import explain
+    from msds_plugin.adapters.scoring.ladders import explain, is_measured
 
     table = scored.frame()
     for scorer in scored.scorers:
         if not scorer.words:
-            text = ("mean of " if len(table) > 1 else "") + explain(scorer, table[scorer.name].mean())
+            prefix = "mean of " if len(table) > 1 and is_measured(scorer) else ""
+            text = prefix + explain(scorer, table[scorer.name].mean())
             for line in text.splitlines():
                 say(line)
 
