@@ -20,11 +20,10 @@ from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.summary import Scores
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import size_of
-from msds_plugin.adapters.scorers import MetricUnavailableError, Scorer, choose_device, create_scorer
+from msds_plugin.adapters.scorers import UNAVAILABLE, Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, identity, pair_keys, score_and_keep
 from msds_plugin.adapters.wrap import ToolkitMetric
-from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.local import LocalMetric
 from msds_plugin.metric import Images, Metric
 from msds_plugin.msds import CallableMetric
@@ -34,8 +33,6 @@ from msds_plugin.networks import Backbone
 Resampling = Literal["nearest", "bilinear", "bicubic"]
 #: Called with a description and the number of steps; gives, as a context, what is to be called after each step.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-#: Why one of several metrics cannot be made; a name that nobody knows is not among them.
-_UNAVAILABLE = (MetricUnavailableError, MissingDependencyError, WeightsFileError, WeightsNotFoundError)
 _PAIR = ["reference", "distorted"]
 
 
@@ -179,7 +176,7 @@ def make_scorers(metrics: Sequence[str | Scorer], run: Run) -> tuple[list[Scorer
     for metric in metrics:
         try:
             scorers.append(metric if isinstance(metric, Scorer) else create_scorer(metric, run.device, run.runtime))
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             failed[str(metric)] = error
     if failed and not scorers:
         raise next(iter(failed.values()))
