@@ -36,10 +36,10 @@ def value_range(tensor: Tensor) -> tuple[float, float] | None:
     if torch.compiler.is_compiling() or tensor.numel() == 0:
         return None
     try:
-        low, high = (value.item() for value in tensor.detach().aminmax())
+        low, high = tensor.detach().aminmax()
+        return low.item(), high.item()
     except RuntimeError:  # a batch of torch.func.vmap
         return None
-    return low, high
 
 
 def is_true(condition: Tensor) -> bool:

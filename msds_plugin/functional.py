@@ -49,8 +49,7 @@ def gram_matrix(features: Tensor) -> Tensor:
                  [9., 9.]]])
     """
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.flatten(2)
-        flat = flat if flat.dtype == torch.float64 else flat.float()
+        flat = at_least_float32(features.flatten(2))
         return flat @ flat.transpose(1, 2)
 
 
@@ -243,7 +242,7 @@ def halve(image: Tensor) -> Tensor:
     """
     if _in_a_graph():
         return F.avg_pool2d(image, 2)
-    height, width = (side // 2 * 2 for side in image.shape[-2:])
+    height, width = image.shape[-2] // 2 * 2, image.shape[-1] // 2 * 2
     rows = image[..., 0:height:2, :width] + image[..., 1:height:2, :width]
     return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 

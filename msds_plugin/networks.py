@@ -88,7 +88,7 @@ class OwnModule(nn.Module):
         """Feature maps (N, C, h, w)."""
         if mask is not None:
             raise ValueError(
-                "saliency maps need a backbone by name (its first layer must be known), such as vgg16 or efficientnet_lite0"
+                "saliency maps need a backbone by name (its first layer must be known): one of msds_plugin.BACKBONES"
             )
         out = self.module(image)
         features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
@@ -197,8 +197,7 @@ class Backbone(nn.Module):
         if not self.known_layers:
             raise ValueError(
                 f"{self.name} cannot be evaluated in tiles: it is not known which pixels its features depend on, whether it "
-                "has global operations, or padding that depends on the size; use vgg16, alexnet, squeezenet1_1 or "
-                "efficientnet_lite0, or tile=None"
+                "has global operations, or padding that depends on the size; use one of msds_plugin.BACKBONES, or tile=None"
             )
         return tuple(self.known_layers[layer] for layer in self.layers)
 

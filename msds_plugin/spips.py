@@ -80,7 +80,7 @@ def ssim_maps(x: Tensor, y: Tensor) -> Tensor:
 
 def feature_map(x: Tensor, y: Tensor) -> Tensor:
     """Half the squared difference of features (N, C, h, w) of unit length at each position, in [0, 2]; (N, 1, GRID, GRID)."""
-    x, y = (F.normalize(feature.float() if feature.dtype != torch.float64 else feature, dim=1, eps=1e-6) for feature in (x, y))
+    x, y = (F.normalize(at_least_float32(feature), dim=1, eps=1e-6) for feature in (x, y))
     return to_grid((x - y).square().sum(1, keepdim=True)) / 2
 
 

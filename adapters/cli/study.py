@@ -38,7 +38,7 @@ def study(
     frequencies: Annotated[bool, typer.Option("--frequencies", help="Relate errors to the images' high frequencies.")] = False,
     results: options.KeptScores = Path("msds-study.sqlite"),
     report: options.Report = None,
-    output: options.AlsoTable = None,
+    output: options.Output = None,
     resamples: options.Resamples = 1000,
     seed: options.BootstrapSeed = 0,
     *,

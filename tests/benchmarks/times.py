@@ -3,6 +3,7 @@
 python tests/benchmarks/times.py import                          what msds_plugin costs on top of what is imported anyway
 python tests/benchmarks/times.py reading ../shared/data/kodak    reading files, beside plain Pillow
 python tests/benchmarks/times.py saliency                        saliency maps of one image of 384 x 512
+python tests/benchmarks/times.py recurring                       msds-fast by OpenVINO compiled for all sizes and for one
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from time import process_time
 from timeit import repeat
 
 #: What is imported first, and which toolkits must look as if they were not installed.
@@ -101,5 +103,29 @@ def saliency() -> None:
             print(f"{threads}\t{name}\t{1000 * median(repeat(call, number=1, repeat=32)[2:]):.1f}", flush=True)
 
 
+def recurring(rounds: int = 25, in_a_row: int = 3) -> None:
+    """Processor time of one thread for the representation of an image, in milliseconds, by the two models in turn; medians."""
+    import torch
+
+    from msds_plugin import registry, runtimes
+
+    torch.set_num_threads(1)
+    for height, width in ((64, 64), (384, 512), (1080, 1920)):
+        image = torch.rand(1, 3, height, width)
+        times: dict[int, list[float]] = {}
+        metrics = {after: registry.create("msds-fast", runtime="openvino") for after in (sys.maxsize, 1)}
+        for turn in range(rounds + 1):
+            for after, metric in metrics.items():
+                runtimes.RECURRING = after
+                start = process_time()
+                for _ in range(in_a_row):
+                    metric.represent(image)
+                if turn:  # the first compiles
+                    times.setdefault(after, []).append(1000 * (process_time() - start) / in_a_row)
+        general, own = times.values()
+        ratios = [one / other for one, other in zip(own, general, strict=True)]
+        print(f"| {height} x {width} | {median(general):.1f} | {median(own):.1f} | {median(ratios):.2f} |", flush=True)
+
+
 if __name__ == "__main__":
-    {"import": imports, "reading": reading, "saliency": saliency}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    {"import": imports, "reading": reading, "saliency": saliency, "recurring": recurring}[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -9,9 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner, Result
 
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring import store
 from msds_plugin.adapters.wrap import ToolkitMetric
@@ -40,7 +38,7 @@ def scorer() -> Callable[..., Scorer]:
     """A scorer of a :class:`MeanError`."""
 
     def make(module: nn.Module | None = None, name: str = "error") -> Scorer:
-        metric = ToolkitMetric(module or MeanError(), True, "error")
+        metric = ToolkitMetric(module or MeanError(), "error", lower_is_better=True)
         return Scorer(name, metric, torch.device("cpu"), {}, True, False)
 
     return make
@@ -58,20 +56,6 @@ def save() -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def msds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command in the test's folder, ``msds("fit", ...)``; every unexpected error is one of the test."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done
-
-    return run
 
 
 @pytest.fixture

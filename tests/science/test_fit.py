@@ -15,7 +15,7 @@ from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.fusion_file import FusionFile, FusionFileError
+from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 
 RUNNER = CliRunner()
 RUN = Run("cpu", "torch", workers=0)
@@ -312,6 +312,21 @@ class TestHybrids:
         done = RUNNER.invoke(app, ["score", "-m", "msds-hybrid", "--fusion", str(path), *files, "--device", "cpu"])
         assert done.exit_code == 0, done.output
         assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-6)
+
+    def test_files_for_other_metrics_are_refused(self, made, tmp_path):
+        made.file.save(tmp_path / "hybrid.json")
+        target = FusionTarget("deepssim", "alexnet", ("relu5",))
+        FusionFile("msds", target, (0.25, 0.75), None, "known", 36, 6, 3, {}, "", "").save(tmp_path / "msds.json")
+        with pytest.raises(
+            FusionFileError, match=r"msds-hybrid \(hybrid\(msds-aligned, HaarPSI, MDSI\).*this metric is deepssim"
+        ):
+            registry.create("msds-fast", fusion=tmp_path / "hybrid.json")
+        with pytest.raises(FusionFileError, match=r"weights for msds .*this metric is hybrid"):
+            registry.create("msds-hybrid", fusion=tmp_path / "msds.json", layers=("stage1",))
+        with pytest.raises(FusionFileError, match=r"this metric is hybrid.*stage0"):
+            registry.create("msds-hybrid", fusion=tmp_path / "hybrid.json", layers=("stage0", "stage1"))
+        with pytest.raises(FusionFileError, match="this hybrid has AlignedMSDS level 0 stage1"):
+            registry.create("msds-hybrid", fusion=tmp_path / "hybrid.json", levels=2)
 
     @pytest.mark.slow
     def test_layers_times_levels_times_terms(self, folder):

@@ -1,5 +1,9 @@
 """Training of SPIPS on judgements and on opinion scores."""
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark.datasets import Dataset
@@ -117,6 +122,37 @@ def test_the_state_belongs_to_labels_images_and_options(data, features, trained,
     finally:
         path.write_bytes(before)
     assert train_spips(data, out, **PLAIN, epochs=4, cache=features).facts["epochs"] == "4"
+
+
+SLOWLY = """
+import sys, time
+from msds_plugin.adapters.research import training
+real = training._epoch
+def slow(*arguments):
+    time.sleep(0.2)
+    real(*arguments)
+training._epoch = slow
+choices, out, features = sys.argv[1:]
+training.train_spips(training.load_twoafc(choices), out, backbone="alexnet", backbone_weights=None, epochs=6, cache=features)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing_that_was_learned(data, choices, features, trained, tmp_path):
+    whole = train_spips(data, tmp_path / "whole.safetensors", **PLAIN, epochs=6, cache=features)
+    out = tmp_path / "killed.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(choices), str(out), str(features)])
+    while not out.with_name(f"{out.name}.checkpoint").is_file():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    resumed = train_spips(data, out, **PLAIN, epochs=6, cache=features)
+    # Another process has its memory elsewhere, upon which a matrix product may round the last digit otherwise.
+    found, expected = load_file(resumed.path), load_file(whole.path)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
 
 
 def test_a_feature_file_that_a_kill_cut_short_is_written_again(data, tmp_path):

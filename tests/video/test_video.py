@@ -124,13 +124,17 @@ def test_conversion_is_that_of_the_standards(bits, pix, matrix, red, blue, limit
         *(("yuv420p", 33), ("yuv410p", 28), ("yuv440p", 33), ("yuv422p10be", 33), ("yuv444p12le", 50), ("yuv444p16le", 50)),
         *(("yuvj420p", 33), ("nv12", 33), ("nv16", 33), ("yuyv422", 33), ("p010le", 33), ("y210le", 33), ("ayuv64le", 50)),
         *(("rgb24", 99), ("bgra", 99), ("gbrp", 99), ("gbrp10le", 50), ("rgb48be", 50), ("gbrpf32le", 50), ("rgb565le", 30)),
-        *(("gray", 55), ("gray16le", 52)),
+        *(("gray", 99), ("gray16le", 99)),
     ],
 )
 def test_kinds_of_pixels(pix, close):
     shown = picture()[..., :1].repeat(3, 2) if "gray" in pix else picture()
+    grey = {"gray": shown[..., 0], "gray16le": shown[..., 0] * np.uint16(257)}
     try:
-        frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pix)
+        if pix in grey:  # as it is: some versions of FFmpeg convert to it with an error
+            frame = av.VideoFrame.from_ndarray(grey[pix], format=pix)
+        else:
+            frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pix)
     except ValueError:
         pytest.skip("not known to this FFmpeg")
     found = to_picture(planes_of(frame)[0], Colours.of(frame))

@@ -56,7 +56,6 @@ Mask = Annotated[
 ]
 KeptScores = Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")]
 Report = Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")]
-AlsoTable = Output
 Resamples = Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")]
 BootstrapSeed = Annotated[int, typer.Option(help="Of every bootstrap.")]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Full-reference data set by pyiqa's name.")]
