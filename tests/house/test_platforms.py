@@ -28,7 +28,7 @@ def test_processors_without_affinity(monkeypatch):
 def test_the_command_without_the_signals_of_unix(module, tmp_path):
     unix = [name for name in ("SIGHUP", "SIGPIPE", "SIGUSR1", "SIGALRM", "SIGCHLD") if hasattr(signal, name)]
     code = f"""
-import os, signal, sys
+import asyncio, os, signal, sys  # asyncio asks for the platform's name, which stays
 for name in {unix}:
     delattr(signal, name)
 for name in ("fork", "sched_getaffinity", "sysconf"):
