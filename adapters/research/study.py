@@ -30,7 +30,12 @@ CELL = ["backbone", "layer", "level", "comparison"]
 #: After a network's name: the same network with random values, as a control.
 RANDOM = ":random"
 #: Published top-1 accuracy on ImageNet in per cent, where the library that makes the network does not say it.
-_ACCURACY = {"efficientnet_lite0": (75.1, "Google, tensorflow/tpu, models/official/efficientnet/lite, float model")}
+_LITE = "Google, tensorflow/tpu, models/official/efficientnet/lite, float model"
+_ACCURACY = {
+    "efficientnet_lite0": (75.1, _LITE),
+    "timm:tf_efficientnet_lite1": (76.7, _LITE),
+    "timm:tf_efficientnet_lite2": (77.6, _LITE),
+}
 
 
 @dataclass(frozen=True, eq=False)
