@@ -21,6 +21,7 @@ from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.maps import map_of, overlay
+from msds_plugin.adapters.scoring.store import identity
 
 #: The name of :func:`~msds_plugin.adapters.local_difference.local_difference`, which is the default.
 LOCAL = "local"
@@ -60,7 +61,7 @@ class Calibration:
 
     Attributes:
         metric: as asked for.
-        source: what the metric is made of; see ``Metric.source``.
+        source: all that its scores depend on but the images and the machine, as JSON.
         max_difference: the largest difference that was seen.
         renders: how many there were.
     """
@@ -104,6 +105,11 @@ def _scorer_of(metric: str, run: Run) -> Scorer:
     return create_scorer(metric, run.device, run.runtime)
 
 
+def _source(scorer: Scorer, run: Run) -> str:
+    known = identity(scorer, run)
+    return json.dumps({name: known[name] for name in ("source", "amp", "reading")}, sort_keys=True)
+
+
 def make(
     metric: str | None = None, max_difference: float | None = None, calibrated: Path | None = None, run: Run = _RUN
 ) -> tuple[Scorer, float]:
@@ -114,16 +120,17 @@ def make(
     """
     if calibrated is None:
         metric = metric or LOCAL
+        scorer = _scorer_of(metric, run)
         allowed = DEFAULT.get(metric) if max_difference is None else max_difference
         if allowed is None or not 0 <= allowed < math.inf:
             raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
-        return _scorer_of(metric, run), allowed
+        return scorer, allowed
     found = Calibration.load(calibrated)
     if max_difference is not None or metric not in (None, found.metric):
         raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
     scorer = _scorer_of(found.metric, run)
-    if scorer.metric.source() != found.source:
-        raise ValueError(f"{calibrated} is of another {found.metric} (version or weights): msds calibrate again")
+    if _source(scorer, run) != found.source:
+        raise ValueError(f"{calibrated} is of another {found.metric} or other options of reading: msds calibrate again")
     return scorer, found.max_difference
 
 
@@ -164,7 +171,7 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str = LOCAL, run: R
     found = _differences([pair for pairs in runs for pair in pairs], scorer, run)
     if failed := [each for each in found if each.reason]:
         raise ValueError(f"{failed[0].name}: {failed[0].reason}")
-    return Calibration(metric, scorer.metric.source(), max(each.difference for each in found), len(runs))
+    return Calibration(metric, _source(scorer, run), max(each.difference for each in found), len(runs))
 
 
 def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdict]:

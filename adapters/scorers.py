@@ -45,6 +45,8 @@ PIQ_METRICS = {
 }
 #: Of these, what divides by the largest value in the batch.
 _DEPENDS_ON_BATCH = ("srsim",)
+#: Ours that run with torch alone, whatever runtime is asked for.
+_TORCH_ONLY = ("spips",)
 #: Entry points of packages that bring metrics: each a registry.Metric, or a function that registers some.
 _ENTRY_POINTS = "msds_plugin.metrics"
 
@@ -105,6 +107,8 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
+        if chosen.type == "meta":
+            raise RuntimeError("nothing can be computed there")
     except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
         raise ValueError(f"no device {str(device)!r} here: {str(error).splitlines()[0]}") from error
     return chosen
@@ -159,7 +163,7 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
             scorer is then named ``msds(alexnet, levels=4)``.
         device: see :func:`choose_device`.
         runtime: of our metrics, ``"torch"`` or ``"openvino"``; None for OpenVINO on a CPU where it is installed. Toolkits'
-            metrics have no choice of it.
+            metrics and SPIPS have no choice of it.
         options: further ones, which do not show in the name.
 
     Raises:
@@ -176,13 +180,13 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
     try:
         if row is None:
             made = (_create_piq if name.startswith(PIQ) else _create_pyiqa)(name, place, options)
-        elif row.built_in and isinstance(options.get("backbone", ""), str):
+        elif row.built_in and name not in _TORCH_ONLY and isinstance(options.get("backbone", ""), str):
             options["runtime"] = runtime or ("openvino" if place.type == "cpu" and find_spec("openvino") else "torch")
             made = cast("Metric", row.factory(**options)).to(place).eval()
         else:
             from msds_plugin.adapters.wrap import create
 
-            if row.built_in:
+            if row.built_in and name not in _TORCH_ONLY:
                 options["runtime"] = runtime or "torch"
             made = create(name, **options).to(place).eval()
     except TypeError as error:

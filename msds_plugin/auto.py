@@ -235,7 +235,7 @@ class MSDSAuto(Metric):
         if share == 0:
             return resized
         retargeted = self._retargeted(x, y, a.matrices, b.matrices)
-        score = torch.lerp(resized.score, retargeted.score, share)
+        score = torch.lerp(resized.score, retargeted.score.to(resized.score.dtype), share)
         return replace(resized, score=score, retargeted=torch.full_like(score, share), retarget=retargeted.retarget)
 
     def _of_pair(self, x: Image, y: Image) -> AutoDetails:
@@ -263,7 +263,8 @@ class MSDSAuto(Metric):
         aligned = ALIGNED_RATIO * (1 + SMALL_SIDE**2 / (x.shape[-2] * x.shape[-1]))
         displaced = ((ratio / aligned).log() / math.log(DISPLACED_RATIO / ALIGNED_RATIO)).clamp(0, 1)
         # Displaced content differs place by place whatever its quality: that share goes out as displacement grows.
-        found = torch.lerp(hybrid((1 - displaced) / 2), _log(ALIGN_SCALE * align), displaced)
+        # OpenVINO's features are float32 beside images in double precision.
+        found = torch.lerp(hybrid((1 - displaced) / 2), _log(ALIGN_SCALE * align).to(displaced.dtype), displaced)
         score = 1 - EPS * torch.expm1(found)
         none = torch.full_like(score, math.nan)
         return AutoDetails(score, displaced, torch.zeros_like(score), 1 - EPS * torch.expm1(hybrid(0.5)), 1 - align, none)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -82,8 +85,11 @@ def check_image(image: Tensor, name: str = "image") -> None:
 def check_range(image: Tensor, name: str = "image", tolerance: float = RANGE_TOLERANCE) -> None:
     """Raise a ValueError unless all values lie in [0, 1], up to ``tolerance``."""
     found = value_range(image)
-    # Written so that NaN fails too.
-    if found is not None and not (found[0] >= -tolerance and found[1] <= 1 + tolerance):
+    if found is None:
+        return
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{name} must have values in [0, 1], got values that are not finite (NaN or infinity)")
+    if found[0] < -tolerance or found[1] > 1 + tolerance:
         raise ValueError(
             f"{name} must have values in [0, 1], got [{found[0]:.4g}, {found[1]:.4g}]; "
             "divide 8-bit values by 255, undo any normalisation, and clamp what a resize overshoots"
@@ -139,6 +145,12 @@ def check_batches(x: Image, y: Image) -> None:
     wide = {image.dtype for image in (x, y) if image.dtype not in HALF}
     if len(wide) > 1 or (x.dtype != y.dtype and wide == {torch.float64}):
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
+
+
+def check_threshold(threshold: object) -> None:
+    """Raise a ValueError unless a threshold of saliency is a finite number."""
+    if not (isinstance(threshold, Real) and math.isfinite(threshold)):
+        raise ValueError(f"saliency_threshold must be a finite number, got {threshold!r}")
 
 
 def check_pair(x: Image, y: Image) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.checks import check_pair
+from msds_plugin.checks import check_pair, check_threshold
 from msds_plugin.functional import (
     at_least_float32,
     block_dissimilarities,
@@ -182,6 +182,7 @@ class MatrixMetric(Metric):
         runtime: Runtime = "torch",
     ) -> None:
         super().__init__()
+        check_threshold(saliency_threshold)
         if tile not in (None, "auto") and not (isinstance(tile, int) and tile >= 1):
             raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
         if tile is not None:

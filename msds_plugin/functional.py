@@ -308,7 +308,10 @@ def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Te
     if fusion is None:
         return torch.full((levels,), 1 / levels, dtype=torch.float64, device="cpu")
     given = fusion.detach().cpu() if isinstance(fusion, Tensor) else fusion
-    weights = torch.as_tensor(given, dtype=torch.float64, device="cpu").flatten()
+    try:
+        weights = torch.as_tensor(given, dtype=torch.float64, device="cpu").flatten()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"fusion must be numbers, one weight for each level, got {fusion!r}") from error
     if len(weights) != levels:
         raise ValueError(
             f"fusion has {len(weights)} weights for {levels} levels: pass levels={len(weights)} or {levels} weights"

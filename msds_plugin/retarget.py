@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.checks import check_pair, is_true
+from msds_plugin.checks import check_pair, check_threshold, is_true
 from msds_plugin.functional import at_least_float32, global_dissimilarity, gram_matrix, positions, smooth_halve
 from msds_plugin.metric import Metric, Representation, digest
 from msds_plugin.networks import Backbone
@@ -179,6 +179,7 @@ class MSDSRetarget(Metric):
         backbone: str | Backbone = "efficientnet_lite0",
     ) -> None:
         super().__init__()
+        check_threshold(saliency_threshold)
         if saliency is None:
             raise ValueError("msds-retarget is made of saliency: choose gbvs, spectral, features, or give a function")
         self.attention = Attention(saliency)

@@ -181,5 +181,7 @@ def load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
             )
     dtype = torch.get_default_dtype()
     copies = {name: state[name].to(dtype if state[name].is_floating_point() else None, copy=True) for name in wanted}
+    # Files may hold transposed tensors; torch.nn.utils (prune, parameters_to_vector) takes none.
+    copies = {name: tensor.contiguous() for name, tensor in copies.items()}
     check_tensors(copies.items(), source)
     net.load_state_dict(copies, assign=True)

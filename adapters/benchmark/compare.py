@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,10 +137,14 @@ def _images(
     for group, reference in references.items():
         for method, path in methods.items():
             folder = _folder(method, Path(path), group)
-            found = match(Path(reference), folder, pairing)
+            try:
+                found = match(Path(reference), folder, pairing)
+            except ValueError as error:
+                raise ValueError(f"{method}: {error}") from error
             matched(str(folder), found)
             for pair in found.pairs:
-                name = pair.distorted.relative_to(folder).with_suffix("").as_posix()
+                # Not with_suffix, which refuses what a method that is one image has here: "."
+                name = os.path.splitext(pair.distorted.relative_to(folder).as_posix())[0]
                 rows.append((group, method, str(pair.reference), name, pair))
     images = pd.DataFrame(rows, columns=["group", "method", "image", "name", "pair"])
     several = images.duplicated(["group", "method", "image"])  # as of one codec at several qualities

@@ -151,8 +151,20 @@ def load_csv(
     twice = table.index[table.duplicated(["reference", "distorted"])]
     if len(twice):
         raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
-    note = f"{path}: {otherwise} names are written otherwise than the files' (case, or backslashes); the files are taken"
-    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, (note,) if otherwise else ())
+    notes = [_guessed(path, cells.iloc[0], found)] if len(rows) < len(cells) else []
+    if otherwise:
+        notes.append(
+            f"{path}: {otherwise} names are written otherwise than the files' (case, or backslashes); the files are taken"
+        )
+    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, tuple(filter(None, notes)))
+
+
+def _guessed(path: Path, header: pd.Series[str], found: dict[str, int]) -> str:
+    """Which columns were taken, if none has a known name: what is in them may mislead, as where the rows are numbered."""
+    taken = {key: header[found[key]] for key in _NEEDED if key in found}
+    if any(title.lower() in COLUMNS[key] for key, title in taken.items()):
+        return ""
+    return f"{path}: its columns have no known names; taken as {', '.join(f'{key}: {title}' for key, title in taken.items())}"
 
 
 def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:

@@ -541,7 +541,7 @@ def _needed(difference: float, deviation: float) -> tuple[float, str]:
     power = stats.nct.sf(bound, references - 1, centre)
     # scipy gives up on large noncentralities, where the power is one.
     enough = np.where(np.isnan(power), centre > bound, power >= POWER)
-    return (float(references[enough.argmax()]), "") if enough.any() else (np.nan, f"more than {MOST} references")
+    return (float(references[enough.argmax()]), "") if enough.any() else (np.nan, f"more than {MOST}")
 
 
 def mean_differences(scores: pd.DataFrame, reference: Labels) -> pd.DataFrame:

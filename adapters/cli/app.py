@@ -84,7 +84,10 @@ def before_all(
         sys.path.insert(0, os.getcwd())
     with setup():
         for module in modules or ():
-            import_module(module)
+            try:
+                import_module(module)
+            except Exception as error:  # somebody's own code raises whatever it runs into
+                raise ImportError(f"cannot import {module}: {type(error).__name__}: {error}") from error
 
 
 _COMMANDS: list[Callable[..., None]] = [score, compare, list_metrics, benchmark, fit, demo, robustness, study]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,7 +142,7 @@ def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
     from msds_plugin.adapters.benchmark.report import page
 
     sections = []
-    if summed is not None:
+    if summed is not None and summed.table["count"].any():
         # On a terminal the main table is kept narrow; the report and the file have every interval.
         narrow = ["srcc"] if get_terminal_size().columns >= 100 else []
         sections += [page.agreement(summed, narrow if sys.stdout.isatty() else page.INTERVALS), page.overall(summed)]
@@ -153,4 +154,16 @@ def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:
     for place, section in enumerate(section for section in sections if section.rows):
         if place:
             print()
-        show_table(*section.plain, section.title.lower())
+        shown = section.plain
+        show_table(*(_lean(*shown) if sys.stdout.isatty() else shown), section.title.lower())
+
+
+def _lean(columns: Sequence[str], rows: list[list[str]], numbers: int) -> tuple[list[str], list[list[str]], int]:
+    """A table without what says nothing, to fit a terminal: the name of the only data set, columns without a figure."""
+    kept = [
+        place
+        for place, name in enumerate(columns)
+        if (cells := {row[place] for row in rows}) != {"–"} and (name != "data set" or len(cells) > 1)
+    ]
+    texts = sum(place < len(columns) - numbers for place in kept)
+    return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows], len(kept) - texts

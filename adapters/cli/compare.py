@@ -162,8 +162,14 @@ def _show(made: Comparison) -> None:
         say(note)
     if len(made.differences):
         print()
-        tested = paired(made)
-        show_table(*tested.plain, tested.title.lower())
+        headings, lines, numbers = paired(made).plain
+        title = "paired differences"
+        if sys.stdout.isatty() and made.groups != [""]:  # without the column of groups most fit
+            for group in made.groups:
+                of_group = [line[1:] for line in lines if line[0] == group]
+                show_table(headings[1:], of_group, numbers, f"{title}, {group}")
+        else:
+            show_table(headings, lines, numbers, title)
         for sentence in (TESTED, *verdicts(made)):
             say(sentence)
 

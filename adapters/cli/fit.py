@@ -42,7 +42,7 @@ def fit(
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
     ] = False,
     results: options.KeptScores = Path("msds-fit.sqlite"),
-    seed: Annotated[int, typer.Option(help="Of the division into folds and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division into folds and of the bootstrap.")] = 0,
     *,
     run: Run,
 ) -> None:

@@ -70,7 +70,10 @@ def score(
     ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option(help="Write mean, standard deviation and number per metric to a .csv, .json or .parquet file."),
+        typer.Option(
+            help="Write mean, standard deviation and number per metric to a .csv, .json or .parquet file; JSON of --layout "
+            "3dgs has the means, by scene and iteration."
+        ),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Feature network in place of VGG16, for deepssim, msds and their -lite forms.")
@@ -369,9 +372,9 @@ def _show(scored: Scored, needed: bool) -> None:
             return value
         return f"{value:.4f}".replace("nan", "-") if drawn else f"{value:.7g}"
 
-    # On a terminal the names are enough; elsewhere whole paths serve other programs.
+    # On a terminal the images' names are enough; elsewhere whole paths serve other programs.
     cells = [
-        [*(Path(text).name if drawn else text for text in row[:texts]), *map(cell, row[texts:])]
+        [*(Path(text).name if drawn else text for text in row[:2]), *row[2:texts], *map(cell, row[texts:])]
         for row in table.to_numpy(object).tolist()
     ]
     show_table([*table.columns[:texts], *headings], cells, numbers=len(headings), needed=needed)
@@ -381,7 +384,7 @@ def _show_means(scored: Scored, means: pd.DataFrame) -> None:
     """Mean, standard deviation and number, below the table on a terminal, else on stderr."""
     directions = {scorer.name: arrow(scorer.lower_is_better) for scorer in scored.scorers}
     rows = [
-        [*folder, f"{metric} {directions[metric]}", f"{mean:.4f}", f"{deviation:.4f}", str(count)]
+        [*folder, f"{metric} {directions[metric]}", f"{mean:.4f}", f"{deviation:.4f}".replace("nan", "-"), str(count)]
         for *folder, metric, mean, deviation, count in means.to_numpy().tolist()
     ]
     if sys.stdout.isatty():

@@ -30,7 +30,7 @@ def train(
     backbone: Annotated[str, typer.Option(help="efficientnet_lite0, alexnet or vgg16.")] = "efficientnet_lite0",
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without progress before it stops.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Folder for features. [default: beside the output]")] = None,
     *,
     run: Run,

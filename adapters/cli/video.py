@@ -75,8 +75,8 @@ def score_videos(
 
     from msds_plugin.adapters.scorers import create_scorers
     from msds_plugin.adapters.scoring.files import check_file
-    from msds_plugin.adapters.scoring.tables import check_output, write_table, write_unfinished
-    from msds_plugin.adapters.video import check_plot, plot_over_time, pool, score_video, write_log
+    from msds_plugin.adapters.scoring.tables import check_output, holds_more, write_table, write_unfinished
+    from msds_plugin.adapters.video import check_plot, plot_over_time, pool, read_log, score_video, write_log
 
     with setup(), clean_stdout():
         for path, check in ((output, check_output), (plot, check_plot), (json, check_file)):
@@ -107,7 +107,9 @@ def score_videos(
             write_table(table, output)
         elif output is not None and (kept := write_unfinished(table, output)):
             say(kept)
-        if json is not None:
+        if json is not None and not complete and (kept := holds_more(json, len(rows), read_log)):
+            say(kept)
+        elif json is not None:
             write_log(table["frame"].tolist(), series, json)
         if plot is not None and rows:
             plot_over_time(times, series, plot)

@@ -190,6 +190,8 @@ def _jpegxl(image: Any, content: bytes) -> _Deep:
     values, shown = imagecodecs.jpegxl_decode(content), np.asarray(image)
     if values.shape[:2] != shown.shape[:2]:
         values, image.is_animated = values[0], True  # which Pillow's plugin does not say
+    if values.dtype == np.uint8 and shown.sum() < 1.5 * values.sum():
+        return None  # 8 bits, which are Pillow's. Of a lossy file the two differ by one, in the dark as much as by a depth
     largest, shown_largest = float(values.max()), float(shown.max())
     if values.dtype.kind == "f" or largest == 0:
         return _of_channels(values, 8 * values.itemsize)

@@ -195,7 +195,7 @@ def _several(path: Path, fitting: Iterable[Path]) -> ValueError:
 
 
 def _first_of(references: _Names, distorted: _Names) -> str:
-    return f"the first are {next(iter(references.values())).name} and {next(iter(distorted.values())).name}"
+    return f"the first are {next(iter(references))} and {next(iter(distorted))}"
 
 
 def _by_name(references: _Names, distorted: _Names) -> dict[Path, Path]:
@@ -287,8 +287,8 @@ def _by_affix(references: _Names, distorted: _Names) -> tuple[dict[Path, Path], 
     if len(stems) == len(names) == 1:
         return dict(zip(names, stems, strict=True)), "of the only image in each folder"
     raise ValueError(
-        f"no two names agree; {_first_of(references, distorted)}: state how they belong together by a pattern (--match "
-        "'{name}_x4.png') or a table of pairs, or, where their sorted orders agree, --by-order"
+        f"no two names agree; {_first_of(references, distorted)}: give both sides the same names, or state how they belong "
+        "together by a pattern (--match '{name}_x4.png') or a table of pairs, or, where their sorted orders agree, --by-order"
     )
 
 

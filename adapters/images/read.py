@@ -149,6 +149,9 @@ def cut(image: _Image, reading: Reading, what: object, like: _Image | None = Non
     """
     border = reading.crop_border
     height, width = (side - side % reading.mod_crop for side in image.size)
+    if not height or not width:
+        sides = f"{image.size[1]} x {image.size[0]}"
+        raise ImageFileError(f"cannot cut {what} to multiples of {reading.mod_crop} pixels: it has {sides}")
     if (height, width) != image.size:
         image = image.crop(0, 0, height, width)
     if like is not None and reading.resize:
@@ -158,7 +161,7 @@ def cut(image: _Image, reading: Reading, what: object, like: _Image | None = Non
                 raise ImageFileError(f"cannot resize {what}: TIFFs of its size are read in windows")
             image = resized(image, (height, width))
     if min(height, width) <= 2 * border:
-        raise ImageFileError(f"cannot cut {border} pixels off each side of {what}: {width} x {height} pixels are left of it")
+        raise ImageFileError(f"cannot cut {border} pixels off each side of {what}, which has {width} x {height}")
     return image.crop(border, border, height - 2 * border, width - 2 * border) if border else image
 
 

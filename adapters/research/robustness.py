@@ -20,7 +20,7 @@ from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
 from msds_plugin.adapters.benchmark.report.figures import to_svg
 from msds_plugin.adapters.benchmark.report.page import add_origin, add_unscored, thumbnail
-from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, no_progress
+from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, make_scorers, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.images.colours import to_bytes
 from msds_plugin.adapters.images.listing import list_images
@@ -89,11 +89,13 @@ def run_robustness(
     if deformations is None and find_spec("seam_carving") is None:
         moves.pop("seam carving")
         notes.append("Seam carving is left out: it needs the package seam-carving, pip install 'msds-plugin[retarget]'.")
+    scorers, unavailable = make_scorers(metrics, run)  # before the images, which take long
     listed = make_images(photographs, images, moves, _chosen("distortion", distortions, DISTORTIONS), run, progress)
     data = Dataset("photographs", listed[["reference", "distorted"]].assign(score=0.0), False)
-    benchmark = score(metrics, [data], results, run, progress, resize)
+    benchmark = score(scorers, [data], results, run, progress, resize)
     table = benchmark.scores.table.drop(columns=["reference", "distortion"]).merge(listed, on="distorted")
-    return replace(benchmark, scores=replace(benchmark.scores, table=table), notes=(*notes, *benchmark.notes))
+    notes += benchmark.notes
+    return replace(benchmark, scores=replace(benchmark.scores, table=table), notes=tuple(notes), unavailable=unavailable)
 
 
 def _chosen(kind: str, chosen: Strengths | None, known: Mapping[str, Change]) -> dict[str, Sequence[float]]:

@@ -103,7 +103,8 @@ def _nested(part: pd.DataFrame, opposite: bool, resamples: int, seed: int) -> di
     scores = part["score"].to_numpy(float).reshape(len(names), -1).T
     pairs = part.iloc[: len(scores)]
     opinion, reference = pairs["opinion"].to_numpy(float), pairs["reference"].to_numpy(object)
-    whole = np.array([statistics.srcc(-column if opposite else column, opinion) for column in scores.T])
+    columns = zip(-scores.T if opposite else scores.T, np.isfinite(scores).T, strict=True)
+    whole = np.array([statistics.srcc(column[use], opinion[use]) for column, use in columns])
     predicted, chosen = leave_one_reference_out(scores, opinion, reference, opposite)
     best = int(np.nanargmax(whole)) if np.isfinite(whole).any() else None
     row: dict[str, Any] = {"best": np.nan, "best_cell": ""}

@@ -32,6 +32,7 @@ from msds_plugin.adapters.scoring.files import content
 from msds_plugin.adapters.scoring.loop import Run, score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
 from msds_plugin.adapters.scoring.masks import find_masks
+from msds_plugin.checks import check_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -282,12 +283,15 @@ def save_image(given: Any, path: Path) -> None:
     """Write an image of any kind that :func:`score` takes as a PNG of 8 bits in sRGB.
 
     Raises:
-        TypeError, ValueError: no image, or one so large that it is read in windows.
+        TypeError, ValueError: no image, values outside [0, 1], or an image so large that it is read in windows.
     """
     opened = _open(given)
     if isinstance(opened, LargeImage):
         raise ValueError(f"{given} is too large to be copied as a PNG")
-    colours = to_bytes(opened.in_srgb().colours)
+    picture = opened.in_srgb()
+    if np.issubdtype(picture.colours.dtype, np.floating):  # as bytes, values beyond white would begin again at black
+        check_range(torch.from_numpy(picture.colours), "the image")
+    colours = to_bytes(picture.colours)
     Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours).save(path, "PNG")
 
 
@@ -324,9 +328,9 @@ def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
     if len(references) != len(distorted):
         raise ValueError(f"{len(distorted)} distorted images and {len(references)} references: give one each, or a single one")
     pairs = list(zip(distorted, references, strict=True))
-    if _is_path(x) and _is_path(y):  # patterns, each sorted
+    if _is_path(x) or _is_path(y):  # a folder or a pattern, whose order is not the caller's
         for one, other in pairs:
-            if Path(one.image).stem != Path(other.image).stem:
+            if _is_path(one.image) and _is_path(other.image) and Path(one.image).stem != Path(other.image).stem:
                 raise ValueError(f"{one} beside {other}: their names differ, so give lists of paths in the order of the pairs")
     return pairs
 
@@ -364,7 +368,8 @@ def _split(given: Any, side: str) -> list[_Given]:
     images = list(given) if many else [given]
     if not images:
         raise ValueError("no image in an empty list")
-    return [_Given(side if len(images) == 1 else f"{side}[{index}]", image) for index, image in enumerate(images)]
+    places = [side] if len(images) == 1 else [f"{side}[{index}]" for index in range(len(images))]
+    return [_Given(str(image) if _is_path(image) else place, image) for place, image in zip(places, images, strict=True)]
 
 
 class _Reader:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from msds_plugin.adapters.scoring.files import content, state
 from msds_plugin.adapters.scoring.masks import Mask, describe, takes_weights, to_mask
 from msds_plugin.encoder import MatrixMetric
 from msds_plugin.metric import Representation
-from msds_plugin.runtimes import cores
+from msds_plugin.runtimes import Runtime, cores
 
 #: (pair, reading, None) to the reference of a pair; with the reference in place of None, to its distorted image.
 Opener: TypeAlias = Callable[[Pair, Reading, Opened | None], Opened]
@@ -59,7 +59,7 @@ class Run:
         note: called with each remark on how files were read.
 
     Raises:
-        ValueError: a batch size below one, or a negative number of workers.
+        ValueError: a batch size below one, a negative number of workers, or an unknown runtime.
     """
 
     device: str | None = None
@@ -76,6 +76,8 @@ class Run:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers must not be negative, got {self.workers}")
+        if self.runtime not in (None, *get_args(Runtime)):
+            raise ValueError(f"unknown runtime {self.runtime!r}: choose {' or '.join(get_args(Runtime))}")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +20,7 @@ from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Opened, open_pair, to_tensor
 from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import Run, reason
 
 if TYPE_CHECKING:
@@ -79,7 +82,14 @@ def figure(image: torch.Tensor, shares: torch.Tensor, title: str = "") -> Figure
     axes.set_axis_off()
     label = f"share of the dissimilarity (colours end at the {CLIPPED:.0%} quantile)"
     drawn.colorbar(ScalarMappable(Normalize(-limit, limit), "seismic"), ax=axes, shrink=0.8, label=label)
+    cast(Any, drawn)._repr_png_ = partial(_png, drawn)  # a notebook shows figures by itself only once pyplot is in use
     return drawn
+
+
+def _png(drawn: Figure) -> bytes:
+    file = io.BytesIO()
+    drawn.savefig(file, format="png")
+    return file.getvalue()
 
 
 def map_names(pairs: Sequence[Pair], metrics: Sequence[str]) -> list[list[str]]:
@@ -127,9 +137,16 @@ def write_maps(
             path = folder / f"{name}.png"
             try:
                 image, shares = map_of(scorer, *open_pair(pair, run.reading))
-                np.save(path.with_suffix(".npy"), shares[0, 0].cpu().numpy().astype(np.float32))
-                overlay(image, shares).save(path)
+                _write(image, shares, path)
             except Exception as error:  # one pair without a map must not cost the others theirs
                 yield pair, scorer.name, reason(error)
             else:
                 yield pair, scorer.name, path
+
+
+def _write(image: torch.Tensor, shares: torch.Tensor, path: Path) -> None:
+    """The overlay and, beside it, the shares."""
+    values = io.BytesIO()  # writing to a file itself, numpy does not say that the disk is full
+    np.save(values, shares[0, 0].cpu().numpy().astype(np.float32))
+    replace_file(path.with_suffix(".npy"), lambda part: part.write_bytes(values.getvalue()))
+    replace_file(path, lambda part: overlay(image, shares).save(part, "PNG"))

@@ -93,7 +93,10 @@ def find_masks(mask: Path, references: Iterable[Path], unused: Iterable[Path] = 
     if not mask.is_dir():
         return dict.fromkeys(images, mask)
     folder = Path(os.path.commonpath([path.parent for path in images]))
-    found = match_listings(Listing(folder, images), list_folder(mask, True))
+    try:
+        found = match_listings(Listing(folder, images), list_folder(mask, True))
+    except ValueError as error:
+        raise ValueError(f"masks of the images in {folder}: {error}") from error
     spare = {path.stem for path in unused}
     if lacking := [path for path in found.unmatched if path in images or path.stem not in spare]:
         names = ", ".join(map(str, lacking[:3])) + ", ..." * (len(lacking) > 3)

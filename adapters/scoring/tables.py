@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,14 +41,19 @@ def write_table(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = 
 
 def write_unfinished(table: pd.DataFrame, path: Path, summary: pd.DataFrame | None = None) -> str | None:
     """Write the table of a run that did not finish, unless ``path`` holds more rows: then a sentence that says so."""
-    try:
-        before = len(read_table(path))
-    except (OSError, ValueError):
-        before = 0
-    if before > len(table):
-        return f"{path} holds {before} rows of an earlier run and stays as it is"
+    if kept := holds_more(path, len(table)):
+        return kept
     write_table(table, path, summary)
     return None
+
+
+def holds_more(path: Path, rows: int, read: Callable[[Path], Sized] | None = None) -> str | None:
+    """A sentence if a file, as ``read`` by default as a table, has more rows of an earlier run than one that did not finish."""
+    try:
+        before = len((read or read_table)(path))
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is something else
+        return None
+    return f"{path} holds {before} rows of an earlier run and stays as it is" if before > rows else None
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -116,6 +116,12 @@ def test_the_command_says_what_a_mask_does_and_keeps_scores_by_its_content(msds,
     assert result.exit_code == 2
     assert "a mask for every reference" in result.stderr
     assert "c.png" in result.stderr
+    (images / "elsewhere/ref").mkdir(parents=True)
+    Path("masks/a.png").rename("elsewhere/ref/a.png")
+    Path("masks/c.png").rename("elsewhere/ref/b.png")
+    result = msds(*(*command[:-3], "elsewhere"))
+    assert result.exit_code == 2
+    assert "masks of the images in ref: no two names agree; the first are a.png and ref/a.png" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -102,7 +104,7 @@ def test_ways_to_pair(msds):
     assert "compared with itself" in itself.stderr
 
 
-def test_renders_of_several_scenes_are_averaged_by_scene_and_over_all(msds):
+def test_renders_of_several_scenes_are_averaged_by_scene_and_over_all(msds, monkeypatch):
     for scene in ("garden", "bonsai"):
         Path(f"{scene}/test/ours_30000").mkdir(parents=True)
         for side, source in (("gt", "ref"), ("renders", "dist")):
@@ -114,6 +116,11 @@ def test_renders_of_several_scenes_are_averaged_by_scene_and_over_all(msds):
     table = read_table(Path("all.csv"))
     assert summary["garden"]["ours_30000"]["piq:psnr"] == pytest.approx(table["piq:psnr"].mean())
     assert "all piq:psnr ↑: mean" in result.stderr
+    monkeypatch.setattr("msds_plugin.adapters.cli.score.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    lines = msds("score", *PSNR, "--layout", "3dgs", ".").stdout.splitlines()
+    assert [line.split("\t")[:3] for line in lines[1:5:3]] == [
+        ["photo0.png", "photo0.png", f"{scene}/ours_30000"] for scene in ("bonsai", "garden")
+    ]
 
 
 def test_several_folders_are_all_scored(msds):
@@ -217,6 +224,12 @@ def no_download(*_, **__):
         (["ref", *FAST], "what is to be compared"),
         (["ref", "dist", *FAST, "--layout", "3dgs"], "one folder"),
         (["a.mp4", "dist", *FAST], "one other video"),
+        ([*SIDES, "-m", ","], "names no metric"),
+        ([*SIDES, *PSNR, "--runtime", "abacus"], "unknown runtime 'abacus'"),
+        ([*SIDES, *FAST, "--saliency", "gbvs", "--saliency-threshold", "nan"], "finite number"),
+        ([*SIDES, "-m", "spips"], "msds train -m spips"),
+        ([*SIDES, *FAST, "-o", "scores.csv", "--summary", "./scores.csv"], "both output and summary"),
+        (["--match", "pairs.csv", *FAST, "-o", "pairs.csv"], "both output and match"),
     ],
 )
 def test_what_cannot_start_says_so_in_one_line(msds, arguments, message, tmp_path, monkeypatch):
@@ -477,6 +490,17 @@ def test_a_pair_without_a_map_costs_no_other(msds):
     assert len(lines(result.stdout)) == 4
     assert "Without a map: 1\n  dist/photo1.png (deepssim-fast): images of different sizes" in result.stderr
     assert {path.name for path in Path("maps").glob("*.png")} == {f"photo{i}.deepssim-fast.png" for i in (0, 2)}
+
+
+def test_a_map_that_the_disk_refuses_leaves_nothing_behind_and_says_why(msds, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = msds("score", *FAST, "ref/photo0.png", "dist/photo0.png", "--map", "maps")
+    assert result.exit_code == 1
+    assert "cannot write maps/photo0.deepssim-fast.npy: No space left on device" in result.stderr
+    assert not list(Path("maps").iterdir())
 
 
 def test_names_of_maps_never_collide(msds, random_alexnet_file):

@@ -119,6 +119,9 @@ def test_a_module_with_a_metric_of_ones_own(msds, tmp_path, toolkits_as_before):
     )
     assert "my-l1\tL1\tlower" in msds("--import", "my_metrics", "list", "--mine").stdout
     assert "absent_module" in msds("--import", "absent_module", "list").stderr
+    (tmp_path / "wrong.py").write_text("a b")
+    done = msds("--import", "wrong", "list")
+    assert (done.exit_code, "Error: cannot import wrong: SyntaxError" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow

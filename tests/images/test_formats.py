@@ -133,6 +133,18 @@ def test_depths_of_other_formats(tmp_path, suffix, write, options, depths, chann
     check(tmp_path / f"x.{suffix}", over_white(array, 2**bits - 1), content=content)
 
 
+@pytest.mark.parametrize("white", [3, 255])
+def test_lossy_jpeg_xl_of_8_bits_is_as_pillow_reads_it(tmp_path, white) -> None:
+    pytest.importorskip("pillow_jxl")
+    array = np.random.default_rng(0).integers(0, white + 1, (64, 96, 3), np.uint8)
+    path = tmp_path / "x.jxl"
+    path.write_bytes(imagecodecs.jpegxl_encode(array, level=85))
+    with Image.open(path) as image:
+        expected = np.asarray(image)
+    assert np.abs(expected.astype(int) - imagecodecs.jpegxl_decode(path.read_bytes())).max() > 0
+    np.testing.assert_array_equal(np.rint(read_image(path)[0].permute(1, 2, 0).numpy() * 255), expected)
+
+
 def test_frames_and_numbers_of_jpeg_xl(tmp_path) -> None:
     pytest.importorskip("pillow_jxl")
     path, frames = tmp_path / "x.jxl", np.stack([values(16, 3, seed) for seed in range(3)])

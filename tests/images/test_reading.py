@@ -216,5 +216,7 @@ def test_what_is_refused(save, options) -> None:
         Reading(**options)
     with pytest.raises(ValueError, match="nocolour"):
         colour("nocolour")
-    with pytest.raises(ImageFileError, match="31 x 23 pixels are left"):
+    with pytest.raises(ImageFileError, match=r"12 pixels off each side of .*, which has 31 x 23"):
         open_image(save("x.png", values()), Reading(crop_border=12))
+    with pytest.raises(ImageFileError, match="to multiples of 24 pixels: it has 31 x 23"):
+        open_image(save("x.png", values()), Reading(mod_crop=24))

@@ -158,6 +158,7 @@ def test_fusion_weights_stay_on_the_cpu_whatever_the_default_device():
         ((0.5, 0.5), 3, "2 weights for 3 levels: pass levels=2 or 3 weights"),
         ((0.5, -0.5, 1), 3, "non-negative"),
         ((0, 0, 0), 3, "positive sum"),
+        (("a", "b", "c"), 3, "must be numbers"),
         ((0.5, float("nan"), 0.5), 3, "finite"),
         ((0.5, float("inf"), 0.5), 3, "finite"),
         (None, 0, "levels must be at least 1, got 0"),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from msds_plugin import (
     MSDS,
@@ -185,6 +186,13 @@ def test_autocast_and_other_types(pair):
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(compiled(*pair), expected, rtol=0, atol=1e-2)
             assert compiled(pair[1], pair[1]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("width", [128, 124, 112, 120])  # of one size, cut or resized, partly and wholly retargeted
+def test_auto_takes_double_precision(width, pair):
+    metric = registry.create("msds-auto", runtime="openvino")
+    x, y = (F.interpolate(image[:1], (128, side)).clamp(0, 1) for image, side in zip(pair, (width, 128), strict=True))
+    agree(metric(x.double(), y.double()).float(), metric(x, y))
 
 
 def test_learned_weights_of_levels_still_learn(pair):

@@ -233,6 +233,13 @@ def test_bad_maps_where_pairs_do_not_line_up(pair):
         retarget(*pair, -good)
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "high", None])
+def test_thresholds_are_finite_numbers(threshold, lite0):
+    for metric in (DeepSSIM, MSDSRetarget):
+        with pytest.raises(ValueError, match="saliency_threshold must be a finite number"):
+            metric(backbone=lite0, saliency_threshold=threshold)
+
+
 def test_unknown_names_and_maps_at_construction():
     with pytest.raises(ValueError, match=r"unknown saliency 'gbsv': choose from gbvs, spectral, features"):
         DeepSSIM("alexnet", weights=None, saliency="gbsv")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from msds_plugin import WeightsFileError, registry, spips
+from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.spips import SPIPS, load_weights, save_weights
 from msds_plugin.windows import as_windows
 
@@ -34,6 +35,14 @@ def test_a_file_makes_the_metric(file, pair):
     assert facts["backbone"] == "alexnet"
     with pytest.raises(ValueError, match="msds train -m spips"):
         registry.create("spips")
+
+
+@pytest.mark.parametrize("runtime", [None, "torch", "openvino"])
+def test_commands_make_it_from_its_file(file, pair, runtime):
+    torch.manual_seed(0)
+    made = create_scorer("spips", "cpu", runtime, weights=file, backbone_weights=None).metric
+    torch.manual_seed(0)
+    assert torch.equal(made(*pair), registry.create("spips", weights=file, backbone_weights=None)(*pair))
 
 
 @pytest.mark.parametrize(

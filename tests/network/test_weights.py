@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from msds_plugin import DeepSSIM, MissingDependencyError, WeightsFileError, WeightsNotFoundError, build_backbone
 from msds_plugin.weights import read_state_dict
@@ -188,6 +189,16 @@ def test_a_damaged_entry_that_is_used(number, alexnet_state, tmp_path):
     damage(path, entry_of(path, number))
     with pytest.raises(WeightsFileError, match=r"alexnet\.pth"):
         build_backbone("alexnet", weights=path)
+
+
+def test_transposed_tensors_of_a_file_lie_in_order(alexnet_state, tmp_path):
+    turned = {
+        name: value.T.contiguous().T if value.dim() == 2 else value.movedim(0, -1).contiguous().movedim(-1, 0)
+        for name, value in alexnet_state.items()
+    }
+    torch.save(turned, tmp_path / "x.pth")
+    metric = DeepSSIM("alexnet", weights=tmp_path / "x.pth")
+    assert parameters_to_vector(metric.parameters()).numel() > 10**6
 
 
 def test_damage_that_only_the_checksum_shows(alexnet_state, tmp_path):

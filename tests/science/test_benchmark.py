@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 from msds_plugin.adapters.benchmark import datasets, failures, load_choices, run_choices, runner, statistics, summary
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
 from msds_plugin.adapters.benchmark.report import page
+from msds_plugin.adapters.cli.benchmark import _lean
 from msds_plugin.adapters.cli.shared import terminal
 from msds_plugin.adapters.scorers import MetricUnavailableError, create_scorer
 from msds_plugin.adapters.scoring import Run
@@ -304,7 +306,14 @@ def test_errors_that_go_with_high_frequencies_are_found(tmp_path):
 OPTIONS = ("benchmark", "--workers", 0, "--device", "cpu", "--resamples", 50)
 
 
-def test_command(data, tmp_path, msds):
+def test_a_terminal_is_not_shown_what_says_nothing():
+    columns, rows = ["data set", "metric", "SRCC", "outliers"], [["a", "psnr", "0.5", "–"], ["a", "ssim", "0.6", "–"]]
+    assert _lean(columns, rows, 2) == (["metric", "SRCC"], [["psnr", "0.5"], ["ssim", "0.6"]], 1)
+    rows[1] = ["b", "ssim", "–", "0.1"]
+    assert _lean(columns, rows, 2) == (columns, rows, 2)
+
+
+def test_command(data, tmp_path, msds, monkeypatch):
     results, output = tmp_path / "results.sqlite", tmp_path / "table.csv"
     folder = tmp_path / "images"
     said = msds(*OPTIONS,
@@ -320,6 +329,13 @@ def test_command(data, tmp_path, msds):
     assert lines[1].startswith("noise\tpsnr\t0.")
     assert "accuracy (1)" in said.stdout
     assert "Scores are kept in" in said.stderr
+    with monkeypatch.context() as terminal:
+        terminal.setattr("msds_plugin.adapters.cli.benchmark.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+        narrow = msds(*OPTIONS, "-m", "psnr", "--csv", folder / "table.csv", "--results", results).stdout.splitlines()
+    assert narrow[0] == "metric\tSRCC\tKRCC\tPLCC\tRMSE\toutliers\ts / image\timages"  # of one data set
+    (tmp_path / "absent.csv").write_text("ref,dist,mos\nr.png,a.png,1\nr.png,b.png,2\n")
+    nothing = msds(*OPTIONS, "-m", "psnr", "--csv", tmp_path / "absent.csv", "--results", results)
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
     Path(data.table["distorted"][0]).unlink()
     failed = msds(*OPTIONS, "-m", "psnr", "--csv", folder / "table.csv", "--results", results, "--lower-better")
     assert failed.exit_code == 1

@@ -1,6 +1,7 @@
 """Methods side by side."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,8 @@ def test_groups_and_their_overall(root):
     assert placed.table["n"].tolist() == [5, 8, 13]
     with pytest.raises(ValueError, match=r"EDSR has no folder .*Set9.*\{group\}"):
         compare({"EDSR": root / "results/EDSR"}, {"Set9": root / "GT/Set5"}, METRICS[:1], run=RUN)
+    with pytest.raises(ValueError, match=r"EDSR: no two names agree; the first are im0\.png and Set5/im0\.png: give both"):
+        compare({"EDSR": root / "results/EDSR"}, root / "GT/Set5", METRICS[:1], run=RUN)
 
 
 def test_several_results_of_each_reference_count_as_one_reference(root, save):
@@ -111,6 +114,14 @@ def test_a_broken_result_costs_its_image_for_all_methods(root):
     made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS[:1], run=RUN)
     assert made.table["n"].tolist() == [7, 7, 7]
     assert made.failures["distorted"].tolist() == [str(root / "results/EDSR/Set8/im3.png")]
+
+
+def test_methods_that_are_one_image_each(root):
+    made = compare(
+        {name: path / "im0.png" for name, path in folders(root, "Set8").items()}, root / "GT/Set8/im0.png", METRICS[:1], run=RUN
+    )
+    assert made.table["n"].tolist() == [1, 1, 1]
+    assert not made.lacking
 
 
 def test_as_text_latex_and_a_page(root):
@@ -148,6 +159,11 @@ def test_command(root, msds, monkeypatch):
     assert table.columns.tolist() == ["group", "method", "metric", "mean", "std", "n", "rank"]
     assert len(pd.read_csv(root / "t.scores.csv")) == 2 * (3 * 13 - 1)
     assert len(pd.read_csv(root / "t.differences.csv")) == 2 * 3 * 3
+    assert lines[11] == ["group", "metric", "method", "minus", "difference", "p (Holm)"]
+    with monkeypatch.context() as terminal:
+        terminal.setattr("msds_plugin.adapters.cli.compare.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+        shown = msds(*options, "-r", "Set5=GT/Set5", "-r", "Set8=GT/Set8", "results/*", "-m", METRICS[0]).stdout
+    assert shown.count("metric\tmethod\tminus\tdifference\tp (Holm)\n") == 3  # a table for each group
     scored = []
     original = store.score_pairs
     monkeypatch.setattr(store, "score_pairs", lambda pairs, *rest: original(scored.append(list(pairs)) or scored[-1], *rest))

@@ -27,6 +27,15 @@ def names(column):
     return [Path(path).name for path in column]
 
 
+def test_a_guess_at_columns_is_said(tmp_path):
+    (tmp_path / "t.csv").write_text("No,Original,Version\n1,r.png,a.png\n2,r.png,b.png\n")
+    (note,) = load_csv(tmp_path / "t.csv").notes
+    assert note.endswith("taken as reference: Original, distorted: Version, score: No")
+    for text in ("ref,dist,mos\nr.png,a.png,1\n", "r.png,a.png,1\n"):
+        (tmp_path / "t.csv").write_text(text)
+        assert load_csv(tmp_path / "t.csv").notes == ()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
 @pytest.mark.parametrize(("separator", "comma"), [(",", False), (", ", False), (";", False), ("; ", True), ("\t", True)])
 @pytest.mark.parametrize("header", [HEADER, ["one", "two", "three"], None])

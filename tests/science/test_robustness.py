@@ -207,6 +207,12 @@ def test_unknown_names_and_methods(folder, tmp_path):
     assert strengths_of(["seam-carving=5,10", "crop"]) == {"seam carving": [5, 10], "crop": []}
 
 
+def test_metrics_are_looked_at_before_images_are_made(folder, tmp_path):
+    with pytest.raises(ValueError, match="did you mean psnr"):
+        run_robustness(["psrn"], folder, images=tmp_path / "images", run=Run("cpu"))
+    assert not (tmp_path / "images").exists()
+
+
 @pytest.mark.slow
 def test_report_and_command(folder, tmp_path, msds):
 

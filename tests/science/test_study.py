@@ -123,6 +123,12 @@ def test_summary(data):
     assert found.cells["overall"].between(0, 1).all()
 
 
+def test_the_best_cell_is_that_of_the_images_that_have_a_score(data, tmp_path):
+    (tmp_path / "1_2.png").write_bytes(b"broken")
+    summed = summarise(run_study(data, [NET], levels=1, comparisons=["lite"], run=RUN), resamples=0)
+    assert summed.nested["best"].tolist() == [pytest.approx(summed.cells["srcc"].max())]
+
+
 def test_nested_choice_does_not_profit_from_noise():
     rng = np.random.default_rng(0)
     reference, y = np.repeat(np.arange(20), 4), rng.standard_normal(80)

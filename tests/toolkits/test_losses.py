@@ -134,6 +134,15 @@ def test_the_features_are_no_part_of_the_users_model(adapter):
     assert model.loss(x, y).item() == before
 
 
+@pytest.mark.parametrize("adapter", OUTSIDE)
+def test_a_frozen_loss_has_nothing_that_distributed_training_waits_for(adapter):
+    loss = ADAPTERS[adapter]("msds-lite-fast").requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+    x, y = images()
+    (gradient,) = torch.autograd.grad(loss(x.requires_grad_(), y).sum(), x)
+    assert gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize("adapter", ["piq", "pyiqa"])
 def test_learned_fusion_stays_the_parameter_that_its_optimiser_knows(adapter):
     loss = ADAPTERS[adapter]("msds-lite-fast", learn_fusion=True)

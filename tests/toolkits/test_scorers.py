@@ -130,6 +130,8 @@ def test_several():
 def test_devices(monkeypatch):
     with pytest.raises(ValueError, match="no device 'nonsense' here"):
         choose_device("nonsense")
+    with pytest.raises(ValueError, match="no device 'meta' here: nothing can be computed there"):
+        choose_device("meta")
     made = []
     monkeypatch.setattr(torch, "empty", lambda *_, device: made.append(device.type))
     for cuda, mps, first in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):

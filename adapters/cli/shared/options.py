@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -57,7 +58,7 @@ Mask = Annotated[
 KeptScores = Annotated[Path, typer.Option(help="Where scores are kept, and taken from if they are there.")]
 Report = Annotated[Path | None, typer.Option(help="Folder for a report: HTML, Markdown, figures and tables.")]
 Resamples = Annotated[int, typer.Option(min=0, help="Resamples of every bootstrap; 0 for no intervals.")]
-BootstrapSeed = Annotated[int, typer.Option(help="Of every bootstrap.")]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="Of every bootstrap.")]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Full-reference data set by pyiqa's name.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of pyiqa's data sets.")]
 LabelTable = Annotated[str | None, typer.Option("--csv", help="Table of reference, distorted, score, as FILE or NAME=FILE.")]
@@ -137,6 +138,7 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
         @wraps(command)
         def with_run(**given: Any) -> None:
             with setup():
+                _check_apart(given)
                 run = _run(**{each.name: given.pop(each.name) for each in options if each.name in given})
             command(**given, run=run)
 
@@ -145,6 +147,23 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
         return with_run
 
     return decorate
+
+
+#: Options that name what a command writes, and those that name tables as text.
+_WRITTEN = ("output", "summary", "json", "plot", "junit", "picture", "images")
+_TABLES = ("csv", "choices", "match", "pairs")
+
+
+def _check_apart(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what a command would write is also what it reads, or is written twice."""
+    places: dict[str, str] = {}
+    for name, value in given.items():
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, Path) or (each and name in (*_WRITTEN, *_TABLES)):
+                path = os.path.realpath(named_path(str(each))[1] if name in _TABLES else each)
+                other = places.setdefault(path, name)
+                if other != name and (name in _WRITTEN or other in _WRITTEN):
+                    raise ValueError(f"{each} is both {other} and {name}: one would replace the other")
 
 
 def metric_names(given: Sequence[str] | None) -> list[str]:
@@ -165,6 +184,8 @@ def metric_names(given: Sequence[str] | None) -> list[str]:
             elif part:
                 parts.append(part)
         names += parts
+    if not names:
+        raise ValueError("-m names no metric: leave it out, or see msds list")
     return list(dict.fromkeys(names))
 
 
