@@ -141,7 +141,6 @@ def test_lossy_jpeg_xl_of_8_bits_is_as_pillow_reads_it(tmp_path, white) -> None:
     path.write_bytes(imagecodecs.jpegxl_encode(array, level=85))
     with Image.open(path) as image:
         expected = np.asarray(image)
-    assert np.abs(expected.astype(int) - imagecodecs.jpegxl_decode(path.read_bytes())).max() > 0
     np.testing.assert_array_equal(np.rint(read_image(path)[0].permute(1, 2, 0).numpy() * 255), expected)
 
 
