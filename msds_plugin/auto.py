@@ -20,6 +20,7 @@ from msds_plugin.haarpsi import HaarPSI
 from msds_plugin.hybrid import FEW_PIXELS, STAGES
 from msds_plugin.mdsi import MDSI
 from msds_plugin.metric import Images, Metric, Representation
+from msds_plugin.msds import MSDS
 from msds_plugin.retarget import MSDSRetarget
 from msds_plugin.runtimes import Runtime
 from msds_plugin.tiles import Tile
@@ -176,6 +177,7 @@ class MSDSAuto(Metric):
 
     kind = "msds-auto"
     reads_windows = True
+    has_map = True
 
     def __init__(self, weights: Weights = "imagenet", tile: Tile = None, runtime: Runtime = "torch") -> None:
         super().__init__()
@@ -204,6 +206,13 @@ class MSDSAuto(Metric):
         """The scores and how they came about, of distorted images ``x`` beside references ``y``."""
         self._check_images(x, y)
         return self._details(*(self._represent(self._ready(image, name)) for image, name in ((x, "x"), (y, "y"))))
+
+    def map(self, x: Image, y: Image) -> Tensor:
+        """Where the deep features of two images of one size differ, (N, 1, H, W): the map of its part MSDS-Fast.
+
+        It sums to the dissimilarity of that part; see :func:`msds_plugin.maps.dissimilarity_map`.
+        """
+        return MSDS(LEVELS, backbone=self.deep.network.views[0].backbone, tile=self.deep.tile).map(x, y)
 
     def _representations_source(self) -> str:
         return self.deep._representations_source()

@@ -91,7 +91,7 @@ def score(
         float | None, typer.Option(help="A pixel counts where its saliency is above this. [default: 0.25 with --saliency]")
     ] = None,
     map: Annotated[
-        Path | None, typer.Option("--map", help="Folder for pictures of where the images differ, by DeepSSIM and MSDS.")
+        Path | None, typer.Option("--map", help="Folder for pictures of where the images differ.")
     ] = None,
     mask: Mask = None,
     details: Annotated[bool, typer.Option("--details", help="Also show how msds-auto judged each pair: its regime.")] = False,
@@ -242,7 +242,7 @@ def _check_maps(scorers: Sequence[Scorer]) -> None:
     """Say which metrics have no maps; an error if none has."""
     without = ", ".join(scorer.name for scorer in scorers if not scorer.metric.has_map)
     if all(not scorer.metric.has_map for scorer in scorers):
-        raise ValueError(f"maps are for DeepSSIM, MSDS and their forms, not for {without}")
+        raise ValueError(f"maps are for msds-auto, DeepSSIM, MSDS and their forms, not for {without}")
     if without:
         say(f"Without maps, which it does not have: {without}")
 

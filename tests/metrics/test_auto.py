@@ -267,9 +267,18 @@ def test_windows_and_tiles_give_the_same(auto, photo):
     torch.testing.assert_close(MSDSAuto(tile=128)(x, photo), wanted, atol=1e-5, rtol=0)
 
 
+def test_its_map_is_that_of_its_part_on_gram_matrices(auto, photo):
+    x, part = coded(photo, 30), registry.create("msds-fast")
+    torch.testing.assert_close(auto.map(x, photo), part.map(x, photo))
+    torch.testing.assert_close(auto.map(x, photo).sum(), 1 - part(x, photo)[0], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="differ in size"):
+        auto.map(x[..., :130], photo)
+
+
 @pytest.mark.slow
 def test_openvino_gives_the_same(auto, photo):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     fast = MSDSAuto(runtime="openvino")
     for x in (coded(photo, 30), photo.roll(7, 3), photo[..., :130]):
         torch.testing.assert_close(fast(x, photo), auto(x, photo), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fast.map(photo.roll(7, 3), photo), auto.map(photo.roll(7, 3), photo))
