@@ -24,7 +24,7 @@ from msds_plugin.msds import MSDS
 from msds_plugin.retarget import MSDSRetarget
 from msds_plugin.runtimes import Runtime
 from msds_plugin.tiles import Tile
-from msds_plugin.windows import Image, common_part
+from msds_plugin.windows import Image, Resized, as_windows, common_part
 
 __all__ = ["AutoDetails", "MSDSAuto"]
 
@@ -232,12 +232,9 @@ class MSDSAuto(Metric):
         resized_until = max(RESIZED, FEW_PIXELS / min(y.shape[-2:]))
         share = min(max((mismatch - resized_until) / RAMP, 0.0), 1.0)
         few = max(abs(p - q) for p, q in zip(x.shape[-2:], y.shape[-2:], strict=True)) <= FEW_PIXELS
-        whole = isinstance(x, Tensor) and isinstance(y, Tensor)
-        if few and not whole:
-            return self._of_pair(*common_part(x, y))
-        if not few and (share == 1 or not whole):
+        if not few and share == 1:
             return self._retargeted(x, y, a.matrices, b.matrices)
-        resized = self._of_pair(_resized(x, y), y)  # type: ignore[arg-type]
+        resized = self._of_pair(_resized(x, y), y)
         if few:
             cropped = self._of_pair(*common_part(x, y))
             return cropped.where(cropped.score >= resized.score, resized)
@@ -304,6 +301,9 @@ def _positions(stage: int, size: Sequence[int]) -> int:
     return -(-size[-2] // stride) * -(-size[-1] // stride)
 
 
-def _resized(x: Tensor, y: Tensor) -> Tensor:
+def _resized(x: Image, y: Image) -> Image:
     """Images in the size of others, bicubic, with a low-pass where they shrink."""
-    return F.interpolate(x, y.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+    height, width = y.shape[-2:]
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return F.interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return Resized(as_windows(x), (height, width))

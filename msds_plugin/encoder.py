@@ -23,7 +23,7 @@ from msds_plugin.functional import (
     smooth_halve,
 )
 from msds_plugin.metric import Metric, Representation, digest
-from msds_plugin.networks import Backbone
+from msds_plugin.networks import Backbone, check_unchanged
 from msds_plugin.runtimes import Compiled, Runtime
 from msds_plugin.saliency import Attention, Mask, Saliency, keep, saliency_maps
 from msds_plugin.tiles import Tile, tile_sums
@@ -131,6 +131,7 @@ class Encoder(nn.Module):
 
     def in_tiles(self, image: Image, maps: Image | None, tile: Tile) -> tuple[Tensor, ...]:
         """The matrices that :meth:`forward` returns, summed over tiles; always by torch, whose memory is known."""
+        check_unchanged(self, Encoder)
         found: list[Tensor] = []
         for view in self.views:
             mask = None if maps is None else Mask(_windows(maps, view.level), self.saliency_threshold)
@@ -240,7 +241,7 @@ class MatrixMetric(Metric):
         Raises:
             ValueError: as the metric itself; a map with values that are not finite, or that is nowhere above the threshold.
         """
-        return self._represent(self._checked(image), saliency)
+        return self._kept(self._represent(self._checked(image), saliency), image)
 
     def forward(self, x: Image, y: Image, saliency_x: Image | None = None, saliency_y: Image | None = None) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ def _sums(x: Tensor, y: Tensor) -> Tensor:
     chroma_loss = similarity_deficit(averages[0], averages[1], C).mean(1)
     maps = ((losses[0] + losses[2]) / 2, (losses[1] + losses[3]) / 2, chroma_loss)
     weights = (vertical, horizontal, (vertical + horizontal) / 2)
-    lost = sum((_sigmoid_loss(loss) * weight).sum((-2, -1)) for loss, weight in zip(maps, weights, strict=True))
-    return torch.stack([torch.as_tensor(lost), 1.5 * (vertical + horizontal).sum((-2, -1))], -1)
+    lost: Any = sum((_sigmoid_loss(loss) * weight).sum((-2, -1)) for loss, weight in zip(maps, weights, strict=True))
+    return torch.stack([lost, 1.5 * (vertical + horizontal).sum((-2, -1))], -1)
 
 
 def _sigmoid_loss(loss: Tensor) -> Tensor:

@@ -202,9 +202,10 @@ def _forms_in_tiles(backbone: Backbone, image: Windows, factors: Sequence[Tensor
 def _spread(count: int, pixels: int, grid: _Grid, level: int) -> Tensor:
     """(pixels, count): how the share of each position is spread over pixels of level 0; every column sums to one."""
     scale = 1 << level
-    centres = (grid.first + 0.5 + grid.step * torch.arange(count, dtype=torch.float64)) * scale - 0.5
+    centres = (grid.first + 0.5 + grid.step * torch.arange(count, dtype=torch.float64, device="cpu")) * scale - 0.5
     # The fields of the first and last positions may be centred in the padding.
     centres = centres.clamp(0, pixels - 1)
-    distance = (torch.arange(pixels, dtype=torch.float64).unsqueeze(1) - centres).abs() / max(1.0, grid.step * scale)
+    places = torch.arange(pixels, dtype=torch.float64, device="cpu").unsqueeze(1)
+    distance = (places - centres).abs() / max(1.0, grid.step * scale)
     tent = (1 - distance).clamp(min=0)
     return tent / tent.sum(0)

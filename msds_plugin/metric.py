@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, check_source
+from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, check_source, is_true
 from msds_plugin.weights import read_safetensors
 from msds_plugin.windows import Image, Windows
 
@@ -62,6 +62,8 @@ class Representation:
 
     def __getitem__(self: R, index: int | slice) -> R:
         """The representation of some of the images, still with a batch dimension."""
+        if not isinstance(index, slice) and getattr(index, "ndim", None) == 0:
+            index = operator.index(index)  # a number of NumPy or torch, which would take the batch dimension away
         if isinstance(index, int) and not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a representation of {len(self)}")
         chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
@@ -72,18 +74,34 @@ class Representation:
         """The images of several representations one after the other, as ``torch.cat`` does for tensors.
 
         Raises:
-            ValueError: none given, or made by different metrics, networks or layers.
+            ValueError: none given, or made by different metrics, networks or layers, or of images of different sizes where
+                what is represented depends on the size, or read in windows.
         """
         sources = {part.source for part in parts}
         if len(sources) != 1:
             made_by = f"they were made by {', '.join(sorted(sources))}" if sources else "none was given"
             raise ValueError(f"only representations of one source can be put together: {made_by}")
+        if any(_of_each_image(part) != _of_each_image(parts[0]) for part in parts):
+            raise ValueError(
+                f"representations by {parts[0].source} of images of different sizes, or read in windows, cannot be put together"
+            )
         columns = iter([torch.cat(tensors) for tensors in zip(*map(_tensors, parts), strict=True)])
         return parts[0].map_tensors(lambda _: next(columns))
 
     def to(self: R, *args: Any, **kwargs: Any) -> R:
-        """Move or convert, with the arguments of ``torch.Tensor.to``."""
-        return self.map_tensors(lambda tensor: tensor.to(*args, **kwargs))
+        """Move or convert, with the arguments of ``torch.Tensor.to``.
+
+        Raises:
+            ValueError: values that float16 cannot hold, as those of most Gram matrices are.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = tensor.to(*args, **kwargs)
+            if found.dtype == torch.float16 and not is_true(found.isfinite().all()):
+                raise ValueError("the representation holds values that are too large for float16: take bfloat16")
+            return found
+
+        return self.map_tensors(moved)
 
     def detach(self: R) -> R:
         """The same values without a gradient."""
@@ -102,6 +120,17 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return value.map_tensors(function)
     if isinstance(value, tuple):
         return tuple([function(part) if isinstance(part, Tensor) else _mapped(part, function) for part in value])
+    return value
+
+
+def _of_each_image(value: Any) -> Any:
+    """What two representations must share to be put together: the shapes of an image's tensors, and all that is no tensor."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape[1:])
+    if isinstance(value, Representation):
+        return [_of_each_image(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, tuple):
+        return [_of_each_image(part) for part in value]
     return value
 
 
@@ -181,7 +210,7 @@ class Metric(nn.Module):
             ValueError: values outside [0, 1], or images too small.
             TypeError: not floating point, or read in windows where the metric cannot.
         """
-        return self._represent(self._checked(image))
+        return self._kept(self._represent(self._checked(image)), image)
 
     def compare(self, a: Representation, b: Representation) -> Tensor:
         """Scores (N,) of distorted images ``a`` beside references ``b``; one of a single image is compared with all others.
@@ -254,6 +283,11 @@ class Metric(nn.Module):
             both = self._represent(torch.cat([x, y]))  # type: ignore[list-item]
             return self._compare(both[: x.shape[0]], both[x.shape[0] :])
         return self._compare(self._represent(x), self._represent(y))
+
+    @staticmethod
+    def _kept(representation: R, image: Image) -> R:
+        """The representation with a copy of the image where it holds the image itself, which may be overwritten later."""
+        return representation.map_tensors(lambda tensor: tensor.clone() if tensor is image else tensor)
 
     def _check_images(self, *images: Image) -> None:
         """Raise a clear error unless one image, or a pair, is of a kind that the metric takes."""

@@ -95,6 +95,8 @@ class CallableMetric(Metric):
 
     def _score(self, x: Image, y: Image) -> Tensor:
         score = self.metric(x, y)  # type: ignore[arg-type]
+        if not isinstance(score, Tensor):
+            raise ValueError(f"the metric returned {type(score).__name__}, not a tensor of scores")
         if score.dim() and score.numel() != x.shape[0]:
             raise ValueError(
                 f"the metric returned shape {tuple(score.shape)} for {x.shape[0]} images: one score each is needed"
@@ -109,6 +111,8 @@ def check_any_image(image: Image, name: str, metric: str) -> None:
     if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
         shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+    if image.numel() == 0:
+        raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
     check_has_values(image, name)
 
 

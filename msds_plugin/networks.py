@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from msds_plugin.checks import check_size
 
-__all__ = ["Backbone", "Layer", "OwnModule", "Taps", "choose", "efficientnet_lite0"]
+__all__ = ["Backbone", "Layer", "OwnModule", "Taps", "check_unchanged", "choose", "efficientnet_lite0"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,15 @@ def choose(layers: str | Sequence[str] | None, known: Sequence[str], default: Se
         problem = f"unknown layers {unknown}" if unknown else "layers must be given once each, and at least one"
         raise ValueError(f"{name}: {problem}; choose from {', '.join(known)}")
     return tuple(layer for layer in known if layer in chosen)
+
+
+def check_unchanged(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Raise a ValueError where a module that is not called as a whole has another forward than its kind."""
+    if "forward" in vars(module) or type(module).forward is not kind.forward:
+        raise ValueError(
+            f"{type(module).__name__} has a forward of its own, which would not count: in tiles, and by metrics that take some "
+            "of its layers, it is run in parts. Change the modules inside of backbone.net, or take whole images and tile=None"
+        )
 
 
 class Taps(nn.Sequential):
@@ -202,7 +211,12 @@ class Backbone(nn.Module):
         return tuple(self.known_layers[layer] for layer in self.layers)
 
     def tapped(self, layers: Sequence[str]) -> Backbone:
-        """The same network, the very same modules, with some of its layers only."""
+        """The same network, the very same modules, with some of its layers only.
+
+        Raises:
+            ValueError: as :meth:`parts`.
+        """
+        self._check_unchanged()
         taps = [self.known_layers[layer].index for layer in layers]
         net = Taps(list(self.net.children())[: max(taps) + 1], taps)
         return Backbone(net, self.name, layers, self.mean, self.std, self.smallest, self.known_layers)
@@ -212,11 +226,19 @@ class Backbone(nn.Module):
 
         Each returns what the modules named to it compute. The first takes what :meth:`normalise` returns and a mask, the
         second what the last of ``first`` computes.
+
+        Raises:
+            ValueError: the backbone or its ``net`` was patched or replaced.
         """
+        self._check_unchanged()
         modules = list(self.net.children())
         end = max(first) + 1
         last = max(second, default=max(first)) + 1
         return Taps(modules[:end], first), Taps(modules[end:last], [index - end for index in second])
+
+    def _check_unchanged(self) -> None:
+        check_unchanged(self, Backbone)
+        check_unchanged(self.net, Taps)
 
 
 def _check_match(image: Tensor, parameter: Tensor) -> None:

@@ -10,10 +10,14 @@ from torch import Tensor
 
 from msds_plugin.functional import binomial_halve, halve
 
-__all__ = ["Cropped", "Halved", "Image", "SmoothHalved", "Windows", "as_windows", "common_part", "halvings"]
+__all__ = ["Cropped", "Halved", "Image", "Resized", "SmoothHalved", "Windows", "as_windows", "common_part", "halvings"]
 
 #: Values that ``Halved`` asks its source for at once, at most, unless a single row of them is longer.
 _STRIP = 1 << 23
+
+
+#: Side of what ``Resized`` computes at once: a product of matrices, most of whose entries are zero if it is larger.
+_SIDE = 128
 
 
 @runtime_checkable
@@ -119,6 +123,49 @@ class Cropped:
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         """See :class:`Windows`."""
         return self.source.read(self.window[0] + top, self.window[1] + left, height, width)
+
+
+@dataclass(frozen=True)
+class Resized:
+    """An image in another size where it is read: bicubic, with a low-pass where it shrinks, as ``F.interpolate`` has it."""
+
+    source: Windows
+    size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Batch and channels of the source, height and width of the size."""
+        return (*self.source.shape[:2], *self.size)
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """See :class:`Windows`."""
+        step = max(1, _SIDE * self.size[0] // max(self.source.shape[-2], self.size[0]))
+        strips = [self._strip(row, min(step, top + height - row), left, width) for row in range(top, top + height, step)]
+        return torch.cat(strips, 2).clamp(0, 1)
+
+    def _strip(self, top: int, height: int, left: int, width: int) -> Tensor:
+        (rows, columns), (tall, wide) = self.size, self.source.shape[-2:]
+        first, by_row = _bicubic(top, height, rows, tall)
+        blocks = [
+            _bicubic(column, min(_SIDE, left + width - column), columns, wide) for column in range(left, left + width, _SIDE)
+        ]
+        begin, end = blocks[0][0], blocks[-1][0] + blocks[-1][1].shape[1]
+        pixels = self.source.read(first, begin, by_row.shape[1], end - begin)
+        strip = by_row.to(pixels) @ pixels
+        return torch.cat([strip.narrow(3, at - begin, each.shape[1]) @ each.to(pixels).mT for at, each in blocks], 3)
+
+
+def _bicubic(first: int, length: int, target: int, source: int) -> tuple[int, Tensor]:
+    """The first of the source's pixels that count for those from ``first`` of the target, and how much each counts for each."""
+    scale = source / target
+    width = max(scale, 1.0)
+    centres = (torch.arange(first, first + length, dtype=torch.float64, device="cpu") + 0.5) * scale
+    begin, end = max(int(centres[0] - 2 * width + 0.5), 0), min(int(centres[-1] + 2 * width + 0.5), source)
+    pixels = torch.arange(begin, end, dtype=torch.float64, device="cpu") + 0.5
+    near = (pixels - centres[:, None]).abs() / width
+    inner, outer = (1.5 * near - 2.5) * near**2 + 1, ((2.5 - 0.5 * near) * near - 4) * near + 2
+    weights = inner.where(near < 1, outer.where(near < 2, 0))
+    return begin, weights / weights.sum(1, keepdim=True)
 
 
 def as_windows(image: Image) -> Windows:

@@ -201,9 +201,11 @@ def _tables(
             wide = wide if own else wide.dropna()
             reference = part.drop_duplicates(["group", "image"]).set_index(["group", "image"])["reference"][wide.index]
             mean = wide.mean()
+            with np.errstate(invalid="ignore"):  # of infinite scores it is not known
+                std = wide.std()
             ranks = _ranks([figure(each, _digits(mean)) for each in mean], lower_is_better[str(metric)])
             for method, rank in zip(methods, ranks, strict=True):
-                rows.append((group, method, metric, mean[method], wide[method].std(), int(wide[method].count()), rank))
+                rows.append((group, method, metric, mean[method], std[method], int(wide[method].count()), rank))
             tests = statistics.mean_differences(wide, reference)
             tests.insert(0, "metric", metric)
             tests.insert(0, "group", group)
@@ -213,7 +215,10 @@ def _tables(
 
 
 def _digits(means: pd.Series[float]) -> int:
-    largest = float(means.abs().max())
+    """Digits after the point of all figures of a metric; of small ones three that count."""
+    largest = float(means.abs().where(np.isfinite(means)).max())
+    if 0 < largest < 0.01:
+        return min(2 - math.floor(math.log10(largest)), 15)
     return 4 if not largest >= 2 else 3 if largest < 10 else 2
 
 
@@ -333,8 +338,14 @@ def _latex_table(section: Section) -> str:
     marks = {"best": "textbf:--rwrap;", "second": "underline:--rwrap;"}
     css = pd.DataFrame([[marks.get(cell.mark, "") for cell in row] for row in section.cells], columns=headings)
     style = pd.DataFrame(section.texts, columns=headings).style.hide(axis="index").apply(lambda _: css, axis=None)
-    style = style.format(escape="latex").format_index(escape="latex", axis=1)
+    style = style.format(_shown_by_latex, escape="latex").format_index(_shown_by_latex, escape="latex", axis=1)
     return str(style.to_latex(column_format="l" + "c" * section.numbers, hrules=True))
+
+
+def _shown_by_latex(escaped: str) -> str:
+    """What pandas leaves as it is: signs that are others in LaTeX's first font, and what a row's end takes for its own."""
+    signs = {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}
+    return "".join(signs.get(sign, sign) for sign in escaped)
 
 
 def to_document(made: Comparison, run: Run | None = None) -> Document:

@@ -7,10 +7,11 @@ too narrow; with one there is none (NaN).
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as ByName
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -39,6 +40,8 @@ UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS_AT_ONCE = 2_000_000  # of a resamples x items table: 16 MB each
 #: Middles, at least, and softness of the curves that are tried, in standard deviations of the scores.
 _FARTHEST, _STEEPEST, _SOFTEST = 10.0, 1e-3, 10.0
+#: Power of two of the largest score beyond which squares of scores are too large or too small for float64.
+_FAR = 400
 #: How many of the minima on the grid are refined.
 _REFINED = 5
 
@@ -154,6 +157,9 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     if not _varied(x, y):
         same = f"the {'opinions' if np.ptp(y) == 0 else 'scores'} are all the same"
         return Mapping("constant", (float(y.mean()),), "there is one image only" if len(x) == 1 else same)
+    exponent = int(np.frexp(np.abs(x).max())[1])
+    if abs(exponent) > _FAR:
+        return _stretched(fit_mapping(np.ldexp(x, -exponent), y), exponent)
     slope, intercept = (float(value) for value in np.polyfit(x - x.mean(), y, 1))
     line = slope, intercept - slope * float(x.mean())
     if len(x) < 5:
@@ -166,6 +172,12 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     if best is None or rmse(best(x), y) > rmse(Mapping("linear", line)(x), y) * (1 + 1e-3):
         return Mapping("linear", line, "the logistic fit ended worse than a straight line")
     return best
+
+
+def _stretched(mapping: Mapping, exponent: int) -> Mapping:
+    """The mapping of scores that are 2**exponent times as large."""
+    factors = {"logistic": (0, 0, exponent, exponent), "linear": (-exponent, 0), "constant": (0,)}[mapping.kind]
+    return replace(mapping, parameters=tuple(map(math.ldexp, mapping.parameters, factors)))
 
 
 def _fits(x: Array, y: Array) -> Iterator[Mapping]:
@@ -553,7 +565,7 @@ def mean_differences(scores: pd.DataFrame, reference: Labels) -> pd.DataFrame:
     Returns:
         One row per two methods: ``a``, ``b``, ``difference`` (mean of a minus that of b), ``low``, ``high`` (95 %), ``p``,
         ``p_holm`` (corrected for all pairs by Holm's method), ``count`` of the references. Interval and p are NaN with fewer
-        than two.
+        than two, and where a score is infinite.
     """
     rows = []
     for a, b in combinations(scores, 2):
@@ -563,7 +575,7 @@ def mean_differences(scores: pd.DataFrame, reference: Labels) -> pd.DataFrame:
             test = stats.ttest_1samp(each, 0.0)
             bounds, p = test.confidence_interval(), float(test.pvalue)
             low, high = float(bounds.low), float(bounds.high)
-        elif len(each) > 1:  # the same difference everywhere
+        elif len(each) > 1 and np.isfinite(each).all():  # the same difference everywhere
             low = high = float(each.mean())
             p = 1.0 if low == 0 else 0.0
         rows.append((a, b, float(each.mean()) if len(each) else float("nan"), low, high, p, len(each)))

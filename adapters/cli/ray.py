@@ -88,5 +88,6 @@ def _score(pairs: Any, metrics: list[str], output: str, **options: Any) -> Progr
 
 
 def _place(path: Path | None) -> str:
-    """A path, or the URI that it was before it became one and lost a slash; empty for none."""
-    return "" if path is None else re.sub(r"^(\w{2,}):/+", r"\1://", str(path))
+    """A path, or the URI that it was before it became one and lost slashes; empty for none."""
+    text = "" if path is None else re.sub(r"^(\w{2,}):/+", r"\1://", str(path))
+    return re.sub("^file://", "file:///", text)

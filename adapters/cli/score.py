@@ -90,9 +90,7 @@ def score(
     saliency_threshold: Annotated[
         float | None, typer.Option(help="A pixel counts where its saliency is above this. [default: 0.25 with --saliency]")
     ] = None,
-    map: Annotated[
-        Path | None, typer.Option("--map", help="Folder for pictures of where the images differ.")
-    ] = None,
+    map: Annotated[Path | None, typer.Option("--map", help="Folder for pictures of where the images differ.")] = None,
     mask: Mask = None,
     details: Annotated[bool, typer.Option("--details", help="Also show how msds-auto judged each pair: its regime.")] = False,
     explain: Annotated[
@@ -133,7 +131,9 @@ def score(
             raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
         threshold = 0.25 if saliency_threshold is None else saliency_threshold
         salient = f",saliency={saliency},saliency_threshold={threshold}" if saliency else ""
-        networks = {name: value for name, value in (("backbone", backbone), ("weights", weights)) if value is not None}
+        networks: dict[str, Any] = {
+            name: value for name, value in (("backbone", backbone), ("weights", weights)) if value is not None
+        }
         videos = [path for path in (reference, *folders) if path is not None and path.suffix.lower() in VIDEO_SUFFIXES]
         asked: dict[str, object] = {"--details": details, "--explain": explain, "--side-by-side": side_by_side}
         of_images: dict[str, object] = {"--map": map, "--summary": summary, "--mask": mask, **asked}
@@ -144,8 +144,14 @@ def score(
             if output is None or len(folders) > 1:
                 raise ValueError("--engine ray needs --output, a folder that every node sees, and takes one -d")
         elif videos:
-            others = {"--saliency": saliency, "--match": match, "--by-order": by_order, "--recursive": recursive}
-            refuse({**of_images, **others}, "videos are scored without")
+            of_names = {
+                "--match": match,
+                "--by-order": by_order,
+                "--recursive": recursive,
+                "--allow-unmatched": allow_unmatched,
+            }
+            others = {"--saliency": saliency, "--address": address, "--peak": run.reading.peak}
+            refuse({**of_images, **of_names, **others}, "videos are scored without")
             if reference is None or len(videos) < 2 or len(folders) > 1:
                 raise ValueError("a video is compared with one other video and with nothing else")
         else:
@@ -154,7 +160,12 @@ def score(
             sides: list[Path | None] = [*folders] or [None]
             matchings = {str(side or ""): match_files(reference, side, how) for side in sides}
     if engine == "ray":
-        names, folder = [name + salient for name in metrics], folders[0] if folders else None
+        from msds_plugin.adapters.scorers import create_scorers
+
+        with setup(), clean_stdout():  # these scorers only tell which of them take saliency
+            made = create_scorers(metrics, "cpu", run.runtime, fusion, **networks) if salient else []
+            names = _with_saliency(metrics, made, salient) if salient else metrics
+        folder = folders[0] if folders else None
         options = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
         more = {"run": run, "workers": run.workers or 2, "address": address, **options}
         score_folders_on_ray(reference, folder, how, names, output, allow_unmatched, **more)
@@ -226,16 +237,20 @@ def _make_scorers(
     lacking: dict[str, str] = {}
     scorers = create_scorers(names, run.device, run.runtime, fusion, lacking, **networks)
     if saliency:
-        able = [scorer.metric.takes_saliency for scorer in scorers]
-        without = ", ".join(scorer.name for scorer, takes in zip(scorers, able, strict=True) if not takes)
-        if not any(able):
-            raise ValueError(f"--saliency has no effect on {without}: leave it out")
-        if without:
-            say(f"Without saliency, which it does not take: {without}")
         made = [name for name in names if name not in lacking]
-        salient = [name + saliency * takes for name, takes in zip(made, able, strict=True)]
-        scorers = create_scorers(salient, run.device, run.runtime, fusion, **networks)
+        scorers = create_scorers(_with_saliency(made, scorers, saliency), run.device, run.runtime, fusion, **networks)
     return scorers, lacking
+
+
+def _with_saliency(names: Sequence[str], scorers: Sequence[Scorer], saliency: str) -> list[str]:
+    """The names of these scorers, with options for those that take them; an error if none does."""
+    able = [scorer.metric.takes_saliency for scorer in scorers]
+    without = ", ".join(scorer.name for scorer, takes in zip(scorers, able, strict=True) if not takes)
+    if not any(able):
+        raise ValueError(f"--saliency has no effect on {without}: leave it out")
+    if without:
+        say(f"Without saliency, which it does not take: {without}")
+    return [name + saliency * takes for name, takes in zip(names, able, strict=True)]
 
 
 def _check_maps(scorers: Sequence[Scorer]) -> None:
@@ -289,7 +304,9 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
             with stoppable(), clean_stdout():
                 if output is not None and not isinstance(end, OSError):
                     _write(scored, means, output, wanted.explain)
-                if wanted.summary is not None:
+                if wanted.summary is not None and len(scored.frame()) < len(pairs) and wanted.summary.exists():
+                    say(f"{wanted.summary} is of an earlier run and stays as it is")
+                elif wanted.summary is not None:
                     _write_summary(means, wanted.summary, wanted.by_group)
         except (KeyboardInterrupt, OSError) as error:
             end = end if isinstance(end, OSError) else error

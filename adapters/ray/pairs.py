@@ -86,7 +86,7 @@ def _listing(folder: str) -> Listing:
 
 
 def _read_list(place: str) -> Iterator[Names]:
-    from pyarrow import csv, parquet, string
+    from pyarrow import ArrowInvalid, csv, parquet, string
 
     files, path = filesystem(place)
     folder = files.isdir(path)
@@ -103,8 +103,11 @@ def _read_list(place: str) -> Iterator[Names]:
 
         read = partial(data.read_csv, convert_options=as_text) if is_csv else data.read_parquet
         return _sorted_by_ray(read(path, filesystem=files), place)
-    with files.open(path, "rb") as file:
-        table = csv.read_csv(file, convert_options=as_text) if is_csv else parquet.read_table(file)
+    try:
+        with files.open(path, "rb") as file:
+            table = csv.read_csv(file, convert_options=as_text) if is_csv else parquet.read_table(file)
+    except ArrowInvalid as error:
+        raise ValueError(f"cannot read {place}: {error}") from error
     _check(table.column_names, place)
     return iter(sorted(_names(table)))
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -119,6 +120,8 @@ def score(
         raise ValueError("no metric to score with")
     target = os.fspath(folder)
     target = target if "://" in target else str(Path(folder).resolve())
+    if Path(target).is_file():
+        raise ValueError(f"{folder} is a file: the scores go into a folder")
     threads = 0 if cpus == 1 else cpus
     run = replace(run, device=run.device or (None if gpus else "cpu"), workers=threads, note=_LOG.debug)
     started = not ray.is_initialized()
@@ -133,16 +136,17 @@ def score(
         # Own actors, not map_batches: what that writes gets new names each time, so that a restart could not find it.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
         actors += [remote.remote(list(metrics), run, options, cpus) for _ in range(workers)]
-        try:
-            job = ray.get(actors[0].start.remote(target))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+        job = ray.get(actors[0].start.remote(target))
         for done in _all_done(ray, actors, job, shards(names, shard_size)):
             before.discard(done.file)
             counts = progress.shards + 1, progress.pairs + done.rows, progress.failed + done.failed
             progress = Progress(*counts, progress.computed + done.computed)
             if on_progress is not None:
                 on_progress(progress)
+        if not progress.shards:
+            raise ValueError("the list holds no pair")
+    except ray.exceptions.RayTaskError as error:  # which quotes the worker's traceback
+        raise error.cause from None
     finally:
         for each in actors:
             ray.kill(each)
@@ -153,6 +157,12 @@ def score(
 
 def _connect(ray: Any, address: str | None) -> None:
     """Start Ray, which takes the signals of the process, and give them back to whom they belonged."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=30).close()
+        except OSError as error:
+            raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
     ours = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if ours else {}
     ray.init(address=address, log_to_driver=False)

@@ -155,6 +155,8 @@ def _at_hand(rows: Sequence[_Row]) -> Iterator[tuple[Sequence[_Row], _Files]]:
 
 def _fetch(name: str, folder: Path) -> Path | str:
     """The path of an image on this machine, copied below ``folder`` if it is elsewhere; or why there is none."""
+    if not name:
+        return "the list names no image"
     if (path := local_path(name)) is not None:
         return path
     kind, _, rest = name.partition("://")

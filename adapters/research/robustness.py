@@ -167,7 +167,7 @@ def _keep(path: Path, photo: Photo) -> None:
 
 
 def _slug(name: str, strength: float) -> str:
-    return name if name == NONE else f"{name.replace(' ', '-')}-{strength:g}"
+    return name if name == NONE else f"{name.replace(' ', '-')}-{str(strength).removesuffix('.0')}"
 
 
 def of_photographs(made: Benchmark) -> pd.DataFrame:

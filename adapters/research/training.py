@@ -27,7 +27,7 @@ from msds_plugin.adapters.benchmark.statistics import srcc
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Notes, Picture, open_pair, to_tensor
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.adapters.scoring.files import content, replace_file
+from msds_plugin.adapters.scoring.files import content, replace_file, state
 from msds_plugin.backbones import Weights
 from msds_plugin.metric import digest
 from msds_plugin.spips import SPIPS, Fusion, Inputs, save_weights
@@ -249,8 +249,9 @@ def inputs_of(
     What ``folder`` holds of the same key is not computed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {path: content(path) for path in {path for pair in pairs for path in pair}}
-    network = f"{metric.description} {digest(metric.backbone)} {run.reading}"
+    states = {path: state(path) for pair in pairs for path in pair}
+    contents = {path: content(path) for path in states}
+    network = f"{version('msds-plugin')} {metric.description} {digest(metric.backbone)} {run.reading}"
     notes, found, keys = Notes(run.note), [], []
     for done, pair in enumerate(pairs, 1):
         keys.append(hashlib.sha256(" ".join((network, *(contents[path] for path in pair))).encode()).hexdigest()[:32])
@@ -259,6 +260,9 @@ def inputs_of(
             kept = load_file(file)
         except (FileNotFoundError, SafetensorError):  # a file that a kill cut short is written again
             kept = _inputs(metric, Pair(*pair), run, notes)
+            for path in pair:  # or what it is now would be kept as what it was
+                if state(path) != states[path]:
+                    raise ValueError(f"{path} changed meanwhile: start the same command again") from None
             replace_file(file, partial(save_file, kept))
         found.append(kept)
         step("features", done, len(pairs))
@@ -301,8 +305,11 @@ class _State:
         self.best = copy.deepcopy(fusion.state_dict())
         if not file.is_file():
             return
-        kept = torch.load(file, weights_only=True, map_location=self.gain.device)
-        differing = [name for name, value in settings.items() if kept["settings"].get(name) != value]
+        try:
+            kept = torch.load(file, weights_only=True, map_location=self.gain.device)
+            differing = [name for name, value in settings.items() if kept["settings"].get(name) != value]
+        except Exception as error:  # torch has many for what it did not write
+            raise ValueError(f"{file} is damaged, or no state of a training: delete it to start anew") from error
         if differing:
             raise ValueError(
                 f"{file} is the state of another training, with other {' and other '.join(differing)}: delete it to start "

@@ -37,7 +37,9 @@ def map_of(scorer: Scorer, distorted: Opened, reference: Opened) -> tuple[torch.
         ValueError: the metric has no map, the images differ in size, or they are read in windows.
     """
     if not scorer.metric.has_map:
-        raise ValueError(f"{scorer.name} has no map of where images differ: take msds-auto, DeepSSIM, MSDS or one of their forms")
+        raise ValueError(
+            f"{scorer.name} has no map of where images differ: take msds-auto, or DeepSSIM, MSDS or a form of them"
+        )
     if distorted.size != reference.size:
         sizes = " and ".join(f"{width} x {height}" for height, width in (distorted.size, reference.size))
         raise ValueError(f"images of different sizes ({sizes}) have no map")

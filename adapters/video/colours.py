@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,9 +152,8 @@ def _planar(form: Any) -> str:
         return f"gbr{alpha}p" if deep == 8 else f"gbr{alpha}p{deep}le"
     if name.startswith(("gray", "mono")):
         return f"gray{depth}"
-    luma, chroma = form.components[:2]
-    across, down = round(luma.width / max(1, chroma.width)), round(luma.height / max(1, chroma.height))
-    sampling = {(2, 2): "420", (2, 1): "422", (1, 1): "444", (1, 2): "440", (4, 1): "411", (4, 4): "410"}[across, down]
+    shared = 16 // form.chroma_width(16), 16 // form.chroma_height(16)  # not of the frame's own size, which may be odd
+    sampling = {(2, 2): "420", (2, 1): "422", (1, 1): "444", (1, 2): "440", (4, 1): "411", (4, 4): "410"}[shared]
     return f"yuv{alpha}{sampling}p{depth}"
 
 
@@ -199,5 +199,7 @@ def to_picture(planes: list[Array], colours: Colours) -> Array:
 
 
 def _upsampled(plane: Array, size: tuple[int, ...]) -> Array:
-    down, across = -(-size[0] // plane.shape[0]), -(-size[1] // plane.shape[1])
-    return plane.repeat(down, 0).repeat(across, 1)[: size[0], : size[1]] if down * across > 1 else plane
+    for axis in (0, 1):
+        shared = 2 ** math.ceil(math.log2(size[axis] / plane.shape[axis]))  # powers of two; the last sample may have fewer
+        plane = plane.repeat(shared, axis) if shared > 1 else plane
+    return plane[: size[0], : size[1]]

@@ -38,9 +38,11 @@ def find_offset(reference: Preview, distorted: Preview) -> tuple[float, bool]:
     best = int(costs.argmin())
     if best == 0:
         known = costs[np.isfinite(costs)]
-        return float(offsets[0]), len(known) > 2 and bool(costs[0] <= 0.5 * np.median(known))
+        return float(offsets[0]), len(known) > 2 and bool(costs[0] < 0.5 * np.median(known))
     both = ~np.isnan(found[best]) & ~np.isnan(found[0])
-    mostly = not both.any() or float((found[best][both] < found[0][both]).mean()) >= _MOSTLY
+    gains = found[0][both] - found[best][both]
+    telling = np.abs(gains) > 0.1 * np.abs(gains).max(initial=0)  # frames of a still scene fit at any offset
+    mostly = not telling.any() or float((gains[telling] > 0).mean()) >= _MOSTLY
     if not (costs[best] < _BETTER * costs[0] - 1e-4 and mostly):
         return float(offsets[0]), False
     matched, near_in = _nearest(times, other + offsets[best], near)

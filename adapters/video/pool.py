@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,12 @@ def write_log(frames: Sequence[int], scores: Mapping[str, Sequence[float]], path
         "pooled_metrics": {name: _pooled(np.array(values)) for name, values in scores.items()},
     }
     replace_file(path, lambda part: part.write_text(json.dumps(log, indent=2) + "\n"))
+
+
+def read_log(path: Path) -> Sized:
+    """The frames of what :func:`write_log` wrote."""
+    frames: Sized = json.loads(path.read_text(encoding="utf-8"))["frames"]
+    return frames
 
 
 def _pooled(values: Array) -> dict[str, float | None]:

@@ -6,9 +6,9 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +26,13 @@ from msds_plugin.checks import MissingDependencyError
 _DAMAGE = re.compile(
     r"crc|conceal|corrupt|damaged|error while decoding|error decoding|invalid (data|nal|level)|prematurely|partial file|"
     r"truncat|exceeds|overread|bytestream|bitstream|missing (reference|picture)|could not find ref|decode_slice|"
-    r"invalid as first byte",
+    r"invalid as first byte|decode failed|reference \d+ >=",
     re.IGNORECASE,
 )
 #: Containers whose header states the length.
-_STATES_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "nut"}
+_STATES_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "nut", "mxf"}
+#: Those of them that count it from zero, not from the first frame.
+_FROM_ZERO = {"matroska,webm", "asf", "nut"}
 #: Containers whose times may jump, and by how many seconds more than that is no pause.
 _MAY_JUMP, _PAUSE = {"mpegts", "mpeg", "ogg"}, 10.0
 _JOINED = 5
@@ -76,6 +78,7 @@ class Source(ABC):
         size: width and height of the first frame as it is shown, before it is resized.
         aspect: width of a pixel divided by its height.
         square: the size that frames are resized to; None for as they are.
+        rate: frames per second that a file states, as far as it does.
         colours: of the first frame, to be completed by what the other video says; None for images.
         interlaced: whether the first frame says that it is.
         notes, problems: what a user should know; what is missing. Complete when all frames have been taken.
@@ -83,6 +86,7 @@ class Source(ABC):
 
     size: tuple[int, int]
     seconds: float | None = None
+    rate: float | None = None
     aspect = 1.0
     square: tuple[int, int] | None = None
     colours: Colours | None = None
@@ -113,7 +117,13 @@ class Source(ABC):
 
     def preview(self, count: int) -> Preview:
         """The first frames, as far as they can be decoded."""
-        times, small = zip(*islice(self._small(), count), strict=True)
+        found: list[tuple[float, Array]] = []
+        try:
+            found.extend(islice(self._small(), count))
+        except ValueError:  # which is met again, and said, when these frames are scored
+            if not found:
+                raise
+        times, small = zip(*found, strict=True)
         self.problems.clear()
         values = np.stack(small).reshape(len(small), -1).astype(np.float32)
         return Preview(np.array(times), (values - values.mean()) / (values.std() + 1))
@@ -149,20 +159,44 @@ class Folder(Source):
         super().__init__(path, reading)
         self._files = sorted(list_images(path), key=lambda file: natural(file.name))
         self._interval = interval or 1 / 25
-        self.seconds = len(self._files) * self._interval
+        self._places = _places([file.name for file in self._files])
+        self.seconds = (self._places[-1] + 1) * self._interval
         height, width = decode(self._files[0], reading).size
         self.size = width, height
         if interval:
             self.notes.append(f"the images of {path} are taken for frames at {1 / interval:.3f} per second")
+        if lacking := self._places[-1] + 1 - len(self._files):
+            self.notes.append(
+                f"of the frames of {path} {lacking} are not there, by the numbers in the names: the others keep their times "
+                "(--align index counts the images)"
+            )
 
     def _frames(self) -> Iterator[Frame]:
-        for number, file in enumerate(self._files):
-            yield Frame(number * self._interval, decode(file, self._reading).in_srgb())
+        for place, file in zip(self._places, self._files, strict=True):
+            try:
+                picture = decode(file, self._reading).in_srgb()
+            except ValueError as error:
+                raise VideoFileError(f"{file.name}: {error}") from error
+            yield Frame(place * self._interval, picture)
 
     def _small(self) -> Iterator[tuple[float, Array]]:
         for time, picture in self._frames():
             image = to_pillow(picture.colours).convert("L")
             yield time, np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+def _places(names: Sequence[str]) -> Sequence[int]:
+    """Where frames belong by their names: one after the other, with gaps where the number in them mostly grows by one step, and
+    sometimes by several."""
+    columns = list(zip(*(re.split(r"(\d+)", name) for name in names), strict=False))
+    varying = [column for column in columns if len(set(column)) > 1]
+    if len(varying) == 1 and all(part.isdecimal() for part in varying[0]):
+        numbers = [int(part) for part in varying[0]]
+        steps = [after - before for before, after in pairwise(numbers)]
+        step = min(steps)
+        if step > 0 and not any(each % step for each in steps) and steps.count(step) > len(steps) / 2:
+            return [(number - numbers[0]) // step for number in numbers]
+    return range(len(names))
 
 
 class Video(Source):
@@ -175,8 +209,10 @@ class Video(Source):
         with _open(path) as container:
             stream = self._choose(container)
             self._rate = float(stream.average_rate or stream.guessed_rate or 0)
+            self.rate = float(stream.base_rate or 0) or None  # unlike the average, the same if frames are lacking
             if container.format.name in _STATES_LENGTH and container.duration is not None:
-                self.seconds = float(container.duration / _av().time_base)
+                begin = max(0, container.start_time or 0) if container.format.name in _FROM_ZERO else 0
+                self.seconds = float((container.duration - begin) / _av().time_base)
             aspect = float(stream.sample_aspect_ratio or 1)
         _, frame = next(self._decode(), (0, None))
         if frame is None:
@@ -185,7 +221,8 @@ class Video(Source):
         self.size = (frame.height, frame.width) if lying else (frame.width, frame.height)
         self.aspect = 1 / aspect if lying else aspect
         self.interlaced = bool(frame.interlaced_frame)
-        self.colours, self._format = Colours.of(frame), frame.format.name
+        self.colours = self._stated = Colours.of(frame)
+        self._format = frame.format.name
         if not _orientation(frame):
             self.notes.append(f"{path} is to be shown at an angle that is no multiple of 90 degrees: compared as it is stored")
         self.problems.clear()
@@ -202,13 +239,17 @@ class Video(Source):
 
     def _small(self) -> Iterator[tuple[float, Array]]:
         for time, frame in self._decode():
-            small = frame.reformat(width=_SIDE, height=_SIDE, format="gray", interpolation="AREA").to_ndarray()
+            # The matrix makes no difference to luma, but FFmpeg refuses some.
+            how = {"format": "gray", "interpolation": "AREA", "src_colorspace": "ITU601"}
+            small = frame.reformat(width=_SIDE, height=_SIDE, **how).to_ndarray()
             yield time, turn(small, _orientation(frame))
 
     def _frames(self) -> Iterator[Frame]:
         for time, frame in self._decode(whole=True):
             if frame.format.name != self._format:
                 raise ValueError(f"its pixels change from {self._format} to {frame.format.name} at {time:.3f} s")
+            if Colours.of(frame) != self._stated:
+                raise ValueError(f"what it says of its colours changes at {time:.3f} s: cut it there")
             yield Frame(time, self._picture(frame))
 
     def _picture(self, frame: Any) -> Picture:
@@ -268,6 +309,8 @@ def _av() -> Any:
 
 def _open(path: Path) -> Any:
     av = _av()
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise VideoFileError(f"cannot read {path} as a video: it is not a regular file")
     try:
         try:
             return av.open(os.fspath(path))
@@ -306,12 +349,16 @@ def _decoded(container: Any, stream: Any) -> Iterator[tuple[float, list[Any], st
     begin, end, before = (container.start_time or 0) / _av().time_base, 0.0, -math.inf
     # Where files were joined, which the times tell, one of the last packets of the first one looks incomplete.
     patience = _JOINED if container.format.name in _MAY_JUMP else 1
-    suspect = 0
+    suspect = read = 0
     while True:
         with _listening() as heard:
             packet = next(packets, None)
             if packet is None:
+                if container.format.name == "yuv4mpegpipe" and read < container.size:
+                    yield end, [], f"{container.size - read} bytes after its last frame are no frame"
                 return
+            if packet.pos is not None:
+                read = packet.pos + packet.size
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
             frames, damage = [], ""
@@ -353,7 +400,10 @@ def _cut_off(path: Path, container: str) -> str | None:
                 if all(head[place] == 0x47 for place in range(offset, len(head), length)):
                     return f"{size % length} bytes of its last packet are there" if size % length else None
             return None
-        while at + 8 <= size and (length := _length(file.read(16), container)):
+        if container == "gif":
+            file.seek(max(0, size - 4096))
+            return None if file.read().rstrip(b"\0").endswith(b"\0;") else "its end mark is not there"
+        while at + 8 <= size and (length := _length(file.read(32), container)):
             if length < 8:
                 return f"nothing that can be read begins at byte {at}"
             at += length
@@ -370,6 +420,13 @@ def _length(head: bytes, container: str) -> int:
     if container == "avi" and head[:4] == b"RIFF":  # one or more; the length is made even
         length = int.from_bytes(head[4:8], "little")
         return 8 + length + length % 2
+    if container == "asf":  # an identifier, and a length
+        return int.from_bytes(head[16:24], "little")
+    if container == "mxf" and head[:4] == b"\x06\x0e+4":  # a key, the length in a byte or in as many as it says, a value
+        width = head[16] & 0x7F if head[16:17] >= b"\x80" else 0
+        return 17 + width + int.from_bytes(head[17 : 17 + width] if width else head[16:17], "big")
+    if container == "ivf":
+        return int.from_bytes(head[6:8], "little") if head[:4] == b"DKIF" else 12 + int.from_bytes(head[:4], "little")
     if container.startswith("matroska") and head[:4] in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # the header, and a segment
         width = 9 - head[4].bit_length()  # the first bits of a length state its bytes; all others are set in live recordings
         length, unknown = int.from_bytes(head[4 : 4 + width], "big"), (1 << 7 * width) - 1

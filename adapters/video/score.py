@@ -95,6 +95,11 @@ class VideoScores(Iterator[FrameScores]):
         elif self._align == "time" and abs(first) > self._near:
             self.notes.append(f"{begin}: compared by these times")
         self.notes += _differences(reference, distorted, intervals)
+        if self._align != "index" and _drift(reference, distorted) > self._near:
+            self.notes.append(
+                f"the rates differ: reference {reference.rate:.3f}, distorted {distorted.rate:.3f} frames per second: frames "
+                "of one number are not of one time to the end; compared by time (--align index compares by number)"
+            )
         if distorted.seconds and intervals[1]:
             self.frames = math.ceil(distorted.seconds / intervals[1] / self._every)
 
@@ -186,6 +191,14 @@ def _differences(reference: Source, distorted: Source, intervals: Sequence[float
             "each distorted frame is compared with the reference frame nearest in time"
         )
     return notes
+
+
+def _drift(reference: Source, distorted: Source) -> float:
+    """Seconds that frames of one number are apart at the end, if both are nominally of about one rate."""
+    if not (reference.rate and distorted.rate) or abs(reference.rate / distorted.rate - 1) > 0.02:
+        return 0.0
+    length = min(each for each in (reference.seconds, distorted.seconds, 3600) if each)
+    return abs(reference.rate / distorted.rate - 1) * length
 
 
 def score_video(

@@ -22,7 +22,7 @@ DARK = 0.1
 
 def _gabor(angle: float, like: Tensor, wavelength: float = 5.0, sigma: float = 2.0, radius: int = 4) -> Tensor:
     """A pair of Gabor filters (2, 1, side, side) in quadrature, of mean zero and unit energy."""
-    axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    axis = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
     along = columns * math.cos(angle) + rows * math.sin(angle)
     envelope = torch.exp((rows.square() + columns.square()) / (-2 * sigma**2))

@@ -216,6 +216,7 @@ def no_download(*_, **__):
         ([*SIDES, *FAST, "--address", "auto"], "--address"),
         ([*SIDES, *FAST, "--engine", "spark"], "local or ray"),
         ([*SIDES, *FAST, "--engine", "ray", "--map", "m", "-o", "out"], "does not know --map"),
+        ([*SIDES, *PSNR, "--engine", "ray", "--saliency", "gbvs", "-o", "out"], "--saliency has no effect on piq:psnr"),
         ([*SIDES, *FAST, "--background", "nothing"], "nothing"),
         ([*SIDES, *FAST, "--channel", "u"], "channel"),
         (["-r", "absent.png", "-d", "dist", *FAST], "no file or folder at absent.png"),
@@ -401,10 +402,13 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(msds, tmp_path, monkey
     whole = read_table(output)
     assert len(whole) == 3
     pd.testing.assert_frame_equal(whole[whole["distorted"].isin(part["distorted"])].reset_index(drop=True), part)
-    before = output.read_bytes()
+    msds(*command, "--summary", "means.csv")
+    before, means = output.read_bytes(), Path("means.csv").read_bytes()
     monkeypatch.setattr(store, "score_pairs", interrupted(1, KeyboardInterrupt()))
-    result = msds(*command)
+    result = msds(*command, "--summary", "means.csv")
     assert result.exit_code == 130
+    assert "means.csv is of an earlier run and stays as it is" in result.stderr
+    assert Path("means.csv").read_bytes() == means
     assert "holds 3 rows of an earlier run and stays as it is" in result.stderr
     assert output.read_bytes() == before
 

@@ -267,6 +267,17 @@ def test_windows_and_tiles_give_the_same(auto, photo):
     torch.testing.assert_close(MSDSAuto(tile=128)(x, photo), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "change", [(-4, 3), (-0.2, -0.2), (0.3, 0.3), (-0.25, -0.2)], ids=["few", "smaller", "larger", "between"]
+)
+def test_windows_of_another_size_give_the_same(auto, photo, change):
+    sides = [side + round(by if abs(by) >= 1 else by * side) for side, by in zip(photo.shape[-2:], change, strict=True)]
+    x = F.interpolate(coded(photo, 30), sides, mode="bicubic", antialias=True).clamp(0, 1)
+    wanted = auto(x, photo)
+    for first, second in ((as_windows(x), as_windows(photo)), (as_windows(x), photo), (x, as_windows(photo))):
+        torch.testing.assert_close(auto(first, second), wanted, atol=2e-5, rtol=0)
+
+
 def test_its_map_is_that_of_its_part_on_gram_matrices(auto, photo):
     x, part = coded(photo, 30), registry.create("msds-fast")
     torch.testing.assert_close(auto.map(x, photo), part.map(x, photo))

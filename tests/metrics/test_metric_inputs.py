@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSLite, MultiScale
+from msds_plugin import MSDS, DeepSSIM, DeepSSIMLite, MSDSLite, MultiScale, registry
 from msds_plugin.windows import as_windows
 
 FUSION = (0.1, 0.2, 0.7)
@@ -83,6 +83,8 @@ class TestMultiScale:
             MultiScale(picky, 2)(*torch.rand(2, 1, 3, 12, 12))
         with pytest.raises(ZeroDivisionError):
             MultiScale(lambda x, y: 1 / 0, 2)(*torch.rand(2, 1, 3, 32, 40))
+        with pytest.raises(ValueError, match="the metric returned float, not a tensor of scores"):
+            MultiScale(lambda x, y: 0.5, 2)(*torch.rand(2, 1, 3, 32, 40))
 
     @pytest.mark.parametrize("kind", [DeepSSIM, DeepSSIMLite])
     def test_around_deepssim_is_msds(self, kind, random_alexnet, pair):
@@ -281,3 +283,13 @@ class TestIncomparable:
     def test_images_instead_of_representations(self, metric):
         x = rand(1, 3, 128, 128)
         self.check(metric, x, metric.represent(x), "must be a Representation, got Tensor: call represent", TypeError)
+
+
+@pytest.mark.parametrize("name", ["msds-auto", "msds-retarget", "deepssim-fast"])
+def test_the_default_device_does_not_matter(name, photographs):
+    metric, y = registry.create(name), photographs[0][..., :96, :96]
+    x = y.flip(-1)
+    score, shares = metric(x, y), metric.map(x, y) if metric.has_map else None
+    with torch.device("meta"):  # as of torch.set_default_device
+        assert torch.equal(metric(x, y), score)
+        assert shares is None or torch.equal(metric.map(x, y), shares)

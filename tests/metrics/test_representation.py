@@ -2,11 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from msds_plugin import MSDS, DeepSSIM, Representation, WeightsFileError
+from msds_plugin import MSDS, DeepSSIM, MSDSRetarget, Representation, WeightsFileError
 from msds_plugin.functional import halve
 from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
 from msds_plugin.windows import as_windows
@@ -47,6 +48,7 @@ def test_one_matrix_per_level_and_layer(kept, metric, images):
 def test_some_of_the_images_and_several_together(kept, metric, images):
     assert equal(kept[-1], kept[2])
     assert equal(kept[-1], kept[2:])
+    assert all(equal(kept[index], kept[1:2]) for index in (np.int64(1), torch.tensor(-2)))
     assert [len(one) for one in kept] == [1, 1, 1]
     assert equal(Representation.cat([kept[0], kept[1:]]), kept)
     torch.testing.assert_close(metric.compare(kept[1:], kept[0]), metric(images[1:], images[:1].expand(2, -1, -1, -1)))
@@ -58,6 +60,22 @@ def test_some_of_the_images_and_several_together(kept, metric, images):
             Representation.cat(parts)
 
 
+def test_images_of_other_sizes_are_not_put_together_where_the_size_counts(metric):
+    retarget = MSDSRetarget(weights=None)
+    sizes = [torch.rand(1, 3, side, side) for side in (96, 95)]  # feature maps of one size
+    with pytest.raises(ValueError, match="of images of different sizes"):
+        Representation.cat([retarget.represent(image) for image in sizes])
+    assert len(Representation.cat([metric.represent(image) for image in sizes])) == 2
+
+
+def test_an_image_that_is_overwritten_changes_no_representation():
+    metric = Hybrid([Term(HaarPSI()), Term(MDSI(), dissimilarity=None)])
+    image, other = torch.rand(2, 1, 3, 40, 40)
+    kept, score = metric.represent(image), metric(image, other)
+    image.zero_()
+    assert torch.equal(metric.compare(kept, metric.represent(other)), score)
+
+
 def test_conversion_and_copies(kept, metric, images):
     grown = metric.represent(images.requires_grad_())
     assert matrices(grown)[0].requires_grad
@@ -65,6 +83,8 @@ def test_conversion_and_copies(kept, metric, images):
     assert {matrix.dtype for matrix in matrices(kept.to(torch.float64))} == {torch.float64}
     half = kept.to(torch.bfloat16)
     torch.testing.assert_close(metric.compare(half[1:], half[0]), metric.compare(kept[1:], kept[0]), rtol=0, atol=0.05)
+    with pytest.raises(ValueError, match="too large for float16: take bfloat16"):
+        kept.map_tensors(lambda matrix: matrix * 1e6).to(torch.float16)
     twin = copy.deepcopy(kept)
     assert equal(twin, kept)
     assert (kept == twin, kept == kept) == (False, True)

@@ -268,6 +268,19 @@ def test_unknown_geometry_is_refused():
         DeepSSIM(backbone="timm:resnet18", weights=None, tile=64)
 
 
+@pytest.mark.parametrize("place", ["encoder", "encoder.backbones.0", "encoder.backbones.0.net"])
+@pytest.mark.parametrize("change", ["forward", "wrapper"])
+def test_what_tiles_would_pass_by_is_refused(place, change):
+    metric = build("alexnet", tile=64)
+    whole = metric.get_submodule(place)
+    if change == "forward":
+        whole.forward = lambda *given: None
+    else:
+        whole.__class__ = type("Wrapper", (type(whole),), {"forward": lambda self, *given: None})
+    with pytest.raises(ValueError, match="would not count: in tiles"):
+        metric(*torch.rand(2, 1, 3, 70, 80).double())
+
+
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name == "vgg16")) for name in BACKBONES])
 def test_windows_of_any_backbone_in_tiles_of_their_own_choice(name, mode):

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from msds_plugin.adapters.cli.ray import _place
 from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray import score, shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
-from msds_plugin.adapters.ray.score import _room
+from msds_plugin.adapters.ray.score import _connect, _room
 from msds_plugin.adapters.ray.shard import Job, write_lost, write_shard
 from msds_plugin.adapters.scorers import create_scorers
 from msds_plugin.adapters.scoring import Run, score_pairs
@@ -110,6 +112,8 @@ def test_a_shard(tmp_path, files, scorers, job):
     )
     done = write_shard(pairs, scorers, job)
     assert (done.rows, done.failed, done.computed) == (7, 2, 7)
+    write_shard([("", files[0][1])], scorers, replace(job, folder=str(tmp_path / "none")))
+    assert [row["error"] for row in rows(tmp_path / "none")] == ["the list names no image"]
     found = {(row["reference"], row["distorted"]): row for row in rows(job.folder)}
     expected = local(files[:4], scorers, workers=0)
     assert [found[pair][METRIC] for pair in files[:4]] == pytest.approx([expected[pair] for pair in files[:4]], abs=1e-6)
@@ -198,6 +202,21 @@ def test_more_than_any_node_has_is_an_error():
         _room(Cluster, 9, 0)
 
 
+def test_where_nothing_can_be_done(files, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="file is a file: the scores go into a folder"):
+        score(files, [METRIC], tmp_path / "file")
+    with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        _connect(pytest.importorskip("ray"), "127.0.0.1:1")
+
+
+def test_uris_as_a_command_line_has_them():
+    assert _place(Path("file:///data/r")) == "file:///data/r"
+    assert _place(Path("s3://bucket/r")) == "s3://bucket/r"
+    assert _place(Path("/data/r")) == "/data/r"
+    assert _place(None) == ""
+
+
 @pytest.fixture(scope="module")
 def cluster():
     ray = pytest.importorskip("ray")
@@ -233,7 +252,10 @@ def test_short_lists(lists, store, monkeypatch):
     ]
     Path("wrong.csv").write_text("reference,other\na,b\n")
     Path("pairs.txt").write_text("a b")
-    for place, reason in (("no.csv", "no list at"), ("wrong.csv", "it has reference, other"), ("pairs.txt", "csv or")):
+    for name in ("empty.csv", "empty.parquet"):
+        Path(name).write_bytes(b"")
+    wrong = (("no.csv", "no list at"), ("wrong.csv", "it has reference, other"), ("pairs.txt", "csv or"))
+    for place, reason in (*wrong, ("empty.csv", r"read empty\.csv"), ("empty.parquet", r"read empty\.parquet")):
         with pytest.raises((ValueError, FileNotFoundError), match=reason):
             read_pairs(place)
 
@@ -279,3 +301,8 @@ def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers)
 def test_a_metric_that_cannot_be_made_says_so(tmp_path, files, cluster):
     with pytest.raises(ValueError, match="msds-fst"):
         score(files, ["msds-fst"], tmp_path)
+    with pytest.raises(ValueError, match="the list holds no pair"):
+        score([], [METRIC], tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        score(files, [METRIC], tmp_path / "file" / "out")

@@ -1,6 +1,7 @@
 """Methods side by side."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from msds_plugin.adapters.benchmark import compare
-from msds_plugin.adapters.benchmark.compare import to_document, to_latex, to_text, verdicts
+from msds_plugin.adapters.benchmark.compare import _tables, means, to_document, to_latex, to_text, verdicts, with_signs
 from msds_plugin.adapters.scoring import Run, store
 
 METRICS = ["piq:psnr", "piq:gmsd"]
@@ -140,6 +141,36 @@ def test_as_text_latex_and_a_page(root):
     assert f'class="best" data-value="{best["mean"]}"' in page
     assert page.count("<img") == 6 * 5  # reference, its cut, and three methods
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
+
+
+@pytest.mark.parametrize(
+    ("scale", "infinite", "wanted"),
+    [(1e-7, False, ["0.0000000200", "0.0000000100", "0.0000000050"]), (1.0, True, ["inf", "0.1000", "0.0500"])],
+)
+def test_small_and_infinite_means(root, scale, infinite, wanted):
+    made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS[:1], run=RUN)
+    values = dict(zip(NOISE, (0.2, 0.1, 0.05), strict=True))
+    made.scores["score"] = made.scores["method"].map(values) * scale
+    if infinite:
+        made.scores.loc[0, "score"] = np.inf
+    made = replace(made, table=_tables(made.scores, list(NOISE), {METRICS[0]: False}, False)[0])
+    shown = [row[1].split(" ± ")[0] for row in with_signs(means(made)[0])]
+    assert [text.removesuffix(" *").removesuffix(" +") for text in shown] == wanted
+    assert made.table["rank"].tolist() == ["best", "second", ""]
+
+
+def test_odd_names_of_methods_are_shown_as_text(root):
+    names = "[12] A_b", "*best*", "<i>$x^2$|`_c_\\|"
+    made = compare(dict(zip(names, folders(root, "Set8").values(), strict=True)), root / "GT/Set8", METRICS[:1], run=RUN)
+    latex, text = to_latex(made), to_document(made).to_markdown()
+    first = [line.split(" & ")[0] for line in latex.splitlines() if " & " in line][1:4]
+    assert first == [
+        "{[}12] A\\_b",  # else \\\\ takes it for a distance
+        "{*}best{*}",
+        "\\textless{}i\\textgreater{}\\$x\\textasciicircum 2\\$\\textbar{}`\\_c\\_\\textbackslash \\textbar{}",
+    ]
+    for name in ("| [12] A_b |", "| \\*best\\* |", "| &lt;i&gt;\\$x^2\\$\\|\\`\\_c\\_\\\\\\| |"):
+        assert name in text
 
 
 def test_command(root, msds, monkeypatch):

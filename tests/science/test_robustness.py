@@ -140,6 +140,8 @@ def test_images_are_made_once_and_for_each_photograph(folder, tmp_path):
     again = make_images(folder, tmp_path / "made", {"shift": [0, 4]}, {"blur": [1]})
     pd.testing.assert_frame_equal(listed, again)
     assert before == {path: (tmp_path / path).stat().st_mtime_ns for path in again["distorted"]}
+    near = make_images(folder, tmp_path / "made", {"shift": [4, 4.0000001]}, {"blur": [1]})
+    assert near["distorted"].is_unique
     Image.open(folder / "b.png").rotate(90).save(folder / "a.png")
     changed = make_images(folder, tmp_path / "made", {"shift": [0, 4]}, {"blur": [1]})
     assert len(set(changed["distorted"]) & set(listed["distorted"])) == 2 * 4

@@ -124,6 +124,15 @@ def test_mapping_is_monotonic_and_recovers_a_logistic():
     assert (np.diff(fine) >= 0).all()
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-9, 1e9, 1e200, 1e300])
+def test_the_scale_of_the_scores_does_not_matter(scale):
+    x = np.random.default_rng(0).normal(size=40)
+    for y in (1 / (1 + np.exp(-2 * x)) + 0.1 * np.sin(9 * x), x, x.clip(0, None)):
+        assert S.plcc(x * scale, y) == pytest.approx(S.plcc(x, y), abs=1e-6)
+    line = S.fit_mapping(x[:4] * scale, x[:4])
+    assert line(x[:4] * scale) == pytest.approx(x[:4])
+
+
 def test_mapping_falls_back_to_a_line_and_says_so():
     x = np.concatenate([np.linspace(0, 1, 20), [40]])
     found = S.fit_mapping(x, 3 * x + 2)
@@ -429,3 +438,7 @@ def test_differences_of_methods_are_scipys_paired_test():
     halves = S.mean_differences(frame.drop(columns="gap"), np.arange(30) // 2)  # two images of each reference count once
     assert halves["count"].tolist() == [15] * 3
     assert np.isnan(S.mean_differences(frame, ["one"] * 30)["p"]).all()
+    frame.loc[5, "gap"] = np.inf  # PSNR of an image that equals its reference
+    infinite = S.mean_differences(frame, images).set_index(["a", "b"]).loc[("a", "gap")]
+    assert infinite["difference"] == -np.inf
+    assert infinite[["low", "high", "p", "p_holm"]].isna().all()

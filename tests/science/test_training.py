@@ -121,6 +121,13 @@ def test_the_state_belongs_to_labels_images_and_options(data, features, trained,
             train_spips(data, out, **PLAIN, cache=features)
     finally:
         path.write_bytes(before)
+    state = out.with_name(f"{out.name}.checkpoint")
+    whole = state.read_bytes()
+    for damaged in (b"", b"no state", whole[:-50], whole[: len(whole) // 2]):
+        state.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged, or no state of a training: delete it"):
+            train_spips(data, out, **PLAIN, cache=features)
+    state.write_bytes(whole)
     assert train_spips(data, out, **PLAIN, epochs=4, cache=features).facts["epochs"] == "4"
 
 
@@ -163,6 +170,24 @@ def test_a_feature_file_that_a_kill_cut_short_is_written_again(data, tmp_path):
     again, _ = inputs_of(metric, data.pairs[:2], tmp_path, RUN, lambda *_: None)
     assert torch.equal(again.maps, whole.maps)
     assert sorted(tmp_path.iterdir()) == files
+
+
+def test_features_belong_to_what_was_read(data, tmp_path, monkeypatch):
+    pairs, real = [], training._inputs
+    for number, pair in enumerate(data.pairs[:2]):
+        copies = tuple(tmp_path / f"{number}{path.name}{place}.png" for place, path in enumerate(pair))
+        for copied, path in zip(copies, pair, strict=True):
+            copied.write_bytes(path.read_bytes())
+        pairs.append(copies)
+
+    def replaced(*arguments):
+        pairs[0][1].write_bytes(data.pairs[2][1].read_bytes())
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "_inputs", replaced)
+    with pytest.raises(ValueError, match="changed meanwhile"):
+        inputs_of(SPIPS.untrained(**PLAIN), pairs, tmp_path / "features", RUN, lambda *_: None)
+    assert not list((tmp_path / "features").iterdir())
 
 
 def test_progress_is_told_and_it_stops_when_nothing_gets_better(data, features, trained, tmp_path, monkeypatch):

@@ -138,6 +138,8 @@ def test_metrics_of_the_toolkits_by_name():
         FullReference("psnrr")
     with pytest.raises(ValueError, match="reduction"):
         FullReference("psnr", "sum")
+    with pytest.raises(ValueError, match="x is an empty batch"):
+        metric.update(x[:0], y[:0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

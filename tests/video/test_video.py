@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from fractions import Fraction
 
@@ -143,6 +144,25 @@ def test_kinds_of_pixels(pix, close):
     assert -10 * np.log10(error + 1e-10) >= close
 
 
+@pytest.mark.parametrize("pix", ["yuv411p", "yuv410p", "yuv420p9le", "yuva420p", "p016le", "uyvy422"])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5), (3, 3), (6, 5), (9, 6), (17, 13)])
+def test_odd_sizes(pix, width, height):
+    ramp = (np.arange(width) // 4 * 30 + 60).astype(np.uint8)  # of one colour where four pixels share a sample
+    shown = np.broadcast_to(ramp[:, None], (height, width, 3)) + np.array([0, 20, 40], np.uint8)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24").reformat(format=pix)
+    assert to_picture(planes_of(frame)[0], Colours.of(frame)) == pytest.approx(shown / 255, abs=0.03)
+
+
+def test_ycgco(tmp_path, psnr):
+    frames = []
+    for shown in pictures(2):
+        r, g, b = shown.astype(float).transpose(2, 0, 1) / 255
+        planes = [16 + 219 * (g / 2 + (r + b) / 4), 128 + 224 * (g / 2 - (r + b) / 4), 128 + 224 * (r - b) / 2]
+        frames.append(av.VideoFrame.from_ndarray(np.round(planes).astype(np.uint8), format="yuv444p"))
+    x = write(tmp_path / "x.mkv", frames, pix="yuv444p", colorspace=8, color_range=1)
+    psnr(write(tmp_path / "y.mkv", pictures(2)), x, 2, 50)
+
+
 def test_eight_and_ten_bits_are_the_same_picture(tmp_path, psnr):
     shallow = [av.VideoFrame.from_ndarray(each, format="rgb24").reformat(format="yuv420p") for each in pictures(4)]
     deep = []
@@ -239,6 +259,7 @@ JITTER = [0, *(40 * index + int(np.random.default_rng(index).integers(-5, 6)) fo
         ("jitter.mkv", slice(30), {"times": JITTER, "rate": 1000, "base": Fraction(1, 1000)}),
         ("late.mkv", slice(1, 30), {"times": range(1, 30)}),
         ("lost.mkv", slice(7, 30), {}),
+        ("minutes.mkv", slice(30), {"times": range(9000, 9030)}),
         ("sparse.mkv", slice(0, 30, 2), {"times": range(0, 30, 2)}),
         ("b.mp4", slice(30), {"codec": "libx264rgb", "pix": "rgb24", "options": {"bf": "3"}}),
         ("b.ts", slice(30), {"codec": "mpeg2video", "pix": "yuv420p", "options": {"qscale": "1", "bf": "2"}}),
@@ -256,6 +277,20 @@ def test_times(tmp_path, reference, psnr, name, frames, options):
         psnr(reference, x, 29, SAME, align="time")
 
 
+@pytest.mark.parametrize("still", [0, 20])
+def test_an_offset_in_a_scene_that_begins_still(tmp_path, psnr, still):
+    frames = [picture()] * still + pictures(20)
+    y, x = write(tmp_path / "y.mkv", frames), write(tmp_path / "x.mkv", frames[5:])
+    psnr(y, x, len(frames) - 5, SAME, "0.200 s after")
+
+
+def test_rates_that_are_nearly_one(tmp_path, psnr):
+    frames = [picture(index % 20, 16, 16) for index in range(600)]
+    y, x = (write(tmp_path / f"{int(rate)}.mkv", frames, rate=rate) for rate in (Fraction(24000, 1001), 24))
+    psnr(y, x, 600, note="reference 23.976, distorted 24.000")
+    psnr(y, x, 600, SAME, align="index")
+
+
 def test_joined_pieces_go_on(tmp_path, psnr):
     frames = pictures(40)
     parts = {"all": frames, "1": frames[:20], "2": frames[20:]}
@@ -267,6 +302,9 @@ def test_joined_pieces_go_on(tmp_path, psnr):
     psnr(whole, joined, 40, SAME, "jump back after 20 frames")
     joined.write_bytes(first + other)
     psnr(whole, joined, 20, problem="pixels change from yuv420p to yuv444p")
+    tagged = write(tmp_path / "4.ts", frames[20:], "libx264", "yuv420p", colorspace=1)
+    joined.write_bytes(first + tagged.read_bytes())
+    psnr(whole, joined, 20, problem="of its colours changes")
 
 
 CONTAINERS = {
@@ -276,6 +314,11 @@ CONTAINERS = {
     "x.avi": {"codec": "mjpeg", "pix": "yuvj420p"},
     "faststart.mp4": {"codec": "libx264", "pix": "yuv420p", "mux": {"movflags": "+faststart"}},
     "fragmented.mp4": {"codec": "libx264", "pix": "yuv420p", "mux": {"movflags": "+frag_keyframe+empty_moov"}},
+    "x.wmv": {"codec": "wmv2", "pix": "yuv420p"},
+    "x.mxf": {"codec": "mpeg2video", "pix": "yuv422p"},
+    "x.gif": {"codec": "gif", "pix": "rgb8"},
+    "x.y4m": {"codec": "wrapped_avframe", "pix": "yuv420p"},
+    "x.ivf": {"codec": "libvpx", "pix": "yuv420p"},
 }
 
 
@@ -338,6 +381,28 @@ def test_a_folder_of_frames(tmp_path, reference, psnr):
     psnr(tmp_path, reference, 12, SAME)
 
 
+def test_a_frame_that_lacks_in_a_folder(tmp_path, reference, psnr):
+    for index, frame in enumerate(pictures(12)):
+        if index != 5:
+            Image.fromarray(frame).save(tmp_path / f"frame{index:03d}.png")
+    psnr(reference, tmp_path, 11, SAME, "1 are not there")
+    psnr(tmp_path, reference, 11, SAME)
+
+
+def test_a_frame_that_cannot_be_read_costs_none_before_it(tmp_path, reference, psnr):
+    for index, frame in enumerate(pictures(5)):
+        Image.fromarray(frame).save(tmp_path / f"frame{index}.png")
+    (tmp_path / "frame3.png").write_bytes(b"broken")
+    psnr(reference, tmp_path, 3, SAME, problem="frame3.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path, reference, scorers):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoFileError, match="not a regular file"):
+        score_video(reference, tmp_path / "pipe.mp4", scorers)
+
+
 def test_other_sizes(tmp_path, reference, psnr):
     x = write(tmp_path / "x.mkv", [frame[::2, ::2] for frame in pictures(3)])
     results = score_video(reference, x, create_scorers(["piq:psnr"], "cpu"))
@@ -386,8 +451,19 @@ def test_command(tmp_path, reference, suffix):
         assert msds(*command, *more).exit_code == 2, more
 
 
+def test_a_longer_log_stays(tmp_path, reference):
+    output, log, cut = tmp_path / "scores.csv", tmp_path / "log.json", tmp_path / "cut.mkv"
+    cut.write_bytes(reference.read_bytes()[: reference.stat().st_size // 2])
+    log.write_text('{"frames": 3}')  # something else
+    for x, code in ((reference, 0), (cut, 1)):
+        done = msds("video", "-r", reference, "-d", x, "-m", "piq:psnr", "-o", output, "--json", log)
+        assert done.exit_code == code, done.output
+        assert len(json.loads(log.read_text())["frames"]) == len(read_table(output)) == 30
+
+
 def test_score_takes_videos_too(reference):
     done = msds("score", reference, reference, "-m", "piq:psnr", "--device", "cpu", "--every", "10")
     assert (done.exit_code, "piq:psnr\t3\t80" in done.stdout) == (0, True), done.output
-    refused = msds("score", reference, reference, "-m", "piq:psnr", "--recursive")
-    assert (refused.exit_code, "--recursive" in refused.stderr) == (2, True)
+    for option in (["--recursive"], ["--allow-unmatched"], ["--address", "auto"], ["--peak", "255"]):
+        refused = msds("score", reference, reference, "-m", "piq:psnr", *option)
+        assert (refused.exit_code, option[0] in refused.stderr) == (2, True)

@@ -174,7 +174,7 @@ class Document:
 
 def figure(value: float, digits: int = 3, signed: bool = False) -> str:
     """A number as text; a dash where it is not known."""
-    return f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else "–"
+    return "–" if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def interval(bounds: tuple[float, float], digits: int = 3, signed: bool = False) -> str:
@@ -234,6 +234,7 @@ def _rendered(template: str, document: Document) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text as Markdown that shows it: no HTML, no link, no end of line, no end of a cell."""
+    """Text as Markdown that shows it: no HTML, no link, no end of line, no end of a cell, no emphasis, no formula."""
     plain = html.escape(" ".join(text.split()), quote=False)
-    return plain.replace("](", "]\\(").replace("`", "\\`").replace("|", "\\|")
+    # An underscore inside of a word means nothing, and names are full of them.
+    return re.sub(r"[\\`*~|$]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(", r"\\\g<0>", plain)
