@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="signals of POS
 #: ``msds`` whose scoring comes to a halt after some results, so that what happens does not depend on how fast it is.
 STUCK = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell may have had ignored for who runs the tests
+# Which the shell, or nohup, may have had ignored for who runs the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from msds_plugin.adapters.scoring import store
 
 original, halt = store.score_pairs, int(sys.argv.pop(1))
