@@ -45,8 +45,6 @@ PIQ_METRICS = {
 }
 #: Of these, what divides by the largest value in the batch.
 _DEPENDS_ON_BATCH = ("srsim",)
-#: Ours that run with torch alone, whatever runtime is asked for.
-_TORCH_ONLY = ("spips",)
 #: Entry points of packages that bring metrics: each a registry.Metric, or a function that registers some.
 _ENTRY_POINTS = "msds_plugin.metrics"
 
@@ -180,13 +178,13 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
     try:
         if row is None:
             made = (_create_piq if name.startswith(PIQ) else _create_pyiqa)(name, place, options)
-        elif row.built_in and name not in _TORCH_ONLY and isinstance(options.get("backbone", ""), str):
+        elif row.built_in and not row.torch_only and isinstance(options.get("backbone", ""), str):
             options["runtime"] = runtime or ("openvino" if place.type == "cpu" and find_spec("openvino") else "torch")
             made = cast("Metric", row.factory(**options)).to(place).eval()
         else:
             from msds_plugin.adapters.wrap import create
 
-            if row.built_in and name not in _TORCH_ONLY:
+            if row.built_in and not row.torch_only:
                 options["runtime"] = runtime or "torch"
             made = create(name, **options).to(place).eval()
     except TypeError as error:

@@ -51,6 +51,7 @@ class Metric:
         citation: where it was published.
         takes_backbone: the factory has the options ``backbone`` and ``weights``, because the name promises no other network.
         multiscale: it works on a pyramid already, with the options ``levels`` and ``fusion``.
+        torch_only: a metric of this package without the option ``runtime``.
 
     Raises:
         TypeError: a factory that cannot be called, or a module in its place.
@@ -66,6 +67,7 @@ class Metric:
     citation: str = ""
     takes_backbone: bool = False
     multiscale: bool = False
+    torch_only: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.+-]*", self.name):
@@ -224,5 +226,6 @@ TABLE = (
         (0.0, float("inf")),
         "traditional and deep maps, fused by a learned network; to be trained (msds train -m spips)",
         SPIPS,
+        torch_only=True,
     ),
 )

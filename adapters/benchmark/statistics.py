@@ -7,11 +7,10 @@ too narrow; with one there is none (NaN).
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as ByName
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -40,8 +39,6 @@ UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS_AT_ONCE = 2_000_000  # of a resamples x items table: 16 MB each
 #: Middles, at least, and softness of the curves that are tried, in standard deviations of the scores.
 _FARTHEST, _STEEPEST, _SOFTEST = 10.0, 1e-3, 10.0
-#: Power of two of the largest score beyond which squares of scores are too large or too small for float64.
-_FAR = 400
 #: How many of the minima on the grid are refined.
 _REFINED = 5
 
@@ -157,9 +154,6 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     if not _varied(x, y):
         same = f"the {'opinions' if np.ptp(y) == 0 else 'scores'} are all the same"
         return Mapping("constant", (float(y.mean()),), "there is one image only" if len(x) == 1 else same)
-    exponent = int(np.frexp(np.abs(x).max())[1])
-    if abs(exponent) > _FAR:
-        return _stretched(fit_mapping(np.ldexp(x, -exponent), y), exponent)
     slope, intercept = (float(value) for value in np.polyfit(x - x.mean(), y, 1))
     line = slope, intercept - slope * float(x.mean())
     if len(x) < 5:
@@ -172,12 +166,6 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     if best is None or rmse(best(x), y) > rmse(Mapping("linear", line)(x), y) * (1 + 1e-3):
         return Mapping("linear", line, "the logistic fit ended worse than a straight line")
     return best
-
-
-def _stretched(mapping: Mapping, exponent: int) -> Mapping:
-    """The mapping of scores that are 2**exponent times as large."""
-    factors = {"logistic": (0, 0, exponent, exponent), "linear": (-exponent, 0), "constant": (0,)}[mapping.kind]
-    return replace(mapping, parameters=tuple(map(math.ldexp, mapping.parameters, factors)))
 
 
 def _fits(x: Array, y: Array) -> Iterator[Mapping]:

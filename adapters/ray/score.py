@@ -160,7 +160,7 @@ def _connect(ray: Any, address: str | None) -> None:
     host, _, port = (address or "").rpartition(":")
     if port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
         try:
-            socket.create_connection((host, int(port)), timeout=30).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()
         except OSError as error:
             raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
     ours = threading.current_thread() is threading.main_thread()
