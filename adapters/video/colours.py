@@ -123,7 +123,7 @@ def planes_of(frame: Any) -> tuple[list[Array], Array | None]:
     """
     name = _planar(frame.format)
     if name != frame.format.name or any(plane.line_size < 0 for plane in frame.planes):
-        frame = frame.reformat(format=name)
+        frame = reformat(frame, format=name)
     bits, real = _bits(frame.format), "f32" in name
     kind = np.dtype(f"<{'f' if real else 'u'}{4 if bits > 16 else 2 if bits > 8 else 1}")
     by_plane = {component.plane: component for component in frame.format.components}
@@ -136,6 +136,14 @@ def planes_of(frame: Any) -> tuple[list[Array], Array | None]:
     if name.startswith(("yuva", "gbrap")):
         alpha = (found.pop().astype(np.float32) / np.float32(1 if real else 2**bits - 1))[..., None]
     return ([found[2], found[0], found[1]] if name.startswith("gbr") else found), alpha
+
+
+def reformat(frame: Any, **how: Any) -> Any:
+    """A frame in another form, by one thread: several threads of FFmpeg 8 now and then leave rows of odd sizes unwritten."""
+    import av
+
+    threads = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before, there was one only
+    return frame.reformat(**how, **threads)
 
 
 def _planar(form: Any) -> str:

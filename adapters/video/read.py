@@ -19,7 +19,7 @@ from msds_plugin.adapters.images.colours import TRANSPARENT, Array, Reading, ove
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import natural
 from msds_plugin.adapters.images.read import Picture, decode, resized
-from msds_plugin.adapters.video.colours import Colours, planes_of, to_picture
+from msds_plugin.adapters.video.colours import Colours, planes_of, reformat, to_picture
 from msds_plugin.checks import MissingDependencyError
 
 #: What decoders say, and no more than that, where data is damaged.
@@ -241,7 +241,7 @@ class Video(Source):
         for time, frame in self._decode():
             # The matrix makes no difference to luma, but FFmpeg refuses some.
             how = {"format": "gray", "interpolation": "AREA", "src_colorspace": "ITU601"}
-            small = frame.reformat(width=_SIDE, height=_SIDE, **how).to_ndarray()
+            small = reformat(frame, width=_SIDE, height=_SIDE, **how).to_ndarray()
             yield time, turn(small, _orientation(frame))
 
     def _frames(self) -> Iterator[Frame]:

@@ -17,7 +17,7 @@ from msds_plugin.adapters.scorers import create_scorers
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.tables import read_table
 from msds_plugin.adapters.video import VideoFileError, pool, score_video
-from msds_plugin.adapters.video.colours import Colours, agree, planes_of, to_picture
+from msds_plugin.adapters.video.colours import Colours, agree, planes_of, reformat, to_picture
 
 av = pytest.importorskip("av")
 
@@ -135,7 +135,7 @@ def test_kinds_of_pixels(pix, close):
         if pix in grey:  # as it is: some versions of FFmpeg convert to it with an error
             frame = av.VideoFrame.from_ndarray(grey[pix], format=pix)
         else:
-            frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format=pix)
+            frame = reformat(av.VideoFrame.from_ndarray(shown, format="rgb24"), format=pix)
     except ValueError:
         pytest.skip("not known to this FFmpeg")
     found = to_picture(planes_of(frame)[0], Colours.of(frame))
@@ -150,7 +150,7 @@ def test_kinds_of_pixels(pix, close):
 def test_odd_sizes(pix, width, height):
     ramp = (np.arange(width) // 4 * 30 + 60).astype(np.uint8)  # of one colour where four pixels share a sample
     shown = np.broadcast_to(ramp[:, None], (height, width, 3)) + np.array([0, 20, 40], np.uint8)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24").reformat(format=pix)
+    frame = reformat(av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24"), format=pix)
     assert to_picture(planes_of(frame)[0], Colours.of(frame)) == pytest.approx(shown / 255, abs=0.03)
 
 
@@ -165,7 +165,7 @@ def test_ycgco(tmp_path, psnr):
 
 
 def test_eight_and_ten_bits_are_the_same_picture(tmp_path, psnr):
-    shallow = [av.VideoFrame.from_ndarray(each, format="rgb24").reformat(format="yuv420p") for each in pictures(4)]
+    shallow = [reformat(av.VideoFrame.from_ndarray(each, format="rgb24"), format="yuv420p") for each in pictures(4)]
     deep = []
     for frame in shallow:
         new = av.VideoFrame(frame.width, frame.height, "yuv420p10le")
