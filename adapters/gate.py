@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image
 
 from msds_plugin import registry
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
-from msds_plugin.adapters.images.read import open_pair, preview, size_of
+from msds_plugin.adapters.images.read import Opened, Reading, open_pair, open_side, preview
 from msds_plugin.adapters.local_difference import LocalDifference
 from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring import Run
@@ -25,13 +25,14 @@ from msds_plugin.adapters.scoring.store import identity
 
 #: The name of :func:`~msds_plugin.adapters.local_difference.local_difference`, which is the default.
 LOCAL = "local"
-#: What passes where nothing is stated: of the harmless changes in docs/research/gate.md one in a hundred differs by more.
+#: What passes where nothing is stated: see docs/research/gate.md.
 DEFAULT = {LOCAL: 1.0, "msds-auto": 0.02}
 #: Differences of one metric on two machines.
 ROUNDING = 1e-5
 #: With which the bound on the false alarm rate holds.
 CONFIDENCE = 0.95
 _RUN = Run()
+_LOCAL = Scorer(LOCAL, LocalDifference(), choose_device("cpu"), {}, lower_is_better=True, ours=True)
 #: Pixels of the longer side of each panel of a picture, at most.
 _SIDE = 1024
 
@@ -45,7 +46,7 @@ class Verdict:
         pair: the two files; None where one is missing.
         difference: how far the new image's score falls short of that of the golden beside itself; NaN where it has none.
         reason: why it fails; empty where it passes.
-        seconds: how long it took.
+        seconds: that its score took.
     """
 
     name: str
@@ -92,17 +93,15 @@ class Calibration:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             found = cls(content["metric"], content["source"], float(content["max_difference"]), int(content["renders"]))
-            if not (0 <= found.max_difference < math.inf and found.renders > 0):
-                raise ValueError(f"a threshold of {found.max_difference}")
+            if not (isinstance(found.metric, str) and 0 <= found.max_difference < math.inf and found.renders > 0):
+                raise ValueError(f"a threshold of {found.max_difference} for the metric {found.metric}")
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} was not written by msds calibrate ({type(error).__name__}: {error})") from error
         return found
 
 
 def _scorer_of(metric: str, run: Run) -> Scorer:
-    if metric == LOCAL:
-        return Scorer(LOCAL, LocalDifference(), choose_device("cpu"), {}, lower_is_better=True, ours=True)
-    return create_scorer(metric, run.device, run.runtime)
+    return _LOCAL if metric == LOCAL else create_scorer(metric, run.device, run.runtime)
 
 
 def _source(scorer: Scorer, run: Run) -> str:
@@ -135,19 +134,25 @@ def make(
 
 
 def pairs_of(golden: Path, new: Path) -> Matching:
-    """Two files, or two folders with their sub-folders, matched by name."""
-    return match(golden, new, Pairing(recursive=True))
+    """Two files, a golden and a folder, or two folders with their sub-folders, matched by name.
+
+    Raises:
+        ValueError: no two names agree.
+    """
+    found = match(golden, new, Pairing(recursive=True))
+    if golden.is_dir() and found.how != "matched by name":  # but guessed: frame_1 is no golden of frame_10
+        raise ValueError(f"no image in {new} has the name of one in {golden}: give both the same names")
+    return found
 
 
 def judge(matching: Matching, scorer: Scorer, max_difference: float, run: Run = _RUN) -> list[Verdict]:
     """Compare new images with their goldens; an image whose counterpart is missing fails, and so does one of another size."""
     verdicts = [Verdict(str(path), None, math.nan, "it has no counterpart") for path in matching.unmatched]
+    verdicts += [Verdict(str(path), None, math.nan, "this folder cannot be read") for path, _ in matching.left_out]
     for found in _differences(matching.pairs, scorer, run):
-        if not found.reason and found.difference > max_difference + ROUNDING:
-            reason = f"it differs by {found.difference:.4g}, more than {max_difference:.4g}"
-            verdicts.append(replace(found, reason=reason))
-        else:
-            verdicts.append(found)
+        more = found.difference > max_difference + ROUNDING
+        reason = f"it differs by {found.difference:.6g}, more than {max_difference:.6g}" if more else found.reason
+        verdicts.append(replace(found, reason=reason))
     return verdicts
 
 
@@ -158,13 +163,14 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str = LOCAL, run: R
         ValueError: fewer than two renders, or one that lacks an image or cannot be compared.
     """
     if golden.is_dir():
-        matchings = [pairs_of(golden, folder) for folder in dict.fromkeys(renders)]
-        if missing := [path for matching in matchings for path in matching.unmatched]:
-            raise ValueError(f"every render needs every golden: {missing[0]} has no counterpart")
+        matchings = [pairs_of(golden, folder) for folder in _once(renders, golden)]
+        for matching in matchings:
+            if missing := [*matching.unmatched, *(folder for folder, _ in matching.left_out)]:
+                raise ValueError(f"every render needs every golden: {missing[0]} has no counterpart, or cannot be read")
         runs = [matching.pairs for matching in matchings]
     else:
         files = [path for each in renders for path in (list_images(each) if each.is_dir() else [each])]
-        runs = [(Pair(golden, path),) for path in dict.fromkeys(files) if not path.samefile(golden)]
+        runs = [(Pair(golden, path),) for path in _once(files, golden)]
     if len(runs) < 2:
         raise ValueError(f"a threshold needs two renders or more beside the golden, got {len(runs)}")
     scorer = _scorer_of(metric, run)
@@ -174,20 +180,22 @@ def calibrate(golden: Path, renders: Sequence[Path], metric: str = LOCAL, run: R
     return Calibration(metric, _source(scorer, run), max(each.difference for each in found), len(runs))
 
 
+def _once(renders: Sequence[Path], golden: Path) -> list[Path]:
+    """Each render once, however it is written, and the golden, which is none, not at all."""
+    once = {path.resolve(): path for path in renders}
+    once.pop(golden.resolve(), None)
+    return list(once.values())
+
+
 def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdict]:
     """For each pair the difference, or why there is none."""
     name = scorer.name.partition("(")[0]
     best = registry.get(name).best if name in registry.names() else 0.0 if name == LOCAL else math.inf
     itself = [] if math.isfinite(best) else [Pair(path, path) for path in {pair.reference for pair in pairs}]
-    other_size = {pair: words for pair in pairs if (words := _other_size(pair))}
-    work = [*itself, *(pair for pair in pairs if pair not in other_size)]
-    with closing(score_pairs(work, [scorer], run)) as results:
+    with closing(score_pairs([*itself, *pairs], [scorer], run, opener=_of_one_size)) as results:
         found = {result.pair: result for result in results}
     verdicts = []
     for pair in pairs:
-        if pair in other_size:
-            verdicts.append(Verdict(str(pair.distorted), pair, math.nan, other_size[pair]))
-            continue
         result = found[pair]
         of_golden = found[Pair(pair.reference, pair.reference)].score if itself else best
         difference = (result.score - of_golden) * (1 if scorer.lower_is_better else -1)
@@ -197,27 +205,33 @@ def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdic
     return verdicts
 
 
-def _other_size(pair: Pair) -> str:
-    """Why sizes do not fit; empty where they do, and where a file cannot be read, which the loop will say."""
-    try:
-        (height, width), golden = size_of(pair.distorted), size_of(pair.reference)
-    except Exception:
-        return ""
-    return "" if (height, width) == golden else f"it has {width} x {height} pixels, the golden {golden[1]} x {golden[0]}"
+def _of_one_size(pair: Pair, reading: Reading, golden: Opened | None) -> Opened:
+    image = open_side(pair, reading, golden)
+    if golden is not None and image.size != golden.size:
+        (height, width), (golden_height, golden_width) = image.size, golden.size
+        raise ValueError(f"it has {width} x {height} pixels, the golden {golden_width} x {golden_height}")
+    return image
 
 
-def draw(pair: Pair, scorer: Scorer, path: Path, run: Run = _RUN) -> None:
-    """Write a PNG of the golden, the new image and where they differ, by the metric's map, MSDS-Fast's or the pixels."""
-    panels = [preview(file, _SIDE, run.reading) for file in (pair.reference, pair.distorted)]
+def draw(pair: Pair, scorer: Scorer, path: Path, run: Run = _RUN) -> str:
+    """Write a PNG of the golden, the new image and, of images of one size, where they differ: by the metric's map, or the local
+    difference's where it has none.
+
+    Returns:
+        Where it is, or why there is none, in one sentence.
+    """
     try:
-        able = scorer if scorer.metric.has_map or not scorer.ours else create_scorer("msds-fast", run.device, run.runtime)
-        panels.append(overlay(*map_of(able, *open_pair(pair, run.reading))))
-        panels[2].thumbnail((_SIDE, _SIDE))
-    except (ValueError, RuntimeError, ImportError):  # of a toolkit, too small for the network, or without it
-        if panels[0].size == panels[1].size:
-            panels.append(ImageOps.autocontrast(ImageChops.difference(*panels[:2]).convert("L")))
-    canvas = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, max(panel.height for panel in panels)), "white")
-    for place, panel in enumerate(panels):
-        canvas.paste(panel, (sum(each.width + 8 for each in panels[:place]), 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda part: canvas.save(part, "PNG"))
+        panels = [preview(file, _SIDE, run.reading) for file in (pair.reference, pair.distorted)]
+        able = scorer if scorer.ours and scorer.metric.has_map else _LOCAL
+        with suppress(ValueError, RuntimeError):  # of other sizes, too small for a network, or too large for memory
+            panels.append(overlay(*map_of(able, *open_pair(pair, run.reading))))
+            panels[2].thumbnail((_SIDE, _SIDE))
+        places = [sum(panel.width + 8 for panel in panels[:place]) for place in range(len(panels) + 1)]
+        canvas = Image.new("RGB", (places[-1] - 8, max(panel.height for panel in panels)), "white")
+        for panel, x in zip(panels, places, strict=False):
+            canvas.paste(panel, (x, 0))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda part: canvas.save(part, "PNG"))
+    except (OSError, ValueError) as error:
+        return f"No picture of {pair.distorted}: {error}"
+    return f"Picture: {path}"

