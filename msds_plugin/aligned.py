@@ -69,19 +69,20 @@ class AlignedMSDS(MSDS):
         """There is none."""
         raise ValueError("MSDS for aligned pairs has no map: take MSDS")
 
-    def _represent(self, image: Image, saliency: Image | None = None) -> AlignedMatrices:
-        if saliency is not None:
+    def _masked(self, image: Image, maps: Image | None) -> AlignedMatrices:
+        if maps is not None:
             raise ValueError("MSDS for aligned pairs takes no saliency: take MSDS")
         found = self._matrices(image, None)
-        features = found[self.levels * len(self.layers) :]
-        matrices: Any = self.of_matrices(found)
-        return AlignedMatrices(self.description, matrices.views, features, Images(self.description, image))
+        number = self.levels * len(self.layers)
+        matrices: Any = self.of_matrices(found[:number])
+        return AlignedMatrices(self.description, matrices.views, found[number:], Images(self.description, image))
 
     def _by_layer(self, a: Any, b: Any) -> Tensor:
-        check_aligned(a.images.image, b.images.image, "MSDS for aligned pairs")
+        x, y = self._images(a.images, b.images)
+        check_aligned(x, y, "MSDS for aligned pairs")
         as_a_whole = super()._by_layer(a, b)
         if a.features and b.features:
             by_place = energy_dissimilarities(a.features, b.features)
         else:
-            by_place = place_dissimilarities(self._network_of_level, self.tile, a.images.image, b.images.image)
+            by_place = place_dissimilarities(self.first_backbone, self.tile, x, y)
         return (as_a_whole + 1 - by_place) / 2

@@ -184,7 +184,7 @@ class MSDSAuto(Metric):
         network = build_backbone("efficientnet_lite0", None, weights)
         views = [View(network, level, MatrixKind.GRAM, () if level else STAGES) for level in range(LEVELS)]
         self.deep = _Deep([*views, View(network.tapped(list(HALF)), -1, MatrixKind.COVARIANCE)], tile=tile, runtime=runtime)
-        self.haarpsi = HaarPSI(tile if isinstance(tile, int) else None)
+        self.haarpsi = HaarPSI(self.deep.tile if isinstance(self.deep.tile, int) else None)
         self.mdsi = MDSI()
         self.retarget = MSDSRetarget(runtime=runtime, backbone=network)
 
@@ -212,7 +212,9 @@ class MSDSAuto(Metric):
 
         It sums to the dissimilarity of that part; see :func:`msds_plugin.maps.dissimilarity_map`.
         """
-        return MSDS(LEVELS, backbone=self.deep.network.views[0].backbone, tile=self.deep.tile).map(x, y)
+        if self.deep.compiled is not None:  # which takes any type, and whose network is in float32
+            x, y = (image.float() if isinstance(image, Tensor) else image for image in (x, y))
+        return MSDS(LEVELS, backbone=self.deep.first_backbone, tile=self.deep.tile).map(x, y)
 
     def _representations_source(self) -> str:
         return self.deep._representations_source()
@@ -224,8 +226,7 @@ class MSDSAuto(Metric):
         return self._details(a, b).score
 
     def _details(self, a: AutoRepresentation, b: AutoRepresentation) -> AutoDetails:
-        number = max(len(a), len(b))
-        x, y = a.images.of_number(number), b.images.of_number(number)
+        x, y = self._images(a.images, b.images)
         if x.shape[-2:] == y.shape[-2:]:
             return self._of_one_size(x, y, a.matrices, b.matrices)
         mismatch = abs(math.log(x.shape[-2] * y.shape[-1] / (x.shape[-1] * y.shape[-2])))
@@ -255,7 +256,7 @@ class MSDSAuto(Metric):
         if a.features and b.features:
             by_place = energy_dissimilarities(a.features, b.features)
         else:
-            stages = self.deep.network.views[0].backbone.tapped(list(STAGES))
+            stages = self.deep.first_backbone.tapped(list(STAGES))
             by_place = place_dissimilarities(stages, self.deep.tile, x, y)
         local = 1 - self.haarpsi._score(x, y)
         deviation = self.mdsi._score(x, y).square().square()

@@ -31,8 +31,7 @@ class Architecture:
     """All that is known of a backbone by name.
 
     Attributes:
-        build: makes the network as one sequence of modules; the argument says whether its values are wanted (random) or
-            will be replaced.
+        build: makes the network as one sequence of modules, of random values.
         locate: the file of the pretrained weights, fetched if need be.
         rename: from the names in a file of weights to the names in the sequence.
         layers: by name, in order of depth.
@@ -42,7 +41,7 @@ class Architecture:
         url: where the pretrained weights are downloaded from; None where a package brings them.
     """
 
-    build: Callable[[bool], nn.Sequential]
+    build: Callable[[], nn.Sequential]
     locate: Callable[[], Path]
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     layers: Mapping[str, Layer]
@@ -52,15 +51,19 @@ class Architecture:
     smallest: int = 16
     url: str | None = None
 
+    def modules(self, taps: Sequence[int], random: bool) -> list[nn.Module]:
+        """The modules up to the last of ``taps``; on ``meta`` unless their values are wanted."""
+        with nullcontext() if random else torch.device("meta"):
+            return list(self.build())[: max(taps) + 1]
+
 
 def _of_torchvision(name: str, url: str) -> dict[str, Any]:
-    def build(random: bool) -> nn.Sequential:
+    def build() -> nn.Sequential:
         from torchvision import models
 
         # Random values are those of the whole torchvision model after the same seed, so that anyone can rebuild them.
-        with nullcontext() if random else torch.device("meta"):
-            features: nn.Sequential = getattr(models, name)(weights=None).features
-            return features
+        features: nn.Sequential = getattr(models, name)(weights=None).features
+        return features
 
     def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {key.removeprefix("features."): value for key, value in state.items()}
@@ -70,11 +73,6 @@ def _of_torchvision(name: str, url: str) -> dict[str, Any]:
 
 #: Tensors of EfficientNet-Lite0's head: a convolution, its batch norm and the classifier.
 _HEAD = 8
-
-
-def _build_efficientnet_lite0(random: bool) -> nn.Sequential:
-    with nullcontext() if random else torch.device("meta"):
-        return efficientnet_lite0()
 
 
 def _locate_efficientnet_lite0() -> Path:
@@ -91,7 +89,8 @@ def _locate_efficientnet_lite0() -> Path:
 def _rename_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """From timm's names, or the package's own, which come in the same order."""
     if "_conv_stem.weight" in state:
-        names = list(_build_efficientnet_lite0(random=False).state_dict())
+        with torch.device("meta"):
+            names = list(efficientnet_lite0().state_dict())
         if len(state) != len(names) + _HEAD:
             raise WeightsFileError(f"expected the {len(names) + _HEAD} tensors of EfficientNet-Lite0, got {len(state)}")
         return dict(zip(names, state.values(), strict=False))
@@ -152,7 +151,7 @@ BACKBONES: dict[str, Architecture] = {
         smallest=17,
     ),
     "efficientnet_lite0": Architecture(
-        build=_build_efficientnet_lite0,
+        build=efficientnet_lite0,
         locate=_locate_efficientnet_lite0,
         rename=_rename_efficientnet_lite0,
         layers={
@@ -189,8 +188,10 @@ def _by_table(name: str, layers: str | Sequence[str] | None, weights: Weights) -
     table = BACKBONES[name]
     chosen = choose(layers, list(table.layers), table.default, name)
     taps = [table.layers[layer].index for layer in chosen]
-    net = Taps(list(table.build(weights is None))[: max(taps) + 1], taps).eval()
+    net = Taps(table.modules(taps, weights is None), taps).eval()
     if isinstance(weights, Mapping):
+        if wrong := [label for label, value in weights.items() if not isinstance(value, Tensor)]:
+            raise TypeError(f"weights must be tensors by name, got {type(weights[wrong[0]]).__name__} for {wrong[0]!r}")
         weight_files.load(net, table.rename(dict(weights)), "the tensors given as weights")
     elif weights is not None:
         path = table.locate() if weights == "imagenet" else Path(weights)
@@ -224,8 +225,8 @@ def vgg16_around(convolutions: Sequence[nn.Conv2d], layers: str | Sequence[str] 
     chosen = choose(layers, list(table.layers), table.default, "vgg16")
     taps = [table.layers[layer].index for layer in chosen]
     theirs = iter(convolutions)
-    modules = [next(theirs) if isinstance(module, nn.Conv2d) else module for module in table.build(False)]
-    return Backbone(Taps(modules[: max(taps) + 1], taps), "vgg16", chosen, table.mean, table.std, table.smallest, table.layers)
+    modules = [next(theirs) if isinstance(module, nn.Conv2d) else module for module in table.modules(taps, False)]
+    return Backbone(Taps(modules, taps), "vgg16", chosen, table.mean, table.std, table.smallest, table.layers)
 
 
 def build_backbone(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -145,12 +144,6 @@ def check_batches(x: Image, y: Image) -> None:
     wide = {image.dtype for image in (x, y) if image.dtype not in HALF}
     if len(wide) > 1 or (x.dtype != y.dtype and wide == {torch.float64}):
         raise TypeError(f"x is {x.dtype} and y is {y.dtype}: convert one of them")
-
-
-def check_threshold(threshold: object) -> None:
-    """Raise a ValueError unless a threshold of saliency is a finite number."""
-    if not (isinstance(threshold, Real) and math.isfinite(threshold)):
-        raise ValueError(f"saliency_threshold must be a finite number, got {threshold!r}")
 
 
 def check_pair(x: Image, y: Image) -> None:

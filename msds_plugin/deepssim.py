@@ -47,7 +47,7 @@ class DeepSSIM(GramMetric):
             more salient half; 0, the default, is for maps of your own that are masks already.
         tile: evaluate images in tiles that own this many pixels in height and width (rounded up to the largest stride), and
             keep no more than one in memory; the result is that of the whole image up to the rounding of sums. ``"auto"``
-            chooses tiles, or the whole image if it fits, for 512 MiB, on CUDA for half of the free memory. None for the whole
+            chooses tiles, or the whole image if it fits, for 448 MiB, on CUDA for half of the free memory. None for the whole
             image at once.
             Gradients are then computed tile by tile too, each tile twice. For backbones by name.
         saliency: how the metric makes the saliency maps that it is not given: ``"gbvs"``, ``"spectral"``, ``"features"``

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
-from typing import Any, ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.checks import check_pair, check_threshold
+from msds_plugin.checks import check_pair
 from msds_plugin.functional import (
     at_least_float32,
     block_dissimilarities,
@@ -29,7 +31,9 @@ from msds_plugin.saliency import Attention, Mask, Saliency, keep, saliency_maps
 from msds_plugin.tiles import Tile, tile_sums
 from msds_plugin.windows import Image, SmoothHalved, Windows, as_windows, halvings
 
-__all__ = ["Encoder", "Matrices", "MatrixKind", "MatrixMetric", "View"]
+__all__ = ["Encoder", "Matrices", "MatrixKind", "MatrixMetric", "NetworkMetric", "View"]
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class MatrixKind(Enum):
@@ -89,6 +93,10 @@ class View:
     kind: MatrixKind
     kept: tuple[str, ...] = ()
 
+    def windows(self, image: Image) -> Windows:
+        """What it sees of an image (N, C, H, W), computed where and when it is read."""
+        return SmoothHalved(as_windows(image)) if self.level < 0 else halvings(image, self.level + 1)[self.level]
+
 
 class Encoder(nn.Module):
     """Images to one matrix for each layer of each view, and the feature maps that are kept; flat, the latter at the end."""
@@ -100,8 +108,6 @@ class Encoder(nn.Module):
         # By number: torch may put other modules in the place of these, as nn.DataParallel does.
         self.looks = tuple((backbones.index(view.backbone), view.level, view.kind, view.kept) for view in views)
         self.description = " + ".join(dict.fromkeys(f"{view.backbone.description} level {view.level}" for view in views))
-        self.layer_counts = tuple(len(view.backbone.layers) for view in views)
-        self.smallest = max(view.backbone.smallest << abs(view.level) for view in views)
         self.saliency_threshold = saliency_threshold
 
     @property
@@ -118,7 +124,9 @@ class Encoder(nn.Module):
         for view, level, mask in zip(views, self._levels(image), masks, strict=True):
             features = view.backbone(level, mask)
             matrices += [view.kind.whole(feature) for feature in features]
-            kept += [feature for layer, feature in zip(view.backbone.layers, features, strict=True) if layer in view.kept]
+            if view.kept:
+                named = dict(zip(view.backbone.layers, features, strict=True))
+                kept += [named[layer] for layer in view.kept]
         return (*matrices, *kept)
 
     def masks(self, maps: Tensor) -> list[Tensor]:
@@ -134,8 +142,8 @@ class Encoder(nn.Module):
         check_unchanged(self, Encoder)
         found: list[Tensor] = []
         for view in self.views:
-            mask = None if maps is None else Mask(_windows(maps, view.level), self.saliency_threshold)
-            sums = tile_sums(view.backbone, _windows(image, view.level), mask, tile, view.kind.part)
+            mask = None if maps is None else Mask(view.windows(maps), self.saliency_threshold)
+            sums = tile_sums(view.backbone, view.windows(image), mask, tile, view.kind.part)
             if mask is not None:
                 mask.check()
             found += [view.kind.finish(*each) for each in sums]
@@ -147,10 +155,6 @@ class Encoder(nn.Module):
         return [smooth_halve(image) if level < 0 else whole[level] for level in levels]
 
 
-def _windows(image: Image, level: int) -> Windows:
-    return SmoothHalved(as_windows(image)) if level < 0 else halvings(image, level + 1)[level]
-
-
 @dataclass(frozen=True, eq=False)
 class Matrices(Representation):
     """Matrices of feature maps: for each view, for each layer, (N, C, C)."""
@@ -158,66 +162,51 @@ class Matrices(Representation):
     views: tuple[tuple[Tensor, ...], ...]
 
 
-class MatrixMetric(Metric):
-    """What the metrics have in common that represent an image by matrices of feature maps.
+class NetworkMetric(Metric, Generic[N]):
+    """What the metrics have in common that represent an image by a network, run by torch or OpenVINO, and by saliency.
 
     Args:
-        views: see :class:`View`; the first one's backbone makes saliency from features.
-        saliency, saliency_threshold, tile, runtime: see :class:`~msds_plugin.DeepSSIM`.
+        network: images to what they are represented by.
+        smallest: shortest side of an image, in pixels.
+        saliency, saliency_threshold, runtime: see :class:`~msds_plugin.DeepSSIM`.
 
     Raises:
-        ValueError: ``tile`` is no size, or the geometry of the backbone is not known; an unknown runtime.
+        ValueError: an unknown runtime or saliency, or a threshold that is no finite number.
         MissingDependencyError: OpenVINO is not installed.
     """
 
     reads_windows = True
     takes_saliency = True
-    matrix_kind: ClassVar[MatrixKind]
+    attention: Attention | None
+    saliency_threshold: float
+    encoder: N | None
+    compiled: Compiled | None
+    _smallest: int
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        saliency: Saliency = None,
-        saliency_threshold: float = 0.0,
-        tile: Tile = None,
-        runtime: Runtime = "torch",
-    ) -> None:
+    def __init__(self, network: N, smallest: int, saliency: Saliency, saliency_threshold: float, runtime: Runtime) -> None:
         super().__init__()
-        check_threshold(saliency_threshold)
-        if tile not in (None, "auto") and not (isinstance(tile, int) and tile >= 1):
-            raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
-        if tile is not None:
-            views[0].backbone.geometry()
+        if not (isinstance(saliency_threshold, Real) and math.isfinite(saliency_threshold)):
+            raise ValueError(f"saliency_threshold must be a finite number, got {saliency_threshold!r}")
         self.attention = None if saliency is None else Attention(saliency)
         self.saliency_threshold = saliency_threshold
-        self.tile = tile
-        self.runtime = runtime
-        encoder = Encoder(views, saliency_threshold)
-        self.encoder: Encoder | None = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder, encoder.smallest, runtime)
+        self.encoder = network if runtime == "torch" else None
+        self.compiled = None if runtime == "torch" else Compiled(network, smallest, runtime)
+        self._smallest = smallest
 
     @property
-    def network(self) -> Encoder:
-        """The encoder as a torch module, which OpenVINO's runtime has for itself alone."""
+    def network(self) -> N:
+        """The network as a torch module, which OpenVINO's runtime has for itself alone."""
         return self.encoder if self.compiled is None else self.compiled.module  # type: ignore[return-value]
 
     @property
-    def backbone(self) -> Backbone:
-        """The feature network.
-
-        Raises:
-            ValueError: OpenVINO runs the network: nothing in it can be changed.
-        """
-        if self.compiled is not None:
-            raise ValueError(
-                "runtime='openvino' has no network to look into or to change: make the metric with runtime='torch'"
-            )
-        return self.network.views[0].backbone
+    def first_backbone(self) -> Backbone:
+        """The first feature network, also where OpenVINO runs it: saliency is made of it."""
+        return next(module for module in self.network.modules() if isinstance(module, Backbone))
 
     @property
     def smallest(self) -> int:
         """Shortest side of an image, in pixels."""
-        return self.network.smallest
+        return self._smallest
 
     @property
     def description(self) -> str:
@@ -235,13 +224,72 @@ class MatrixMetric(Metric):
         Args:
             image: as above. One that is read in windows (:class:`~msds_plugin.windows.Windows`) is evaluated in tiles, with
                 ``tile="auto"`` unless the metric has another.
-            saliency: (N, 1, H, W) or (N, H, W); the first layer's output is set to zero where it is not above the
-                threshold. None for the maps that the metric makes for itself, if it was made with ``saliency``.
+            saliency: (N, 1, H, W) or (N, H, W), by custom in [0, 1]; what is not above the threshold does not count. None for
+                the maps that the metric makes for itself, if it was made with ``saliency``.
 
         Raises:
             ValueError: as the metric itself; a map with values that are not finite, or that is nowhere above the threshold.
         """
         return self._kept(self._represent(self._checked(image), saliency), image)
+
+    def attend(self, image: Image) -> Image | None:
+        """The saliency maps (N, 1, H, W) that this metric makes for itself, None if it makes none."""
+        return None if self.attention is None else self.attention.maps(image, self.first_backbone)
+
+    def _represent(self, image: Image, saliency: Image | None = None) -> Representation:
+        return self._masked(image, self.attend(image) if saliency is None else saliency_maps(saliency, image))
+
+    @abstractmethod
+    def _masked(self, image: Image, maps: Image | None) -> Any:
+        """The representation of images that have been checked and of their saliency maps (N, 1, H, W)."""
+
+    def _representations_source(self) -> str:
+        return f"{self.description} weights {digest(self.network)}"
+
+
+class MatrixMetric(NetworkMetric[Encoder]):
+    """What the metrics have in common that represent an image by matrices of feature maps.
+
+    Args:
+        views: see :class:`View`; the first one's backbone makes saliency from features.
+        saliency, saliency_threshold, tile, runtime: see :class:`~msds_plugin.DeepSSIM`.
+
+    Raises:
+        ValueError: ``tile`` is no size, or the geometry of the backbone is not known; as :class:`NetworkMetric`.
+    """
+
+    matrix_kind: ClassVar[MatrixKind]
+    tile: Tile
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        saliency: Saliency = None,
+        saliency_threshold: float = 0.0,
+        tile: Tile = None,
+        runtime: Runtime = "torch",
+    ) -> None:
+        pixels = int(tile) if isinstance(tile, Integral) and not isinstance(tile, bool) else 0
+        if tile not in (None, "auto") and pixels < 1:
+            raise ValueError(f"tile must be a number of pixels (at least 1), 'auto' or None, got {tile!r}")
+        if tile is not None:
+            views[0].backbone.geometry()
+        smallest = max(view.backbone.smallest << abs(view.level) for view in views)
+        super().__init__(Encoder(views, saliency_threshold), smallest, saliency, saliency_threshold, runtime)
+        self.tile = pixels or tile
+
+    @property
+    def backbone(self) -> Backbone:
+        """The feature network.
+
+        Raises:
+            ValueError: OpenVINO runs the network: nothing in it can be changed.
+        """
+        if self.compiled is not None:
+            raise ValueError(
+                "runtime='openvino' has no network to look into or to change: make the metric with runtime='torch'"
+            )
+        return self.first_backbone
 
     def forward(self, x: Image, y: Image, saliency_x: Image | None = None, saliency_y: Image | None = None) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``: ``compare(represent(x), represent(y))``."""
@@ -250,9 +298,9 @@ class MatrixMetric(Metric):
         check_pair(x, y)
         return self.compare(self.represent(x, saliency_x), self.represent(y, saliency_y))
 
-    def map_weights(self) -> list[list[float]]:
-        """What the dissimilarity of each layer of each view counts for in the score."""
-        return [[1 / count] * count for count in self.network.layer_counts]
+    def map_weights(self, layers: int) -> Tensor:
+        """What the dissimilarity of each layer of each view counts for in the score, (views, layers)."""
+        return torch.full((1, layers), 1 / layers, dtype=torch.float64, device="cpu")
 
     def _by_layer(self, a: Any, b: Any) -> Tensor:
         """Scores (views, layers, N) of Gram matrices."""
@@ -265,15 +313,7 @@ class MatrixMetric(Metric):
             return torch.stack([global_dissimilarity(p, q) for p, q in zip(a, b, strict=True)])
         return 1 - block_dissimilarities(a, b)
 
-    def attend(self, image: Image) -> Image | None:
-        """The saliency maps (N, 1, H, W) that this metric makes for itself, None if it makes none."""
-        return None if self.attention is None else self.attention.maps(image, self.network.views[0].backbone)
-
-    def _representations_source(self) -> str:
-        return f"{self.description} weights {digest(self.network)}"
-
-    def _represent(self, image: Image, saliency: Image | None = None) -> Representation:
-        maps = self.attend(image) if saliency is None else saliency_maps(saliency, image)
+    def _masked(self, image: Image, maps: Image | None) -> Representation:
         return self.of_matrices(self._matrices(image, maps))
 
     def _matrices(self, image: Image, maps: Image | None) -> tuple[Tensor, ...]:
@@ -289,7 +329,7 @@ class MatrixMetric(Metric):
         return self.compiled(image, maps)
 
     def of_matrices(self, matrices: Sequence[Tensor]) -> Representation:
-        """The representation made of what the encoder returns."""
-        remaining = iter(matrices)
-        views = [tuple(islice(remaining, count)) for count in self.network.layer_counts]
-        return Matrices(self.description, tuple(views))
+        """The representation made of what the encoder returns, of views that share a network."""
+        views = len(self.network.looks)
+        layers = len(matrices) // views  # of a module of the caller's own, as many as it returns
+        return Matrices(self.description, tuple(tuple(matrices[i * layers : (i + 1) * layers]) for i in range(views)))

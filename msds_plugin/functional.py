@@ -10,7 +10,6 @@ are nearly equal, where a training loss spends its time.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import torch
@@ -182,24 +181,6 @@ def ratio_of_energies(sums: Tensor, c: float = 1e-6) -> Tensor:
     return sums[0] / (sums[1] + c)
 
 
-def check_levels(levels: int) -> int:
-    """The number of pyramid levels as an int.
-
-    Raises:
-        TypeError: not a whole number (``True`` is none).
-        ValueError: below 1.
-    """
-    try:
-        number = operator.index(levels)
-    except TypeError:
-        number = None
-    if number is None or isinstance(levels, bool):
-        raise TypeError(f"levels must be a whole number of at least 1, got {levels!r}")
-    if number < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
-    return number
-
-
 def pyramid(image: Tensor, levels: int) -> list[Tensor]:
     """Image pyramid: level 0 is the image, each next one its 2 x 2 averages, an odd last row or column dropped.
 
@@ -211,15 +192,15 @@ def pyramid(image: Tensor, levels: int) -> list[Tensor]:
         ``levels`` tensors; level l has H >> l rows and W >> l columns.
 
     Raises:
-        TypeError: ``levels`` is not a whole number.
         ValueError: ``levels`` is below 1, or the image is too small to be halved so often.
 
     Example:
         >>> [tuple(level.shape) for level in pyramid(torch.rand(1, 3, 65, 96), 3)]
         [(1, 3, 65, 96), (1, 3, 32, 48), (1, 3, 16, 24)]
     """
-    levels = check_levels(levels)
     height, width = image.shape[-2:]
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
     if min(height, width) >> (levels - 1) == 0:
         raise ValueError(f"an image of {height} x {width} pixels cannot be halved {levels - 1} times")
     images = [image]
@@ -295,50 +276,3 @@ def fuse(scores: Tensor, fusion: Tensor) -> Tensor:
     weights = fusion.to(scores)
     # A level of weight zero does not count, an infinite score included.
     return top.squeeze(-1) + ((scores - top) * weights).masked_fill(weights == 0, 0).sum(-1)
-
-
-def normalise_fusion(fusion: Sequence[float] | Tensor | None, levels: int) -> Tensor:
-    """The weights of ``levels`` levels as a float64 tensor that sums to one; None stands for equal weights.
-
-    Raises:
-        TypeError: ``levels`` is not a whole number.
-        ValueError: ``levels`` is below 1, another number of weights, a negative or non-finite one, or none above zero.
-    """
-    levels = check_levels(levels)
-    if fusion is None:
-        return torch.full((levels,), 1 / levels, dtype=torch.float64, device="cpu")
-    given = fusion.detach().cpu() if isinstance(fusion, Tensor) else fusion
-    try:
-        weights = torch.as_tensor(given, dtype=torch.float64, device="cpu").flatten()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"fusion must be numbers, one weight for each level, got {fusion!r}") from error
-    if len(weights) != levels:
-        raise ValueError(
-            f"fusion has {len(weights)} weights for {levels} levels: pass levels={len(weights)} or {levels} weights"
-        )
-    if not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
-        raise ValueError(f"fusion weights must be finite and non-negative with a positive sum, got {weights.tolist()}")
-    return weights / weights.sum()
-
-
-def split_fusion(
-    fusion: Sequence[float] | Tensor | None, levels: int, layers: Sequence[str] = ()
-) -> tuple[Tensor, Tensor | None]:
-    """Weights of the levels (levels,), and those of the layers within each (levels, layers); both sum to one.
-
-    Args:
-        fusion: one weight per level, or one per layer on each level, level 0 first; None for equal ones.
-        levels: their number.
-        layers: names of the layers; with fewer than two there are no weights of layers.
-
-    Raises:
-        TypeError, ValueError: as :func:`normalise_fusion`.
-    """
-    levels = check_levels(levels)
-    count = 0 if fusion is None else fusion.numel() if isinstance(fusion, Tensor) else len(fusion)
-    if len(layers) < 2 or count != levels * len(layers):
-        return normalise_fusion(fusion, levels), None
-    cells = normalise_fusion(fusion, count).view(levels, -1)
-    of_levels = cells.sum(1)
-    unused = (of_levels == 0).unsqueeze(1)  # a level of no weight: its layers do not matter
-    return of_levels, cells.masked_fill(unused, 1 / len(layers)) / of_levels.unsqueeze(1).masked_fill(unused, 1)

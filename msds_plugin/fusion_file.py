@@ -107,7 +107,7 @@ class FusionFile:
         if found.levels != levels:
             what = "levels among its parts" if parts else "weights"
             raise FusionFileError(f"{path} says {levels} levels but holds {found.levels} {what}")
-        if min(found.weights) < 0 or not math.isclose(sum(found.weights), 1, abs_tol=1e-6):
+        if not found.weights or min(found.weights) < 0 or not math.isclose(sum(found.weights), 1, abs_tol=1e-6):
             raise FusionFileError(f"{path}: weights must be non-negative and sum to one, got {list(found.weights)}")
         return found
 
@@ -142,21 +142,12 @@ def level_parts(levels: int, layers: Sequence[str] = ()) -> list[str]:
 
 _NUMBER = (int, float)
 _TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    "metric": (str, "a string"),
-    "base": (str, "a string"),
-    "backbone": ((str, type(None)), "a string or null"),
-    "layers": (list, "a list of strings"),
-    "levels": (int, "a whole number"),
+    **dict.fromkeys(("metric", "base", "dataset", "date", "version"), (str, "a string")),
+    **dict.fromkeys(("backbone", "fingerprint"), ((str, type(None)), "a string or null")),
+    **dict.fromkeys(("levels", "images", "references", "folds"), (int, "a whole number")),
+    **dict.fromkeys(("layers", "parts"), (list, "a list of strings")),
     "weights": (list, "a list of numbers"),
-    "fingerprint": ((str, type(None)), "a string or null"),
-    "dataset": (str, "a string"),
-    "images": (int, "a whole number"),
-    "references": (int, "a whole number"),
-    "folds": (int, "a whole number"),
     "held_out": (dict, "an object of numbers"),
-    "date": (str, "a string"),
-    "version": (str, "a string"),
-    "parts": (list, "a list of strings"),
 }
 _OPTIONAL = {"parts"}
 

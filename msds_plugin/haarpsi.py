@@ -106,6 +106,8 @@ class HaarPSI(LocalMetric):
 
     def __init__(self, tile: int | None = None) -> None:
         super().__init__()
+        if tile is not None and tile < 1:
+            raise ValueError(f"tile must be a number of 2 x 2 averages (at least 1) or None, got {tile!r}")
         self.tile = tile
 
     @property

@@ -11,19 +11,19 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from msds_plugin.aligned import AlignedMSDS
 from msds_plugin.backbones import Weights
-from msds_plugin.functional import at_least_float32, normalise_fusion
+from msds_plugin.functional import at_least_float32
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget, level_parts
 from msds_plugin.haarpsi import HaarPSI
-from msds_plugin.local import LocalMetric
 from msds_plugin.mdsi import MDSI
-from msds_plugin.metric import Images, Metric, Representation
-from msds_plugin.msds import CallableMetric, Fusion, MultiScale, PyramidMetric, target_of
+from msds_plugin.metric import Images, Metric, PairMetric, Representation
+from msds_plugin.msds import CallableMetric, Fusion, MultiScale, PyramidMetric, as_weights, target_of
 from msds_plugin.runtimes import Runtime
 from msds_plugin.tiles import Tile
 from msds_plugin.windows import Image, common_part
@@ -63,6 +63,10 @@ class Term:
     def __post_init__(self) -> None:
         if not (0 < self.scale < math.inf and 0 <= self.weight < math.inf):
             raise ValueError(f"a term needs a scale above 0 and a weight of 0 or more, got {self.scale} and {self.weight}")
+
+    def found(self, score: Tensor) -> Tensor:
+        """The dissimilarity that a score of the metric stands for, at least 0."""
+        return (score if self.dissimilarity is None else self.dissimilarity(score)).clamp_min(0)
 
     @property
     def module(self) -> Metric:
@@ -141,7 +145,7 @@ class Hybrid(Metric):
         self.name = name
         self.metrics = nn.ModuleList(term.module for term in self.terms)
         with torch.inference_mode(False):  # what is made in inference mode would give no gradients later
-            exponents = normalise_fusion([term.weight / term.scale for term in self.terms], len(self.terms))
+            exponents = as_weights([term.weight / term.scale for term in self.terms])
             self.register_buffer("exponents", exponents.to(torch.get_default_dtype()))
         self._cropped_before = False
 
@@ -202,32 +206,29 @@ class Hybrid(Metric):
         found = []
         for term in self.terms:
             one = term.module._score(x, y).reshape(-1, 1) if term.pyramid is None else term.pyramid.part_scores(x, y, per_layer)
-            found.append((one if term.dissimilarity is None else term.dissimilarity(one)).clamp_min(0))
+            found.append(term.found(one))
         return found
 
     def fuse(self, dissimilarities: Tensor) -> Tensor:
         """Scores (N,) of what the terms found, (N, terms)."""
         exponents = self.exponents.to(dissimilarities)
-        return 1 - self.eps * torch.expm1((torch.log1p(dissimilarities / self.eps) * exponents).sum(-1))
+        logs = (torch.log1p(dissimilarities / self.eps) * exponents).masked_fill(exponents == 0, 0)  # what is not finite too
+        return 1 - self.eps * torch.expm1(logs.sum(-1))
 
     def _represent(self, image: Image) -> TermRepresentations:
         parts = tuple(term.module._represent(image) for term in self.terms if not _compares_images(term.module))
         return TermRepresentations(self.description, parts, Images("image", image) if self.is_aligned else None)
 
     def _compare(self, a: TermRepresentations, b: TermRepresentations) -> Tensor:
-        number = max(len(a), len(b))
-        if a.images is None or b.images is None:
-            pairs = zip(self.terms, a.parts, b.parts, strict=True)
-            return self.fuse(self._dissimilarities([term.module._compare(p, q) for term, p, q in pairs], number))
-        x, y = a.images.of_number(number), b.images.of_number(number)
-        if x.shape[-2:] != y.shape[-2:]:
-            return self._score(x, y)  # the parts are those of the whole images, not of what they share
+        images = () if a.images is None or b.images is None else self._images(a.images, b.images)
+        if images and images[0].shape[-2:] != images[1].shape[-2:]:
+            return self._score(*images)  # the parts are those of the whole images, not of what they share
         parts = iter(zip(a.parts, b.parts, strict=True))
         scores = [
-            term.module._score(x, y) if _compares_images(term.module) else term.module._compare(*next(parts))
+            term.module._score(*images) if _compares_images(term.module) else term.module._compare(*next(parts))
             for term in self.terms
         ]
-        return self.fuse(self._dissimilarities(scores, number))
+        return self.fuse(self._dissimilarities(scores, max(len(a), len(b))))
 
     def _score(self, x: Image, y: Image) -> Tensor:
         x, y = self._alike(x, y)
@@ -239,8 +240,7 @@ class Hybrid(Metric):
             if score.numel() != number:
                 name = term.module.description
                 raise ValueError(f"{name} returned shape {tuple(score.shape)} for {number} images: one score each is needed")
-            value = score.reshape(-1)
-            columns.append((value if term.dissimilarity is None else term.dissimilarity(value)).clamp_min(0))
+            columns.append(term.found(score.reshape(-1)))
         # Windows are read into the memory of the CPU, wherever the networks are.
         place = columns[0].device
         return torch.stack([at_least_float32(column).to(place) for column in columns], -1)
@@ -271,7 +271,7 @@ class Hybrid(Metric):
 
 def _compares_images(metric: Metric) -> bool:
     inner = metric.metric if isinstance(metric, MultiScale) else metric
-    return isinstance(inner, LocalMetric | CallableMetric)
+    return isinstance(inner, PairMetric)
 
 
 def _title(metric: Callable[[Tensor, Tensor], Tensor]) -> str:
@@ -301,35 +301,25 @@ def _weighted(terms: Sequence[Term], fusion: Fusion) -> list[Term]:
         return list(terms)
     plain = [[name.partition(" level")[0]] for name, *_ in _part_names(terms)]
     known = [plain, _part_names(terms), _part_names(terms, True)]
+    every = ", ".join(chain(*known[-1]))
     if isinstance(fusion, str | os.PathLike):
-        names, weights = _from_file(fusion, terms, known)
+        file = FusionFile.load(fusion)
+        file.check_target(Hybrid(terms).target, fusion)
+        weights = as_weights(file.weights)
+        fitting = [names for names in known if file.parts == tuple(chain(*names))]
+        if not fitting:
+            raise FusionFileError(
+                f"{fusion} holds fusion weights for {file.metric} ({file.target}): "
+                f"{', '.join(file.parts) or f'{file.levels} levels'}; this hybrid has {every}"
+            )
     else:
-        count = fusion.numel() if isinstance(fusion, Tensor) else len(fusion)
-        fitting = [names for names in known if sum(map(len, names)) == count]
+        weights = as_weights(fusion)
+        fitting = [names for names in known if sum(map(len, names)) == len(weights)]
         if not fitting:
             counts = " or ".join(str(n) for n in dict.fromkeys(sum(map(len, names)) for names in known))
-            raise ValueError(f"fusion has {count} weights: this hybrid takes {counts}, for {_flat(known[-1])}")
-        names, weights = fitting[0], normalise_fusion(fusion, count)
-    parts = weights.split([len(each) for each in names])
+            raise ValueError(f"fusion has {len(weights)} weights: this hybrid takes {counts}, for {every}")
+    parts = weights.split([len(names) for names in fitting[0]])
     return [_reweighted(term, part) for term, part in zip(terms, parts, strict=True)]
-
-
-def _from_file(
-    path: str | os.PathLike[str], terms: Sequence[Term], known: Sequence[list[list[str]]]
-) -> tuple[list[list[str]], Tensor]:
-    file = FusionFile.load(path)
-    file.check_target(Hybrid(terms).target, path)
-    for names in known:
-        if file.parts == tuple(name for each in names for name in each):
-            return names, normalise_fusion(file.weights, len(file.weights))
-    raise FusionFileError(
-        f"{path} holds fusion weights for {file.metric} ({file.target}): {', '.join(file.parts) or f'{file.levels} levels'}; "
-        f"this hybrid has {_flat(known[-1])}"
-    )
-
-
-def _flat(names: Sequence[Sequence[str]]) -> str:
-    return ", ".join(name for each in names for name in each)
 
 
 def _reweighted(term: Term, weights: Tensor) -> Term:
@@ -396,13 +386,13 @@ def msds_hybrid(
         tensor([1., 1.])
     """
     file = FusionFile.load(fusion) if isinstance(fusion, str | os.PathLike) else None
-    levels = levels or (file.levels if file else 3)
-    layers = layers or (file.target.layers if file else STAGES)
+    levels = (file.levels if file else 3) if levels is None else levels
+    layers = (file.target.layers if file else STAGES) if layers is None else layers
     deep = AlignedMSDS(levels, backbone=BACKBONE, weights=weights, layers=layers, tile=tile, runtime=runtime)
     return Hybrid(
         [
             Term(deep, weight=2.0),
-            Term(HaarPSI(tile if isinstance(tile, int) else None)),
+            Term(HaarPSI(deep.tile if isinstance(deep.tile, int) else None)),
             Term(MDSI(), _mean_deviation),
         ],
         fusion=fusion,

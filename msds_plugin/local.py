@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msds_plugin.checks import check_aligned
+from msds_plugin.checks import check_aligned, check_image
 from msds_plugin.functional import at_least_float32
-from msds_plugin.metric import Images, Metric
+from msds_plugin.metric import PairMetric
 from msds_plugin.windows import Image
 
 __all__ = ["LocalMetric", "luma_chroma", "read_padded", "similarity_deficit", "tiles_of"]
@@ -20,17 +20,10 @@ __all__ = ["LocalMetric", "luma_chroma", "read_padded", "similarity_deficit", "t
 TILE = 1024
 
 
-class LocalMetric(Metric):
-    """A metric of pairs that lie on each other pixel by pixel: it is represented by the images themselves."""
+class LocalMetric(PairMetric):
+    """A metric of pairs that lie on each other pixel by pixel."""
 
     reads_windows = True
-
-    def _represent(self, image: Image) -> Images:
-        return Images(self.description, image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        number = max(len(a), len(b))
-        return self._score(a.of_number(number), b.of_number(number))
 
     def _score(self, x: Image, y: Image) -> Tensor:
         check_aligned(x, y, type(self).__name__)
@@ -61,8 +54,9 @@ def read_padded(image: Image, top: int, left: int, height: int, width: int) -> T
         min(begin + size, end) for begin, size, end in zip((top, left), (height, width), image.shape[-2:], strict=True)
     )
     first, start = max(top, 0), max(left, 0)
-    pixels = at_least_float32(image.read(first, start, bottom - first, right - start))
-    return F.pad(pixels, (start - left, left + width - right, first - top, top + height - bottom))
+    pixels = image.read(first, start, bottom - first, right - start)
+    check_image(pixels)
+    return F.pad(at_least_float32(pixels), (start - left, left + width - right, first - top, top + height - bottom))
 
 
 def luma_chroma(image: Tensor, matrix: Sequence[Sequence[float]], factor: float) -> Tensor:

@@ -16,33 +16,25 @@ gradient and no approximation is involved. A share can be negative: such a posit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from msds_plugin.checks import check_pair
-from msds_plugin.encoder import MatrixMetric, View
-from msds_plugin.functional import positions, pyramid
-from msds_plugin.networks import Backbone
+from msds_plugin.encoder import MatrixMetric
+from msds_plugin.functional import positions
+from msds_plugin.networks import Backbone, Layer
+from msds_plugin.saliency import Mask
 from msds_plugin.tiles import Tile, spans
-from msds_plugin.windows import Image, Windows, as_windows, halvings
+from msds_plugin.windows import Image, Windows
 
 __all__ = ["dissimilarity_map", "map_parts"]
 
 _BLOCK, _C = 4, 1e-6
 #: Side of a tile in pixels where the metric leaves it open.
 _TILE = 1024
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where positions lie along one axis, in pixels of the whole image: the centre of the first, and the step."""
-
-    first: float
-    step: float
 
 
 def dissimilarity_map(metric: MatrixMetric, x: Image, y: Image) -> Tensor:
@@ -95,87 +87,62 @@ def map_parts(metric: MatrixMetric, x: Image, y: Image) -> tuple[Tensor, Tensor]
     if not (isinstance(metric, MatrixMetric) and metric.has_map):
         raise TypeError(f"{type(metric).__name__} compares no Gram matrices: maps are for DeepSSIM, MSDS and their -lite forms")
     check_pair(x, y)
-    factors = _factors(metric, metric.represent(x), metric.represent(y))
-    of_x, of_y = (_part(metric, image, factors) for image in (x, y))
-    return of_x, of_y
+    x, y = metric._ready(x, "x"), metric._ready(y, "y")
+    maps_x, maps_y = metric.attend(x), metric.attend(y)
+    factors = _factors(metric, metric._masked(x, maps_x), metric._masked(y, maps_y))
+    return _part(metric, x, maps_x, factors), _part(metric, y, maps_y, factors)
 
 
 def _factors(metric: MatrixMetric, x: Any, y: Any) -> list[list[Tensor]]:
     """M of every layer of every view times its weight, (N, C, C), in float64."""
-    factor = _whole if metric.kind == "deepssim-lite" else _blockwise
+    weights = metric.map_weights(len(x.views[0])).tolist()
+    blocks = metric.kind != "deepssim-lite"
     return [
-        [weight * factor(a.double(), b.double()) for a, b, weight in zip(*layers, strict=True)]
-        for layers in zip(x.views, y.views, metric.map_weights(), strict=True)
+        [
+            weight * _factor(a.double(), b.double(), _BLOCK if blocks else a.shape[-1])
+            for a, b, weight in zip(*layers, strict=True)
+        ]
+        for layers in zip(x.views, y.views, weights, strict=True)
     ]
 
 
-def _variance(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return (x - x.mean(dims, keepdim=True)).square().mean(dims, keepdim=True)
+def _factor(a: Tensor, b: Tensor, block: int) -> Tensor:
+    """M of two matrices, cut into blocks of this side."""
+    x, y = (g.unflatten(2, (-1, block)).unflatten(1, (-1, block)) for g in (a, b))
+    difference, x, y = (each - each.mean((2, 4), keepdim=True) for each in (x - y, x, y))
+    variances = x.square().mean((2, 4), keepdim=True) + y.square().mean((2, 4), keepdim=True)
+    # The entries of all blocks are those of the matrix.
+    return (difference / (a.shape[-1] ** 2 * (variances + _C))).flatten(3, 4).flatten(1, 2)
 
 
-def _blockwise(a: Tensor, b: Tensor) -> Tensor:
-    x, y = (g.unflatten(2, (-1, _BLOCK)).unflatten(1, (-1, _BLOCK)) for g in (a, b))
-    dims, entries = (2, 4), _BLOCK**2
-    blocks = (a.shape[-1] // _BLOCK) ** 2
-    difference = x - y
-    centred = difference - difference.mean(dims, keepdim=True)
-    spread = _variance(x, dims) + _variance(y, dims) + _C
-    return (centred / (entries * blocks * spread)).flatten(3, 4).flatten(1, 2)
-
-
-def _whole(a: Tensor, b: Tensor) -> Tensor:
-    difference = a - b
-    dims = (-2, -1)
-    centred = difference - difference.mean(dims, keepdim=True)
-    spread = _variance(a, dims) + _variance(b, dims) + _C
-    return centred / (a.shape[-1] ** 2 * spread)
-
-
-def _part(metric: MatrixMetric, image: Image, factors: Sequence[Sequence[Tensor]]) -> Tensor:
+def _part(metric: MatrixMetric, image: Image, maps: Image | None, factors: Sequence[Sequence[Tensor]]) -> Tensor:
     """The sum over views and layers of the forms f^T M f at every position of one image, spread over its pixels."""
     height, width = image.shape[-2:]
+    tile = metric.tile if isinstance(image, Tensor) else metric.tile or "auto"
     total: Tensor | None = None
     for view, of_view in zip(metric.network.views, factors, strict=True):
-        level = _level(image, view.level, metric.tile is not None)
-        for form, factor, grids in zip(_forms(view, level, of_view, metric.tile), of_view, _grids(view, level), strict=True):
+        level = view.windows(image)
+        mask = None if maps is None else Mask(view.windows(maps), metric.saliency_threshold)
+        forms = _forms(view.backbone, level, mask, of_view, tile)
+        layers = view.backbone.geometry() if view.backbone.known_layers else [None] * len(forms)
+        for form, factor, layer in zip(forms, of_view, layers, strict=True):
             if metric.kind == "deepssim-lite":  # whose matrices are divided by C h w
                 form = form / (factor.shape[-1] * positions(form))
             rows, columns = (
-                _spread(count, side, grid, view.level).to(form.device)
-                for count, side, grid in zip(form.shape[-2:], (height, width), grids(form), strict=True)
+                _spread(cells, pixels, *_grid(layer, cells, side), view.level).to(form.device)
+                for cells, pixels, side in zip(form.shape[-2:], (height, width), level.shape[-2:], strict=True)
             )
-            layer = rows @ form @ columns.mT
-            total = layer if total is None else total + layer
+            shares = rows @ form @ columns.mT
+            total = shares if total is None else total + shares
     assert total is not None  # a metric has at least one layer
     return total.unsqueeze(1)
 
 
-def _level(image: Image, level: int, windows: bool) -> Image:
-    if windows or not isinstance(image, Tensor):
-        return halvings(image, level + 1)[level]
-    return pyramid(image, level + 1)[level]
-
-
-def _grids(view: View, image: Image) -> list[Callable[[Tensor], tuple[_Grid, _Grid]]]:
-    """For each layer, where the positions of a map of it lie."""
-    try:
-        geometry = view.backbone.geometry()
-    except ValueError:  # a network of which nothing is known: its positions are taken to divide the image evenly
-        return [lambda form: _even(form, image)] * len(view.backbone.layers)
-    grids = [_Grid(layer.start + (layer.receptive_field - 1) / 2, layer.stride) for layer in geometry]
-    return [lambda form, grid=grid: (grid, grid) for grid in grids]  # type: ignore[misc]
-
-
-def _even(form: Tensor, image: Image) -> tuple[_Grid, _Grid]:
-    rows, columns = (side / count for side, count in zip(image.shape[-2:], form.shape[-2:], strict=True))
-    return _Grid((rows - 1) / 2, rows), _Grid((columns - 1) / 2, columns)
-
-
-def _forms(view: View, image: Image, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
-    """f^T M f at every position, (N, h, w), of each layer."""
-    if tile is None and isinstance(image, Tensor):
-        return [_form(feature, factor) for feature, factor in zip(view.backbone(image), factors, strict=True)]
-    return _forms_in_tiles(view.backbone, as_windows(image), factors, tile)
+def _grid(layer: Layer | None, cells: int, side: int) -> tuple[float, float]:
+    """Where so many positions lie along a side of so many pixels: the centre of the first, and the step to the next."""
+    if layer is None:  # of a network of which nothing is known: they are taken to divide the image evenly
+        return (side / cells - 1) / 2, side / cells
+    return layer.start + (layer.receptive_field - 1) / 2, layer.stride
 
 
 def _form(feature: Tensor, factor: Tensor) -> Tensor:
@@ -183,15 +150,24 @@ def _form(feature: Tensor, factor: Tensor) -> Tensor:
     return ((factor @ flat) * flat).sum(1).unflatten(1, feature.shape[-2:])
 
 
-def _forms_in_tiles(backbone: Backbone, image: Windows, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
+def _forms(backbone: Backbone, image: Windows, mask: Mask | None, factors: Sequence[Tensor], tile: Tile) -> list[Tensor]:
+    """f^T M f at every position, (N, h, w), of each layer."""
+
+    def features_of(*window: int) -> list[Tensor]:
+        pixels = image.read(*window).to(backbone.device, backbone.dtype)
+        features: list[Tensor] = backbone(pixels, None if mask is None else mask.read(*window).to(pixels))
+        return features
+
+    height, width = image.shape[-2:]
+    if tile is None:
+        return [_form(feature, factor) for feature, factor in zip(features_of(0, 0, height, width), factors, strict=True)]
     layers = backbone.geometry()
     core = tile if isinstance(tile, int) else _TILE
-    height, width = image.shape[-2:]
     rows: list[list[Tensor]] = [[] for _ in layers]
     for row in spans(height, core, layers, backbone.smallest):
         strips: list[list[Tensor]] = [[] for _ in layers]
         for column in spans(width, core, layers, backbone.smallest):
-            features = backbone(image.read(row.begin, column.begin, len(row), len(column)).to(backbone.device))
+            features = features_of(row.begin, column.begin, len(row), len(column))
             for strip, layer, feature, factor in zip(strips, layers, features, factors, strict=True):
                 strip.append(_form(feature[..., row.owned(layer.stride), column.owned(layer.stride)], factor))
         for whole, strip in zip(rows, strips, strict=True):
@@ -199,13 +175,13 @@ def _forms_in_tiles(backbone: Backbone, image: Windows, factors: Sequence[Tensor
     return [torch.cat(whole, 1) for whole in rows]
 
 
-def _spread(count: int, pixels: int, grid: _Grid, level: int) -> Tensor:
-    """(pixels, count): how the share of each position is spread over pixels of level 0; every column sums to one."""
+def _spread(cells: int, pixels: int, first: float, step: float, level: int) -> Tensor:
+    """(pixels, cells): how the share of each position is spread over pixels of level 0; every column sums to one."""
     scale = 1 << level
-    centres = (grid.first + 0.5 + grid.step * torch.arange(count, dtype=torch.float64, device="cpu")) * scale - 0.5
+    centres = (first + 0.5 + step * torch.arange(cells, dtype=torch.float64, device="cpu")) * scale - 0.5
     # The fields of the first and last positions may be centred in the padding.
     centres = centres.clamp(0, pixels - 1)
     places = torch.arange(pixels, dtype=torch.float64, device="cpu").unsqueeze(1)
-    distance = (places - centres).abs() / max(1.0, grid.step * scale)
+    distance = (places - centres).abs() / max(1.0, step * scale)
     tent = (1 - distance).clamp(min=0)
     return tent / tent.sum(0)

@@ -60,8 +60,8 @@ def _averages_of_any_factor(pixels: Tensor, factor: int) -> Tensor:
 
 def _root(squares: Tensor) -> Tensor:
     """Square root whose gradient is 0 at 0."""
-    positive = squares > 0
-    return squares.where(positive, 1).sqrt().where(positive, 0)
+    zero = squares == 0
+    return squares.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
 
 def _gradient(luma: Tensor) -> Tensor:

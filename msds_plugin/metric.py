@@ -8,8 +8,9 @@ import json
 import operator
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -19,17 +20,12 @@ from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, c
 from msds_plugin.weights import read_safetensors
 from msds_plugin.windows import Image, Windows
 
-__all__ = ["Images", "Metric", "Representation", "digest"]
+__all__ = ["Images", "Metric", "PairMetric", "Representation", "digest"]
 
 R = TypeVar("R", bound="Representation")
 
 #: Pixels that go through a network at once, by kind of device: beyond this a larger batch costs memory and saves no time.
 ONE_PASS_PIXELS = {"cpu": 2**20, "cuda": 2**23}
-
-
-def pixels_at_once(device: torch.device) -> int:
-    """Pixels of one batch at most on this device."""
-    return ONE_PASS_PIXELS.get(device.type, ONE_PASS_PIXELS["cpu"])
 
 
 def fit_together(x: Image, y: Image) -> bool:
@@ -40,7 +36,7 @@ def fit_together(x: Image, y: Image) -> bool:
         return False  # the gradient of the one would take a way through the other as well
     if torch.compiler.is_compiling():
         return True  # one graph for all sizes
-    return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= pixels_at_once(x.device)
+    return (len(x) + len(y)) * x.shape[-2] * x.shape[-1] <= ONE_PASS_PIXELS.get(x.device.type, ONE_PASS_PIXELS["cpu"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +71,16 @@ class Representation:
 
         Raises:
             ValueError: none given, or made by different metrics, networks or layers, or of images of different sizes where
-                what is represented depends on the size, or read in windows.
+                what is represented depends on the size.
+            TypeError: of images that are read in windows.
         """
         sources = {part.source for part in parts}
         if len(sources) != 1:
             made_by = f"they were made by {', '.join(sorted(sources))}" if sources else "none was given"
             raise ValueError(f"only representations of one source can be put together: {made_by}")
-        if any(_of_each_image(part) != _of_each_image(parts[0]) for part in parts):
-            raise ValueError(
-                f"representations by {parts[0].source} of images of different sizes, or read in windows, cannot be put together"
-            )
+        kinds = [(_encoded(part, count()), [tensor.shape[1:] for tensor in _tensors(part)]) for part in parts]
+        if any(kind != kinds[0] for kind in kinds):
+            raise ValueError(f"representations by {parts[0].source} of images of different sizes cannot be put together")
         columns = iter([torch.cat(tensors) for tensors in zip(*map(_tensors, parts), strict=True)])
         return parts[0].map_tensors(lambda _: next(columns))
 
@@ -123,17 +119,6 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _of_each_image(value: Any) -> Any:
-    """What two representations must share to be put together: the shapes of an image's tensors, and all that is no tensor."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape[1:])
-    if isinstance(value, Representation):
-        return [_of_each_image(getattr(value, field.name)) for field in dataclasses.fields(value)]
-    if isinstance(value, tuple):
-        return [_of_each_image(part) for part in value]
-    return value
-
-
 def _tensors(representation: Representation) -> list[Tensor]:
     found: list[Tensor] = []
 
@@ -156,7 +141,7 @@ class Images(Representation):
         return self.image.shape[0]
 
     def of_number(self, number: int) -> Image:
-        """The images, a single one so many times."""
+        """The images, a single one so many times; what is read in windows as it is."""
         if len(self) == number or not isinstance(self.image, Tensor):
             return self.image
         return self.image.expand(number, -1, -1, -1)
@@ -171,6 +156,7 @@ class Metric(nn.Module):
     Attributes:
         kind: name of what is computed, in descriptions and files.
         lower_is_better: direction of the score.
+        levels: of the image pyramid.
         has_map: ``map(x, y)`` exists.
         reads_windows: images that are read in windows are accepted.
         takes_saliency: ``represent`` and ``forward`` accept saliency maps.
@@ -178,6 +164,7 @@ class Metric(nn.Module):
 
     kind: ClassVar[str] = ""
     lower_is_better: bool = False
+    levels: int = 1
     has_map: bool = False
     reads_windows: bool = False
     takes_saliency: bool = False
@@ -240,8 +227,7 @@ class Metric(nn.Module):
         # Copies, because safetensors refuses two tensors that share memory, as an image that is kept twice does.
         copies = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in _tensors(representation)]
         tensors = {str(index): tensor for index, tensor in enumerate(copies)}
-        count = iter(range(len(tensors)))
-        skeleton = json.dumps(_encoded(representation, count))
+        skeleton = json.dumps(_encoded(representation, count()))
         save_file(tensors, path, {"format": _FORMAT, "source": self._representations_source(), "content": skeleton})
 
     def load(self, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Representation:
@@ -259,8 +245,9 @@ class Metric(nn.Module):
             found = _decoded(json.loads(metadata["content"]), tensors)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise WeightsFileError(f"{path} is damaged or holds no {_WHAT}: {error}") from error
-        if metadata["source"] != self._representations_source():
-            raise ValueError(f"{path} was made by {metadata['source']}, but this metric is {self._representations_source()}")
+        source = metadata.get("source")
+        if source != self._representations_source():
+            raise ValueError(f"{path} was made by {source}, but this metric is {self._representations_source()}")
         if not isinstance(found, Representation):
             raise WeightsFileError(f"{path} is damaged: it holds no representation")
         return found
@@ -302,7 +289,7 @@ class Metric(nn.Module):
 
     def _ready(self, image: Image, name: str) -> Image:
         """The image in the type of the metric; half precision, as autocast makes it, is computed in float32."""
-        self._check_size(image, name)
+        check_size(image, self.smallest >> (self.levels - 1), self.levels, name)
         if not isinstance(image, Tensor):
             if not self.reads_windows:
                 raise TypeError(f"{type(self).__name__} needs whole images as tensors, it cannot read them in windows")
@@ -312,14 +299,18 @@ class Metric(nn.Module):
         parameter = next(self.parameters(), None)
         return image.to(torch.float32 if parameter is None else parameter.dtype)
 
-    def _check_size(self, image: Image, name: str) -> None:
-        check_size(image, self.smallest, name=name)
+    def _images(self, a: Images, b: Images) -> tuple[Image, Image]:
+        """The images of two representations, as many of each, in the type of the metric whatever that of the representation."""
+        number = max(len(a), len(b))
+        return self._ready(a.of_number(number), "x"), self._ready(b.of_number(number), "y")
 
     def _check_comparable(self, a: Representation, b: Representation) -> None:
         self._check_made_here(a, "first")
         self._check_made_here(b, "second")
-        if len(a) != len(b) and 1 not in (len(a), len(b)):
-            raise ValueError(f"{len(a)} images cannot be compared with {len(b)}: the numbers must agree, or one of them be 1")
+        if 0 in (len(a), len(b)) or (len(a) != len(b) and 1 not in (len(a), len(b))):
+            raise ValueError(
+                f"{len(a)} images cannot be compared with {len(b)}: the numbers must agree, or one of them be 1, and none be 0"
+            )
         devices = list(dict.fromkeys(tensor.device for part in (a, b) for tensor in _tensors(part)))
         if len(devices) > 1:
             raise ValueError(f"the representations are on {devices[0]} and {devices[1]}: move one with .to(device)")
@@ -336,20 +327,34 @@ class Metric(nn.Module):
             )
 
 
+class PairMetric(Metric):
+    """A metric that needs both images at once, and so represents them by themselves. Subclasses compute ``_score``."""
+
+    def _represent(self, image: Image) -> Images:
+        return Images(self.description, image)
+
+    def _compare(self, a: Images, b: Images) -> Tensor:
+        return self._score(*self._images(a, b))
+
+    @abstractmethod
+    def _score(self, x: Image, y: Image) -> Tensor:
+        """Scores (N,) of images that have been checked."""
+
+
 _FORMAT, _WHAT = "msds_plugin.Representation/2", "saved representation"
 
 
-def _encoded(value: Any, count: Any) -> Any:
+def _encoded(value: Any, numbers: Iterator[int]) -> Any:
     """A value of a representation as JSON, its tensors as their numbers."""
     if isinstance(value, Tensor):
-        return {"tensor": next(count)}
+        return {"tensor": next(numbers)}
     if isinstance(value, Representation):
-        named = {field.name: _encoded(getattr(value, field.name), count) for field in dataclasses.fields(value)}
+        named = {field.name: _encoded(getattr(value, field.name), numbers) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, "fields": named}
     if isinstance(value, tuple):
-        return {"tuple": [_encoded(part, count) for part in value]}
+        return {"tuple": [_encoded(part, numbers) for part in value]}
     if isinstance(value, Windows):
-        raise TypeError("a representation of images that are read in windows holds no values to save")
+        raise TypeError("a representation of images that are read in windows holds no values to save or to put together")
     return {"value": value}
 
 

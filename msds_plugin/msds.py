@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,20 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.checks import check_batches, check_has_values, check_size, too_small
+from msds_plugin.checks import check_batches, check_has_values, too_small
 from msds_plugin.deepssim import DeepSSIM, DeepSSIMLite, GramMetric
 from msds_plugin.encoder import Matrices, MatrixKind, MatrixMetric, View
-from msds_plugin.functional import check_levels, fuse, pyramid, split_fusion
+from msds_plugin.functional import fuse, pyramid
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 from msds_plugin.local import LocalMetric
-from msds_plugin.metric import Images, Metric, Representation
-from msds_plugin.networks import Backbone
+from msds_plugin.metric import Metric, PairMetric, Representation
 from msds_plugin.runtimes import Runtime
 from msds_plugin.saliency import Saliency
 from msds_plugin.tiles import Tile
 from msds_plugin.windows import Image, Windows, halvings
 
-__all__ = ["MSDS", "CallableMetric", "Fusion", "MSDSLite", "MultiScale", "PyramidMetric", "target_of"]
+__all__ = ["MSDS", "CallableMetric", "Fusion", "MSDSLite", "MultiScale", "PyramidMetric", "as_weights", "target_of"]
 
 #: Weights, the path of a file of them, or None for equal ones.
 Fusion: TypeAlias = Sequence[float] | Tensor | str | os.PathLike[str] | None
@@ -43,8 +43,7 @@ def target_of(metric: object) -> FusionTarget:
     if isinstance(metric, CallableMetric):
         return FusionTarget(metric.description)
     if isinstance(metric, MatrixMetric):
-        backbone = metric.network.views[0].backbone
-        return FusionTarget(metric.kind, backbone.name, backbone.layers)
+        return FusionTarget(metric.kind, metric.first_backbone.name, metric.first_backbone.layers)
     if isinstance(metric, LocalMetric):
         return FusionTarget(_name(metric))
     if isinstance(metric, Metric):
@@ -57,8 +56,8 @@ def _name(metric: object) -> str:
     return str(getattr(named, "__qualname__", type(metric).__qualname__))
 
 
-class CallableMetric(Metric):
-    """Any module or function of (distorted, reference) as a :class:`Metric`: it is represented by the images themselves.
+class CallableMetric(PairMetric):
+    """Any module or function of (distorted, reference) as a :class:`Metric`.
 
     What images it takes (channels, range of values, smallest size) is its own affair.
 
@@ -79,19 +78,19 @@ class CallableMetric(Metric):
 
     def _check_images(self, *images: Image) -> None:
         for image, name in zip(images, ("x", "y") if len(images) > 1 else ("the image",), strict=True):
-            check_any_image(image, name, self.description)
+            if isinstance(image, Windows) and not isinstance(image, Tensor):
+                raise TypeError(f"{self.description} needs whole images as tensors, it cannot read them in windows")
+            if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
+                shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+                raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
+            if image.numel() == 0:
+                raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
+            check_has_values(image, name)
         if len(images) > 1:
             check_batches(*images)
 
     def _ready(self, image: Image, name: str) -> Image:
         return image
-
-    def _represent(self, image: Image) -> Images:
-        return Images(self.description, image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        number = max(len(a), len(b))
-        return self._score(a.of_number(number), b.of_number(number))
 
     def _score(self, x: Image, y: Image) -> Tensor:
         score = self.metric(x, y)  # type: ignore[arg-type]
@@ -104,35 +103,78 @@ class CallableMetric(Metric):
         return score.reshape(-1) if score.dim() else score
 
 
-def check_any_image(image: Image, name: str, metric: str) -> None:
-    """Raise a clear error unless ``image`` is a floating-point batch (N, C, H, W) in memory."""
-    if isinstance(image, Windows) and not isinstance(image, Tensor):
-        raise TypeError(f"{metric} needs whole images as tensors, it cannot read them in windows")
-    if not isinstance(image, Tensor) or image.dim() != 4 or not image.is_floating_point():
-        shape = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"{name} must be a floating-point batch of images (N, C, H, W), got {shape}")
-    if image.numel() == 0:
-        raise ValueError(f"{name} is an empty batch: {tuple(image.shape)}")
-    check_has_values(image, name)
+def check_levels(levels: int) -> int:
+    """The number of pyramid levels as an int.
+
+    Raises:
+        TypeError: not a whole number (``True`` is none).
+        ValueError: below 1.
+    """
+    try:
+        number = operator.index(levels)
+    except TypeError:
+        number = None
+    if number is None or isinstance(levels, bool):
+        raise TypeError(f"levels must be a whole number of at least 1, got {levels!r}")
+    if number < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    return number
+
+
+def as_weights(fusion: Sequence[float] | Tensor) -> Tensor:
+    """Weights as a float64 tensor (weights,) that sums to one.
+
+    Raises:
+        ValueError: no numbers, a negative or non-finite one, or none above zero.
+    """
+    try:
+        weights = torch.as_tensor(fusion, dtype=torch.float64, device="cpu").detach().flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"fusion must be numbers, one weight for each level, got {fusion!r}") from error
+    if not weights.isfinite().all() or (weights < 0).any() or weights.sum() == 0:
+        raise ValueError(f"fusion weights must be finite and non-negative with a positive sum, got {weights.tolist()}")
+    return weights / weights.sum()
+
+
+def split_fusion(
+    fusion: Sequence[float] | Tensor | None, levels: int, layers: Sequence[str] = ()
+) -> tuple[Tensor, Tensor | None]:
+    """Weights of the levels (levels,), and those of the layers within each (levels, layers); both sum to one.
+
+    Args:
+        fusion: one weight per level, or one per layer on each level, level 0 first; None for equal ones.
+        levels: their number.
+        layers: names of the layers; with fewer than two there are no weights of layers.
+
+    Raises:
+        ValueError: another number of weights, and as :func:`as_weights`.
+    """
+    weights = as_weights([1.0] * levels if fusion is None else fusion)
+    if len(weights) == levels:
+        return weights, None
+    if len(layers) < 2 or len(weights) != levels * len(layers):
+        raise ValueError(
+            f"fusion has {len(weights)} weights for {levels} levels: pass levels={len(weights)} or {levels} weights"
+        )
+    cells = weights.view(levels, -1)
+    of_levels = cells.sum(1)
+    unused = (of_levels == 0).unsqueeze(1)  # a level of no weight: its layers do not matter
+    return of_levels, cells.masked_fill(unused, 1 / len(layers)) / of_levels.unsqueeze(1).masked_fill(unused, 1)
 
 
 class PyramidMetric(Metric):
     """What the metrics on an image pyramid have in common: one weight per level, by which the levels' scores are fused."""
 
-    levels: int
     fusion_logits: nn.Parameter | None
     fusion_weights: Tensor | None
     layer_weights: Tensor | None
 
-    def _set_fusion(
-        self, levels: int, fusion: Fusion, learn_fusion: bool, target: FusionTarget, layers: Sequence[str] = ()
-    ) -> None:
-        self.levels = check_levels(levels)
+    def _set_fusion(self, fusion: Fusion, learn_fusion: bool = False) -> None:
         if isinstance(fusion, str | os.PathLike):
-            fusion = FusionFile.load(fusion).weights_for(target, levels, layers, fusion)
+            fusion = FusionFile.load(fusion).weights_for(self.target, self.levels, self.layers, fusion)
         dtype = torch.get_default_dtype()
         with torch.inference_mode(False):  # what is made in inference mode would give no gradients later
-            weights, by_layer = split_fusion(fusion, levels, layers)
+            weights, by_layer = split_fusion(fusion, self.levels, self.layers)
             if learn_fusion and not weights.all():
                 raise ValueError(f"a weight of zero cannot be learned as a softmax logit, got {weights.tolist()}")
             self.register_buffer("layer_weights", None if by_layer is None else by_layer.to(dtype))
@@ -160,7 +202,7 @@ class PyramidMetric(Metric):
     def weighted(self: P, fusion: Fusion) -> P:
         """The same metric with other weights; they share the network."""
         other = copy.deepcopy(self, {id(module): module for module in self.children()})
-        other._set_fusion(self.levels, fusion, False, self.target, self.layers)
+        other._set_fusion(fusion)
         return other
 
     @abstractmethod
@@ -239,7 +281,8 @@ class MultiScale(PyramidMetric):
     ) -> None:
         super().__init__()
         self.metric = metric if isinstance(metric, Metric) else CallableMetric(metric)
-        self._set_fusion(levels, fusion, learn_fusion, target_of(self.metric))
+        self.levels = check_levels(levels)
+        self._set_fusion(fusion, learn_fusion)
         self.lower_is_better = self.metric.lower_is_better
         self.reads_windows = self.metric.reads_windows
 
@@ -269,8 +312,8 @@ class MultiScale(PyramidMetric):
         self.metric._check_images(*images)
 
     def _ready(self, image: Image, name: str) -> Image:
-        self._check_size(image, name)
-        return image if isinstance(self.metric, CallableMetric) else super()._ready(image, name)
+        ready = super()._ready(image, name)
+        return image if isinstance(self.metric, CallableMetric) else ready
 
     def compare_levels(self, a: Levels, b: Levels) -> Tensor:
         """Scores of each level alone, (N, levels), before they are fused; (levels,) where the metric returns a scalar."""
@@ -285,9 +328,6 @@ class MultiScale(PyramidMetric):
 
     def _score(self, x: Image, y: Image) -> Tensor:
         return self._compare(self._represent(x), self._represent(y))
-
-    def _check_size(self, image: Image, name: str) -> None:
-        check_size(image, self.metric.smallest, self.levels, name)
 
     def _of_level(self, level: int, a: Levels, b: Levels) -> Tensor:
         try:
@@ -376,7 +416,8 @@ class MSDS(PyramidMetric, GramMetric):
         kept = network.layers if self.keeps_features else ()
         views = [View(network, level, self.matrix_kind, () if level else kept) for level in range(levels)]
         GramMetric.__init__(self, views, saliency, saliency_threshold, tile, runtime)
-        self._set_fusion(levels, fusion, learn_fusion, self.target, self.layers)
+        self.levels = levels
+        self._set_fusion(fusion, learn_fusion)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> MSDS:
@@ -400,16 +441,12 @@ class MSDS(PyramidMetric, GramMetric):
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers, which can have weights of their own."""
-        return self._network_of_level.layers
+        return self.first_backbone.layers
 
     @property
     def target(self) -> FusionTarget:
         """What files of weights for it are for."""
-        return FusionTarget(self.kind, self._network_of_level.name, self.layers)
-
-    @property
-    def _network_of_level(self) -> Backbone:
-        return self.network.views[0].backbone
+        return target_of(self)
 
     def part_scores(self, x: Image, y: Image, per_layer: bool = False) -> Tensor:
         """See :class:`PyramidMetric`."""
@@ -426,13 +463,10 @@ class MSDS(PyramidMetric, GramMetric):
             return by_layer.mean(1).mT
         return (self.layer_weights.to(by_layer).unsqueeze(2) * by_layer).sum(1).mT
 
-    def map_weights(self) -> list[list[float]]:
+    def map_weights(self, layers: int) -> Tensor:
         """See :class:`MatrixMetric`."""
-        found: list[list[float]] = self.part_weights(per_layer=True).tolist()
-        return found
-
-    def _check_size(self, image: Image, name: str) -> None:
-        check_size(image, self._network_of_level.smallest, self.levels, name)
+        weights = self.part_weights(per_layer=self.layer_weights is not None)
+        return weights.expand(-1, layers) * (weights.shape[1] / layers)
 
 
 class MSDSLite(MSDS):

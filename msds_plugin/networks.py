@@ -180,6 +180,8 @@ class Backbone(nn.Module):
         check_size(image, self.smallest)
         features: list[Tensor] = self.net(self.normalise(image), mask)
         for feature in features:
+            if not isinstance(feature, Tensor):
+                raise TypeError(f"the backbone {self.name} gave {type(feature).__name__}, not feature maps (N, C, h, w)")
             if feature.dim() != 4 or 0 in feature.shape[-2:]:
                 raise ValueError(f"the backbone {self.name} gave features of shape {tuple(feature.shape)}, not (N, C, h, w)")
         return features
@@ -190,9 +192,15 @@ class Backbone(nn.Module):
         Raises:
             ValueError, TypeError: the image is on another device or of another type than the parameters.
         """
-        parameter = next(self.net.parameters(), None)
-        if parameter is not None:
-            _check_match(image, parameter)
+        parameter = next(self.net.parameters(), image)
+        if parameter.device != image.device:
+            raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
+        autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
+        if parameter.dtype != image.dtype and not autocast:
+            raise TypeError(
+                f"the image is {image.dtype} but the metric is {parameter.dtype}: "
+                "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
+            )
         if self.mean is None or self.std is None:
             return image  # somebody else's module, which takes it as it is
         return (image - self.mean) / self.std
@@ -239,17 +247,6 @@ class Backbone(nn.Module):
     def _check_unchanged(self) -> None:
         check_unchanged(self, Backbone)
         check_unchanged(self.net, Taps)
-
-
-def _check_match(image: Tensor, parameter: Tensor) -> None:
-    if parameter.device != image.device:
-        raise ValueError(f"the image is on {image.device} but the metric on {parameter.device}: move one with .to(device)")
-    autocast = torch.is_autocast_enabled(image.device.type) and torch.float64 not in (image.dtype, parameter.dtype)
-    if parameter.dtype != image.dtype and not autocast:
-        raise TypeError(
-            f"the image is {image.dtype} but the metric is {parameter.dtype}: "
-            "convert the image, or the metric with .to(dtype); for half precision use torch.autocast"
-        )
 
 
 #: One row per stage: blocks, kernel, stride of the first block, expansion, channels out.

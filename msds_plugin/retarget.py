@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.checks import check_pair, check_threshold, is_true
+from msds_plugin.checks import check_pair, is_true
+from msds_plugin.encoder import NetworkMetric
 from msds_plugin.functional import at_least_float32, global_dissimilarity, gram_matrix, positions, smooth_halve
-from msds_plugin.metric import Metric, Representation, digest
+from msds_plugin.metric import Representation
 from msds_plugin.networks import Backbone
-from msds_plugin.runtimes import Compiled, Runtime
-from msds_plugin.saliency import Attention, Saliency, keep, saliency_maps
+from msds_plugin.runtimes import Runtime
+from msds_plugin.saliency import Saliency, keep
 from msds_plugin.saliency.resample import fitted, thumbnail
 from msds_plugin.windows import Image
 
@@ -114,7 +115,7 @@ class _Encoder(nn.Module):
         super().__init__()
         self.matched = matched
         self.compared = compared
-        self.smallest = 4 * matched.smallest
+        self.description = f"{matched.description} + {compared.description}"
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features = at_least_float32(self.matched(image)[0])
@@ -122,7 +123,7 @@ class _Encoder(nn.Module):
         return features, gram_matrix(quarter) / (quarter.shape[1] * positions(quarter))
 
 
-class MSDSRetarget(Metric):
+class MSDSRetarget(NetworkMetric[_Encoder]):
     r"""How much of what people look at in the reference an image still shows, for retargeted and cropped images and other
     changes of aspect. Training-free, higher is better. Not symmetric: the second image is the reference.
 
@@ -167,8 +168,6 @@ class MSDSRetarget(Metric):
     """
 
     kind = "msds-retarget"
-    reads_windows = True
-    takes_saliency = True
 
     def __init__(
         self,
@@ -178,44 +177,11 @@ class MSDSRetarget(Metric):
         runtime: Runtime = "torch",
         backbone: str | Backbone = "efficientnet_lite0",
     ) -> None:
-        super().__init__()
-        check_threshold(saliency_threshold)
         if saliency is None:
             raise ValueError("msds-retarget is made of saliency: choose gbvs, spectral, features, or give a function")
-        self.attention = Attention(saliency)
-        self.saliency_threshold = saliency_threshold
         network = backbone if isinstance(backbone, Backbone) else build_backbone(backbone, [MATCHED, COMPARED], weights)
         encoder = _Encoder(network.tapped([MATCHED]), network.tapped([COMPARED]))
-        self.encoder = encoder if runtime == "torch" else None
-        self.compiled = None if runtime == "torch" else Compiled(encoder, encoder.smallest, runtime)
-
-    @property
-    def _network(self) -> _Encoder:
-        return self.encoder if self.compiled is None else self.compiled.module  # type: ignore[return-value]
-
-    @property
-    def smallest(self) -> int:
-        """Shortest side of an image, in pixels."""
-        return self._network.smallest
-
-    @property
-    def description(self) -> str:
-        """Metric, network, layers, and how saliency is made."""
-        networks = f"{self._network.matched.description} + {self._network.compared.description}"
-        return f"{self.kind} {networks} saliency {self.attention.name} > {self.saliency_threshold:g}"
-
-    def weighted_modules(self) -> list[nn.Module]:
-        """The metric itself, and the network that OpenVINO runs."""
-        return [self] if self.compiled is None else [self, self.compiled.module]
-
-    def represent(self, image: Image, saliency: Image | None = None) -> Retargeted:
-        """The representation that :meth:`compare` needs of images (N, 3, H, W) in [0, 1].
-
-        Args:
-            image: as above.
-            saliency: (N, 1, H, W) or (N, H, W), not negative; None for the maps that the metric makes for itself.
-        """
-        return self._represent(self._checked(image), saliency)
+        super().__init__(encoder, 4 * network.smallest, saliency, saliency_threshold, runtime)
 
     def forward(self, x: Image, y: Image, saliency_y: Image | None = None) -> Tensor:
         """Scores (N,) of retargeted images ``x`` beside references ``y``."""
@@ -224,11 +190,8 @@ class MSDSRetarget(Metric):
         check_pair(x, y)
         return self.compare(self.represent(x), self.represent(y, saliency_y))
 
-    def _representations_source(self) -> str:
-        return f"{self.description} weights {digest(self._network)}"
-
-    def _represent(self, image: Image, saliency: Image | None = None) -> Retargeted:
-        maps = self.attention.maps(image, self._network.matched) if saliency is None else saliency_maps(saliency, image)
+    def _masked(self, image: Image, maps: Image | None) -> Retargeted:
+        assert maps is not None  # the metric is made of saliency
         height, width = image.shape[-2:]
         size = fitted(height, width, LONGER)
         if min(size) < self.smallest:
@@ -237,7 +200,7 @@ class MSDSRetarget(Metric):
                 f"it: at least {self.smallest} are needed on the shorter side"
             )
         whole = isinstance(image, Tensor) and size == (height, width)
-        small = image if whole else thumbnail(image, size).to(self._network.matched.device)
+        small = image if whole else thumbnail(image, size).to(self.first_backbone.device)
         features, gram = (self.encoder or self.compiled)(small)  # type: ignore[misc,arg-type]
         return Retargeted(self.description, features, self._weights(maps, features), gram, (height, width))
 

@@ -61,7 +61,7 @@ class Compiled:
         if not has_openvino():
             raise MissingDependencyError("runtime='openvino' needs OpenVINO: pip install 'msds-plugin[fast]'")
         self.smallest = smallest
-        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+        self.module = copy.deepcopy(module).requires_grad_(False).eval().float()  # its inputs are, whatever they were
         self._lock = threading.RLock()
         self._graphs: dict[tuple[int, bool, int], _Graph] = {}
 

@@ -191,9 +191,9 @@ class SPIPS(LocalMetric):
     kind = "spips"
     lower_is_better = True
     reads_windows = False
+    facts: dict[str, str]
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, backbone_weights: Weights = "imagenet") -> None:
-        super().__init__()
         if weights is None:
             raise ValueError(HOW_TO_TRAIN)
         facts, state = load_weights(weights)
@@ -208,12 +208,12 @@ class SPIPS(LocalMetric):
         if backbone not in STREAMS:
             raise ValueError(f"streams are known of {', '.join(STREAMS)}, not of {backbone!r}")
         self = cls.__new__(cls)
-        nn.Module.__init__(self)
         self._build(backbone, STREAMS[backbone], backbone_weights)
-        self.facts = {}
         return self
 
     def _build(self, backbone: str, streams: tuple[Sequence[str], Sequence[str]], weights: Weights) -> None:
+        super().__init__()
+        self.facts = {}
         self.low, self.high = (tuple(layers) for layers in streams)
         self.backbone = build_backbone(backbone, [*self.low, *self.high], weights)
         self.fusion = Fusion((TRADITIONAL, len(self.low), len(self.high)))
@@ -239,13 +239,17 @@ class SPIPS(LocalMetric):
         return self._inputs(x, y)
 
     def _inputs(self, x: Tensor, y: Tensor) -> Inputs:
-        features = [feature_map(*each.chunk(2)) for each in self.backbone(torch.cat([x, y]))]
-        x, y = at_least_float32(x), at_least_float32(y)
-        small = [F.interpolate(image, (THUMBNAIL, THUMBNAIL), mode="area") for image in (x, y)]
-        return Inputs(torch.cat([psnr_map(x, y), ssim_maps(x, y), *features], 1), torch.cat(small, 1))
+        features = self.backbone(torch.cat([x, y]))
+        with torch.autocast(x.device.type, enabled=False):  # variances are small beside the squares that they come from
+            maps = [feature_map(*each.chunk(2)) for each in features]
+            x, y = at_least_float32(x), at_least_float32(y)
+            small = [F.interpolate(image, (THUMBNAIL, THUMBNAIL), mode="area") for image in (x, y)]
+            return Inputs(torch.cat([psnr_map(x, y), ssim_maps(x, y), *maps], 1), torch.cat(small, 1))
 
     def _aligned_score(self, x: Image, y: Image) -> Tensor:
-        scores: Tensor = self.fusion(self._inputs(x, y))  # type: ignore[arg-type]
+        inputs = self._inputs(x, y)  # type: ignore[arg-type]
+        with torch.autocast(inputs.maps.device.type, enabled=False):
+            scores: Tensor = self.fusion(inputs)
         return scores
 
 

@@ -46,7 +46,7 @@ SMALL = 512
 PAIR = 768
 
 #: Bytes that ``"auto"`` takes for a tile on a CPU: its margin is small beside it then, and more gains little.
-MOST_BYTES = 1 << 29
+MOST_BYTES = 7 << 26
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,7 @@ def tile_sums(
         ValueError: the image is too small, has values outside [0, 1], or the backbone's geometry is not known.
     """
     check_size(image, backbone.smallest)
-    gradient = torch.is_grad_enabled() and image.read(0, 0, 1, 1).requires_grad
-    tiles = _Tiles(backbone, image, mask, gradient, part)
+    tiles = _Tiles(backbone, image, mask, _wants_gradient(image), part)
     core = tile if isinstance(tile, int) else tiles.affordable()
     height, width = image.shape[-2:]
     totals: dict[Layer, Sum] = {}
@@ -142,6 +141,10 @@ def tile_sums(
         for column in tiles.spans(width, core):
             _add(totals, tiles.checkpointed(tiles.tile, row, column))
     return [totals[layer] for layer in tiles.layers]
+
+
+def _wants_gradient(image: Windows) -> bool:
+    return torch.is_grad_enabled() and image.read(0, 0, 1, 1).requires_grad
 
 
 def pair_sums(backbone: Backbone, x: Windows, y: Windows, tile: Tile, part: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
@@ -162,10 +165,11 @@ def pair_sums(backbone: Backbone, x: Windows, y: Windows, tile: Tile, part: Call
         owned = [(..., row.owned(layer.stride), column.owned(layer.stride)) for layer in layers]
         return [part(p[each], q[each]) for p, q, each in zip(*features, owned, strict=True)]
 
+    gradient = _wants_gradient(x) or _wants_gradient(y)
     totals: list[Tensor] = []
     for row in spans(x.shape[-2], core, layers, backbone.smallest):
         for column in spans(x.shape[-1], core, layers, backbone.smallest):
-            sums = checkpoint(of_tile, row, column, use_reentrant=False) if torch.is_grad_enabled() else of_tile(row, column)
+            sums = checkpoint(of_tile, row, column, use_reentrant=False) if gradient else of_tile(row, column)
             totals = [p + q for p, q in zip(totals, sums, strict=True)] if totals else sums
     return totals
 
@@ -281,7 +285,7 @@ class _Tiles:
         """Memory of the second part per pixel of a tile: measured by hooks on a small map, per pixel of the image."""
         assert self.cut is not None
         side = _round_up(2 * self.backbone.smallest, 128)
-        _, second = self.backbone.parts([layer.index for layer in self.joined], [layer.index for layer in self.late])
+        second = self.second_part
         parameter = next(second.parameters())
         sample = parameter.new_zeros(1, self.cut.channels, side // self.cut.stride, side // self.cut.stride)
         sizes: list[tuple[int, int]] = []

@@ -47,13 +47,8 @@ def test_gradients_flow_through_tiles(metrics):
     assert torch.autograd.gradcheck(energy_dissimilarity, pair)
 
 
-def test_two_sizes_are_refused_even_where_the_features_have_one(metrics):
+def test_two_sizes_and_saliency_are_refused(metrics):
     with pytest.raises(ValueError, match="needs images of one size, got 96 x 96 and 96 x 95"):
         metrics[0](torch.rand(1, 3, 96, 96), torch.rand(1, 3, 96, 95))
-
-
-def test_saving_and_loading(metrics, tmp_path):
-    x, y = images()
-    metrics[0].save(metrics[0].represent(y), tmp_path / "y.safetensors")
-    again = metrics[0].load(tmp_path / "y.safetensors")
-    assert torch.equal(metrics[0].compare(metrics[0].represent(x), again), metrics[0](x, y))
+    with pytest.raises(ValueError, match="takes no saliency"):
+        AlignedMSDS(1, backbone=metrics[0].backbone, saliency="gbvs")(*images())

@@ -75,46 +75,27 @@ def test_haarpsi_is_symmetric():
     assert torch.equal(HaarPSI()(x, y), HaarPSI()(y, x))
 
 
-class Read:
-    """An image that is read in windows, and remembers the largest."""
-
-    def __init__(self, image: torch.Tensor) -> None:
-        self.image, self.largest = image, 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.image.shape)
-
-    def read(self, top: int, left: int, height: int, width: int) -> torch.Tensor:
-        assert top >= 0
-        assert left >= 0
-        assert top + height <= self.shape[2]
-        assert left + width <= self.shape[3]
-        self.largest = max(self.largest, height * width)
-        return self.image[..., top : top + height, left : left + width]
-
-
 @pytest.mark.parametrize("tile", [5, 16, 1000])
-def test_haarpsi_in_tiles(tile):
+def test_haarpsi_in_tiles(tile, recorded):
     x, y = noisy(41, 50)
     torch.testing.assert_close(HaarPSI(tile)(x, y), HaarPSI()(x, y), rtol=0, atol=1e-12)
-    read = Read(x), Read(y)
+    read = recorded(x), recorded(y)
     torch.testing.assert_close(HaarPSI(tile)(*read), HaarPSI()(x, y), rtol=0, atol=1e-12)
     assert read[0].largest <= (2 * (tile + 7)) ** 2
 
 
-def test_windows_without_a_tile_size(monkeypatch):
+def test_windows_without_a_tile_size(monkeypatch, recorded):
     x, y = noisy(1030, 600)
     monkeypatch.setattr(local, "TILE", 100)
     monkeypatch.setattr(mdsi, "STRIP", 1 << 14)
     for term in (HaarPSI(), MDSI()):
-        read = Read(x), Read(y)
+        read = recorded(x), recorded(y)
         torch.testing.assert_close(term(*read), term(x, y), rtol=0, atol=1e-12)
         assert read[0].largest < x[0, 0].numel() / 8
 
 
 @pytest.mark.parametrize("term", [HaarPSI, MDSI])
-def test_errors(term):
+def test_errors(term, recorded):
     y = torch.rand(1, 3, 32, 32)
     with pytest.raises(ValueError, match="one size, got 32 x 31 and 32 x 32"):
         term()(y[..., :31], y)
@@ -124,3 +105,11 @@ def test_errors(term):
         term()((y * 255).byte(), y)
     with pytest.raises(ValueError, match="too small"):
         term()(y[..., :2], y[..., :2])
+    for bad, error in ((y * 255, ValueError), (y * torch.nan, ValueError), ((y * 255).byte(), TypeError)):
+        with pytest.raises(error, match=r"in \[0, 1\]"):
+            term()(recorded(bad), recorded(y))
+
+
+def test_what_is_not_a_tile():
+    with pytest.raises(ValueError, match="tile must be a number of 2 x 2 averages"):
+        HaarPSI(0)

@@ -128,13 +128,6 @@ def test_steps_along_the_gradient_bring_an_image_closer(metric, pair):
     assert metric(image.detach().clamp(0, 1), y).item() > before + 0.01
 
 
-def test_half_precision(metric, pair):
-    x, y = pair
-    with torch.autocast("cpu", torch.bfloat16):
-        assert metric(y, y).tolist() == [1, 1]
-        torch.testing.assert_close(metric(x, y), metric(x, y).float(), rtol=0, atol=0.01)
-
-
 def test_tiles(metric, photographs):
     y = photographs[0]
     x = coded(y, "JPEG", quality=20)

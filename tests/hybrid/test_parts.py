@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from msds_plugin import MSDS, MSDSLite, build_backbone
-from msds_plugin.functional import split_fusion
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 from msds_plugin.hybrid import MDSI, HaarPSI, Hybrid, Term
+from msds_plugin.msds import split_fusion
 
 LAYERS = ("relu2", "relu5")
 CELLS = (0.1, 0.2, 0.0, 0.0, 0.4, 0.3)  # of two layers on each of three levels
@@ -136,6 +136,8 @@ class TestHybrid:
     def test_other_numbers_of_weights(self, terms):
         with pytest.raises(ValueError, match="5 weights: this hybrid takes 3 or 4 or 6, for MSDS level 0 relu2"):
             Hybrid(terms, fusion=(1,) * 5)
+        with pytest.raises(ValueError, match="1 weights: this hybrid takes 3 or 4 or 6"):
+            Hybrid(terms, fusion=0.5)
         with pytest.raises(ValueError, match="non-negative"):
             Hybrid(terms, fusion=(1, -1, 1))
 

@@ -52,16 +52,6 @@ def test_the_formula(metric, photographs):
     assert metric(torch.cat(photographs), torch.cat(photographs)).tolist() == [1, 1, 1]
 
 
-def test_batches_and_representations(metric, photographs, tmp_path):
-    x, y = torch.cat(photographs[:2]), torch.cat(photographs[1:3])
-    alone = torch.cat([metric(x[i : i + 1], y[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(metric(x, y), alone, atol=1e-5, rtol=0)
-    metric.save(metric.represent(y), tmp_path / "y.safetensors")
-    torch.testing.assert_close(metric.compare(metric.represent(x), metric.load(tmp_path / "y.safetensors")), metric(x, y))
-    with pytest.raises(ValueError, match="was made by"):
-        MSDSAlign(weights=None).load(tmp_path / "y.safetensors")
-
-
 @pytest.mark.slow
 def test_tiles_are_the_whole(photographs):
     made = []

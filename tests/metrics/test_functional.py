@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,9 +9,9 @@ from msds_plugin.functional import (
     global_dissimilarity,
     gram_matrix,
     halve,
-    normalise_fusion,
     pyramid,
 )
+from msds_plugin.msds import as_weights
 
 
 def ssim(a, b, c=1e-6):
@@ -124,7 +125,7 @@ def test_fuse_never_rounds_above_the_best_level(levels):
     scores = torch.ones(2000, levels)
     scores[:1000, 0] = 2 * torch.rand(1000) - 1
     for fusion in torch.rand(50, levels, dtype=torch.float64):
-        fused = fuse(scores, normalise_fusion(fusion, levels))
+        fused = fuse(scores, as_weights(fusion))
         assert (fused <= 1).all()
         assert (fused[1000:] == 1).all()
 
@@ -140,30 +141,26 @@ def test_fuse_leaves_levels_of_weight_zero_out():
     assert fuse(scores, torch.tensor([1.0, 0.0])).tolist() == [30, torch.inf]
 
 
-@pytest.mark.parametrize("given", [(1, 2, 7), [0.1, 0.2, 0.7], torch.tensor([10, 20, 70])])
+@pytest.mark.parametrize(
+    "given", [(1, 2, 7), [0.1, 0.2, 0.7], np.array([1, 2, 7]), torch.tensor([10.0, 20, 70], requires_grad=True)]
+)
 def test_fusion_weights_are_scaled_to_sum_to_one(given):
-    expected = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
-    torch.testing.assert_close(normalise_fusion(given, 3), expected)
-
-
-def test_fusion_weights_stay_on_the_cpu_whatever_the_default_device():
-    with torch.device("meta"):
-        assert normalise_fusion((1, 3), 2).tolist() == [0.25, 0.75]
-        assert normalise_fusion(None, 2).tolist() == [0.5, 0.5]
+    torch.testing.assert_close(as_weights(given), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64))
+    with torch.device("meta"):  # stays on the CPU whatever the default device
+        assert as_weights((1, 3)).tolist() == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(
-    ("fusion", "levels", "message"),
+    ("fusion", "message"),
     [
-        ((0.5, 0.5), 3, "2 weights for 3 levels: pass levels=2 or 3 weights"),
-        ((0.5, -0.5, 1), 3, "non-negative"),
-        ((0, 0, 0), 3, "positive sum"),
-        (("a", "b", "c"), 3, "must be numbers"),
-        ((0.5, float("nan"), 0.5), 3, "finite"),
-        ((0.5, float("inf"), 0.5), 3, "finite"),
-        (None, 0, "levels must be at least 1, got 0"),
+        ((0.5, -0.5, 1), "non-negative"),
+        ((0, 0, 0), "positive sum"),
+        (("a", "b", "c"), "must be numbers"),
+        ({"level 0": 1}, "must be numbers"),
+        ((0.5, float("nan"), 0.5), "finite"),
+        ((0.5, float("inf"), 0.5), "finite"),
     ],
 )
-def test_impossible_fusion_weights(fusion, levels, message):
+def test_impossible_fusion_weights(fusion, message):
     with pytest.raises(ValueError, match=message):
-        normalise_fusion(fusion, levels)
+        as_weights(fusion)

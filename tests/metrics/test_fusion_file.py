@@ -83,6 +83,7 @@ def test_no_such_file(tmp_path):
         ({"weights": [0.2, 0.3, True]}, "'weights' must be a list of numbers"),
         ({"weights": "0.2"}, "'weights' must be a list of numbers"),
         ({"weights": []}, "says 3 levels but holds 0"),
+        ({"weights": [], "levels": 0}, "sum to one"),
         ({"levels": 2}, "says 2 levels but holds 3"),
         ({"layers": [1]}, "'layers' must be a list of strings"),
         ({"format": "msds_plugin.Fusion/2"}, "not a file of fusion weights of this version"),

@@ -32,6 +32,7 @@ def test_shares_sum_to_the_dissimilarity(kind, backbone, pair):
     assert shares.dtype == torch.float32
     torch.testing.assert_close(shares.double().sum((1, 2, 3)), dissimilarity(metric, x, y).double(), rtol=1e-4, atol=1e-6)
     assert metric.map(y, y).abs().max() == 0
+    assert torch.equal(metric.map(x.half(), y), metric.map(x.half().float(), y))
 
 
 @pytest.mark.parametrize("kind", ["deepssim", "msds"])
@@ -46,15 +47,18 @@ def test_sizes_that_differ_have_a_part_each(kind, pair):
         metric.map(x[..., :100, :128], y)
 
 
+@pytest.mark.parametrize("saliency", [None, "gbvs"])
 @pytest.mark.parametrize("kind", ["deepssim", "msds-lite"])
-def test_tiles_give_the_map_of_the_whole(kind, photographs):
+def test_tiles_and_saliency(kind, saliency, photographs):
     y = photographs[0]
     x = (y + 0.2 * torch.rand(y.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    whole = made(kind, "squeezenet1_1").map(x, y)
-    in_tiles = made(kind, "squeezenet1_1", tile=96).map(x, y)
-    torch.testing.assert_close(in_tiles, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
-    windows = made(kind, "squeezenet1_1").map(as_windows(x), as_windows(y))
-    torch.testing.assert_close(windows, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
+    options = {"saliency": saliency, "saliency_threshold": 0.25}
+    metric = made(kind, "squeezenet1_1", **options)
+    whole = metric.map(x, y)
+    torch.testing.assert_close(whole.double().sum((1, 2, 3)), dissimilarity(metric, x, y).double(), rtol=1e-4, atol=1e-6)
+    in_tiles = made(kind, "squeezenet1_1", tile=96, **options).map(x, y)
+    for other in (in_tiles, metric.map(as_windows(x), as_windows(y))):
+        torch.testing.assert_close(other, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
 
 
 def test_a_share_is_what_its_position_adds():

@@ -195,6 +195,12 @@ def test_auto_takes_double_precision(width, pair):
     agree(metric(x.double(), y.double()).float(), metric(x, y))
 
 
+def test_a_network_in_double_precision(pair):
+    network = build_backbone("alexnet", weights=None)
+    expected = DeepSSIM(network)(*pair)
+    agree(DeepSSIM(network.double(), runtime="openvino")(*pair), expected)
+
+
 def test_learned_weights_of_levels_still_learn(pair):
     metric = MSDS(2, learn_fusion=True, backbone="alexnet", weights=None, runtime="openvino")
     metric(*pair).sum().backward()

@@ -52,6 +52,8 @@ def test_some_of_the_images_and_several_together(kept, metric, images):
     assert [len(one) for one in kept] == [1, 1, 1]
     assert equal(Representation.cat([kept[0], kept[1:]]), kept)
     torch.testing.assert_close(metric.compare(kept[1:], kept[0]), metric(images[1:], images[:1].expand(2, -1, -1, -1)))
+    with pytest.raises(ValueError, match="0 images cannot be compared with 1"):
+        metric.compare(kept[:0], kept[:1])
     for index in (3, -4):
         with pytest.raises(IndexError, match=f"image {index} of a representation of 3"):
             kept[index]
@@ -132,8 +134,10 @@ def test_of_images_read_in_windows(tmp_path):
     kept = metric.represent(as_windows(image))
     assert len(kept) == 1
     assert metric.compare(kept, metric.represent(image)).item() == 1
-    with pytest.raises(TypeError, match="read in windows"):
-        metric.save(kept, tmp_path / "kept.safetensors")
+    other = metric.represent(as_windows(image.clone()))
+    for call in (lambda: metric.save(kept, tmp_path / "kept.safetensors"), lambda: Representation.cat([kept, other])):
+        with pytest.raises(TypeError, match="read in windows"):
+            call()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

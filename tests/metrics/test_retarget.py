@@ -9,7 +9,6 @@ from torch import Tensor
 
 from msds_plugin import MSDSRetarget
 from msds_plugin.retarget import coverage
-from msds_plugin.windows import as_windows
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +53,6 @@ def test_identical_is_exactly_one_and_losing_what_is_salient_costs_more(metric, 
     with torch.no_grad():
         assert metric(y, y).item() == 1
         assert metric(y[..., 64:], y, everywhere) < metric(y[..., 64:], y) < 1
-
-
-def test_batches_representations_and_windows(metric, photographs, tmp_path):
-    x, y = torch.cat(photographs[:2])[..., 40:], torch.cat(photographs[:2])
-    scores = metric(x, y)
-    alone = torch.cat([metric(x[i : i + 1], y[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
-    metric.save(metric.represent(y), tmp_path / "y.safetensors")
-    torch.testing.assert_close(metric.compare(metric.represent(x), metric.load(tmp_path / "y.safetensors")), scores)
-    torch.testing.assert_close(metric(as_windows(x), as_windows(y)), scores, atol=1e-4, rtol=0)
-    torch.testing.assert_close(torch.func.vmap(lambda a, b: metric(a[None], b[None])[0])(x, y), scores, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="was made by"):
-        metric.compare(metric.represent(x), MSDSRetarget(saliency="spectral").represent(y))
 
 
 def test_gradcheck():

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from msds_plugin import BACKBONES, DeepSSIM, WeightsFileError, build_backbone
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, WeightsFileError, build_backbone
+from msds_plugin.functional import block_dissimilarity, gram_matrix, pyramid
 from msds_plugin.toolboxes import torchvision_stages
 
 #: Fields so large that the test of them takes long.
@@ -304,6 +305,12 @@ class TestOwnModule:
         assert network.net.module is module
         assert not module.training
         assert not any(parameter.requires_grad for parameter in module.parameters())
+        x, y = torch.rand(2, 2, 3, 40, 48)
+        metric = MSDS(2, (0.25, 0.75), backbone=network)
+        grams = [[gram_matrix(f) for image in pyramid(z, 2) for f in network(image)] for z in (x, y)]
+        d = [block_dissimilarity(a, b) for a, b in zip(*grams, strict=True)]
+        torch.testing.assert_close(metric(x, y), 1 - (d[0] + d[1] + 3 * d[2] + 3 * d[3]) / 8)
+        torch.testing.assert_close(metric.map(x, y).sum((1, 2, 3)), 1 - metric(x, y), rtol=0, atol=1e-5)
 
     def test_the_image_is_contiguous(self):
         class Bank(nn.Module):
@@ -358,6 +365,13 @@ class TestOwnModule:
     def test_outputs_that_are_no_feature_maps(self):
         with pytest.raises(ValueError, match=r"Flatten gave features of shape \(1, 768\), not \(N, C, h, w\)"):
             build_backbone(nn.Flatten())(torch.rand(1, 3, 16, 16))
+
+        class Name(nn.Module):
+            def forward(self, image: Tensor) -> str:
+                return "x"
+
+        with pytest.raises(TypeError, match="Name gave str, not feature maps"):
+            build_backbone(Name())(torch.rand(1, 3, 16, 16))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Tiles give what the whole image gives: values, gradients, levels, files."""
 
-from dataclasses import dataclass
-
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,25 +39,6 @@ def difference(a, b) -> float:
     """Largest difference of two representations, relative to each Gram matrix's largest entry."""
     pairs = [pair for level in zip(a.views, b.views, strict=True) for pair in zip(*level, strict=True)]
     return max(((p - q).abs().max() / p.abs().max()).item() for p, q in pairs)
-
-
-@dataclass
-class Recorded:
-    """An image read in windows that remembers them."""
-
-    image: Tensor
-
-    def __post_init__(self) -> None:
-        self.shape = tuple(self.image.shape)
-        self.windows: list[tuple[int, int, int, int]] = []
-
-    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
-        self.windows.append((top, left, height, width))
-        assert top >= 0
-        assert left >= 0
-        assert top + height <= self.shape[2]
-        assert left + width <= self.shape[3]
-        return self.image[..., top : top + height, left : left + width].clone()
 
 
 SLOW = pytest.mark.slow
@@ -212,7 +192,7 @@ def test_pyramid_of_windows(monkeypatch):
         assert torch.equal(level.read(2, 3, height - 3, width - 4), whole[..., 2:-1, 3:-1])
 
 
-def test_images_read_in_windows():
+def test_images_read_in_windows(recorded):
     """Scores of an image that is never read whole, saliency maps included, on every level."""
     x, y = torch.rand(1, 3, 150, 131, dtype=torch.float64), torch.rand(1, 3, 97, 140, dtype=torch.float64)
     maps_x, maps_y = saliency(150, 131), saliency(97, 140)
@@ -220,49 +200,50 @@ def test_images_read_in_windows():
     with torch.no_grad():
         whole = metric(x, y, maps_x, maps_y)
         metric.tile = 32
-        sources = [Recorded(image) for image in (x, y, maps_x, maps_y)]
+        sources = [recorded(image) for image in (x, y, maps_x, maps_y)]
         assert all(isinstance(source, Windows) for source in sources)
         torch.testing.assert_close(metric(*sources), whole, atol=1e-9, rtol=0)
     assert all(height * width < 150 * 131 / 2 for *_, height, width in sources[0].windows if height > 2)
 
 
-def test_each_pixel_is_read_about_once():
+def test_each_pixel_is_read_about_once(recorded):
     image = torch.rand(1, 3, 600, 600)
     metric = DeepSSIM(backbone="alexnet", weights=None, layers="relu1", tile=64)
-    source = Recorded(image)
+    source = recorded(image)
     metric.represent(source)
     read = sum(height * width for *_, height, width in source.windows)
     assert read < 600 * 600 * (1 + 2 * 16 / 60) ** 2
 
 
-def test_windows_are_checked():
+def test_windows_are_checked(recorded):
     metric = DeepSSIM(backbone="alexnet", weights=None)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        metric.represent(Recorded(255 * torch.rand(1, 3, 64, 64)))
+        metric.represent(recorded(255 * torch.rand(1, 3, 64, 64)))
     with pytest.raises(ValueError, match="RGB"):
-        metric.represent(Recorded(torch.rand(1, 1, 64, 64)))
+        metric.represent(recorded(torch.rand(1, 1, 64, 64)))
     with pytest.raises(ValueError, match="too small"):
-        metric.represent(Recorded(torch.rand(1, 3, 16, 64)))
+        metric.represent(recorded(torch.rand(1, 3, 16, 64)))
     with pytest.raises(ValueError, match="one reference per"):
-        metric(Recorded(torch.rand(2, 3, 64, 64)), torch.rand(1, 3, 64, 64))
+        metric(recorded(torch.rand(2, 3, 64, 64)), torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match="saliency map"):
-        metric.represent(Recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 1, 32, 64))
+        metric.represent(recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 1, 32, 64))
     with pytest.raises(TypeError, match="whole images"):
-        MultiScale(nn.L1Loss())(Recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 3, 64, 64))
+        MultiScale(nn.L1Loss())(recorded(torch.rand(1, 3, 64, 64)), torch.rand(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("tile", [0, -5, 1.5, "large"])
+@pytest.mark.parametrize("tile", [0, -5, 1.5, "large", True])
 def test_what_is_not_a_tile(tile):
+    assert DeepSSIM(backbone="alexnet", weights=None, tile=np.int64(64)).tile == 64
     with pytest.raises(ValueError, match="tile must be"):
         DeepSSIM(backbone="alexnet", weights=None, tile=tile)
 
 
-def test_unknown_geometry_is_refused():
+def test_unknown_geometry_is_refused(recorded):
     own = nn.Conv2d(3, 4, 3)
     with pytest.raises(ValueError, match="not known"):
         DeepSSIM(backbone=own, tile="auto")
     with pytest.raises(ValueError, match="not known"):
-        MSDS(backbone=own).represent(Recorded(torch.rand(1, 3, 64, 64)))
+        MSDS(backbone=own).represent(recorded(torch.rand(1, 3, 64, 64)))
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match="not known"):
         DeepSSIM(backbone="timm:resnet18", weights=None, tile=64)
@@ -283,21 +264,21 @@ def test_what_tiles_would_pass_by_is_refused(place, change):
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name == "vgg16")) for name in BACKBONES])
-def test_windows_of_any_backbone_in_tiles_of_their_own_choice(name, mode):
+def test_windows_of_any_backbone_in_tiles_of_their_own_choice(name, mode, recorded):
     """What is measured to choose them does not depend on which kernels run."""
     metric = MSDS(2, backbone=name, weights=None)
     x, y = torch.rand(2, 1, 3, 130, 140)
     with mode():
-        found = metric(Recorded(x), Recorded(y))
+        found = metric(recorded(x), recorded(y))
         torch.testing.assert_close(found, metric(x, y), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "layers"), [("alexnet", None), pytest.param("vgg16", None, marks=SLOW), ("squeezenet1_1", ["relu1"])]
 )
-def test_auto_follows_the_memory_there_is(name, layers, monkeypatch):
+def test_auto_follows_the_memory_there_is(name, layers, monkeypatch, recorded):
     metric = DeepSSIM(backbone=name, weights=None, layers=layers, tile="auto")
-    source = Recorded(torch.rand(1, 3, 100, 90))
+    source = recorded(torch.rand(1, 3, 100, 90))
 
     def tile(budget: int, gradient: bool = False) -> int:
         monkeypatch.setattr(tiles, "_budget", lambda device: budget)

@@ -51,6 +51,8 @@ class TestWeights:
             build_backbone("alexnet", weights={})
         with pytest.raises(WeightsFileError, match=r"'3.weight' has shape \(2, 2\) instead of"):
             build_backbone("alexnet", weights={**alexnet_state, "features.3.weight": torch.rand(2, 2)})
+        with pytest.raises(TypeError, match=r"must be tensors by name, got ndarray for 'features.0.weight'"):
+            build_backbone("alexnet", weights={name: value.numpy() for name, value in alexnet_state.items()})
 
     def test_a_file_in_half_precision_is_read_as_float32(self, alexnet_state, tmp_path):
         torch.save({name: value.half() for name, value in alexnet_state.items()}, tmp_path / "half.pth")
@@ -183,12 +185,10 @@ def damage(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_a_damaged_entry_that_is_used(number, alexnet_state, tmp_path):
-    path = tmp_path / "alexnet.pth"
-    torch.save(alexnet_state, path)
-    damage(path, entry_of(path, number))
+def test_a_damaged_entry_that_is_used(number, alexnet_path):
+    damage(alexnet_path, entry_of(alexnet_path, number))
     with pytest.raises(WeightsFileError, match=r"alexnet\.pth"):
-        build_backbone("alexnet", weights=path)
+        build_backbone("alexnet", weights=alexnet_path)
 
 
 def test_transposed_tensors_of_a_file_lie_in_order(alexnet_state, tmp_path):
@@ -201,22 +201,18 @@ def test_transposed_tensors_of_a_file_lie_in_order(alexnet_state, tmp_path):
     assert parameters_to_vector(metric.parameters()).numel() > 10**6
 
 
-def test_damage_that_only_the_checksum_shows(alexnet_state, tmp_path):
-    path = tmp_path / "alexnet.pth"
-    torch.save(alexnet_state, path)
-    damage(path, entry_of(path, 2))
-    assert all(value.isfinite().all() for value in read_state_dict(path).values())
+def test_damage_that_only_the_checksum_shows(alexnet_path):
+    damage(alexnet_path, entry_of(alexnet_path, 2))
+    assert all(value.isfinite().all() for value in read_state_dict(alexnet_path).values())
     with pytest.raises(WeightsFileError, match=r"is damaged: its part .*data/2 is not what was written"):
-        build_backbone("alexnet", weights=path)
+        build_backbone("alexnet", weights=alexnet_path)
 
 
-def test_a_damaged_entry_that_is_not_used(alexnet_state, tmp_path):
-    path = tmp_path / "alexnet.pth"
-    torch.save(alexnet_state, path)
-    damage(path, entry_of(path, 8))
-    build_backbone("alexnet", "relu2", path)
+def test_a_damaged_entry_that_is_not_used(alexnet_path):
+    damage(alexnet_path, entry_of(alexnet_path, 8))
+    build_backbone("alexnet", "relu2", alexnet_path)
     with pytest.raises(WeightsFileError, match=r"data/8"):
-        build_backbone("alexnet", "relu5", path)
+        build_backbone("alexnet", "relu5", alexnet_path)
 
 
 def test_damage_in_a_file_for_timm(tmp_path):
