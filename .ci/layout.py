@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def lay_out(folder: Path) -> None:
     """Copy the sources into ``folder`` under the names that they are installed as."""
     package = folder / "msds_plugin"
+    if package.resolve() != ROOT / "msds_plugin":
+        shutil.rmtree(package, ignore_errors=True)  # or modules that are gone would stay
     for source, target in (("msds_plugin", package), ("registry", package / "registry"), ("adapters", package / "adapters")):
         shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
 

@@ -199,7 +199,8 @@ def _per_image(metric: Callable[..., Tensor], options: dict[str, Any]) -> Toolki
 
 
 def _named(metric: Any, options: dict[str, Any]) -> str:
-    return variant(f"{metric.__module__.partition('.')[0]}.{metric.__qualname__}", options)
+    name = getattr(metric, "__qualname__", type(metric).__qualname__)  # an object that can be called has none
+    return variant(f"{metric.__module__.partition('.')[0]}.{name}", options)
 
 
 def _loss_per_image(loss: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -189,6 +190,8 @@ if TYPE_CHECKING:  # classes and functions are made from the registry below
 
 
 def _add(row: registry.Metric) -> None:
+    if getattr(globals().get(row.class_name), "metric_name", None) == row.name:
+        return  # registered again: both look the name up
     better = "lower" if row.lower_is_better else "higher"
     bounds = {"plot_lower_bound" if row.lower_is_better else "plot_upper_bound": row.best} if isfinite(row.best) else {}
     documentation = f"{row.title}, {better} is better: {row.summary}; see FullReference."
@@ -201,7 +204,11 @@ def _add(row: registry.Metric) -> None:
     function.__doc__ = f"{row.title} of one batch, {better} is better."
     values: list[Callable[..., Any]] = [function, type(row.class_name, (Registered,), attributes)]
     for value in values:
-        globals().setdefault(value.__name__, value)
+        if globals().setdefault(value.__name__, value) is not value:
+            message = (
+                f"{__name__} has {value.__name__!r} already: it is left alone, and that of {row.name!r} is not added there"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 registry.subscribe(_add)

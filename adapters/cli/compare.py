@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import finish
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     arrow,
-    clean_stdout,
+    finish,
     progress,
     resumable,
     say,
@@ -74,9 +73,6 @@ def compare(
     differences of every two methods with 95 % intervals and corrected p values. Of .html there is a gallery of the images on
     which the methods differ most. FILE.scores.csv has the score of every image; FILE.sqlite keeps them, so that a run can go
     on after a stop and another method costs only its own scores.
-
-    Exit codes: 0 all compared, 1 images or scores are missing (stderr says which and why), 2 could not start or could not
-    write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.benchmark import compare as compare_methods
 
@@ -96,7 +92,7 @@ def compare(
         grouped = references.get("", references)
         made = compare_methods(folders, grouped, names, results, run, own, how, progress, say_found, mask)
     _show(made)
-    with setup(), clean_stdout():
+    with setup():
         _write(made, outputs, run)
     finish(made.failures, made.unavailable)
     if made.lacking:

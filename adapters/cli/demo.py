@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, exit_code, progress, say, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import exit_code, progress, say, setup, show_table
 
 
 def demo(
@@ -24,7 +24,7 @@ def demo(
     from msds_plugin.adapters.research.demo import COUNT, check_picture, choose_metrics, draw, photographs, score
     from msds_plugin.adapters.scorers import create_scorer
 
-    with setup(), clean_stdout():
+    with setup():
         check_picture(output)
         names, backbone = choose_metrics()
         scorers = [create_scorer(name) for name in names]
@@ -32,7 +32,7 @@ def demo(
     say(f"{' and '.join(titles[name] for name in names)} on {backbone}")
     rows = []
     try:
-        with clean_stdout(), progress("scoring", COUNT) as advance:
+        with progress("scoring", COUNT) as advance:
             for name, photo in photographs().items():
                 for row in score(photo, scorers):
                     rows.append({"photo": name, **row})

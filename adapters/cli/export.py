@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, say, setup
+from msds_plugin.adapters.cli.shared.terminal import say, setup
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     The file takes two RGB images in [0, 1], distorted and reference, float32 (1, 3, H, W) of any sizes, and returns the score.
     It is written once onnxruntime gives torch's scores to 1e-5 on several sizes. Needs pip install "msds-plugin[onnx]".
     """
-    with setup(), clean_stdout():
+    with setup():
         from msds_plugin.adapters.export import export as write
 
         say(f"{metric} is in {write(metric, output)}")

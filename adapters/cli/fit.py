@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import finish, one_dataset
-from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
+from msds_plugin.adapters.cli.shared.terminal import finish, progress, resumable, say, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.benchmark.fit import FusionFit
@@ -37,7 +36,9 @@ def fit(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="A weight for each layer of the network on each level.")
     ] = False,
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the evaluation; no reference is in two.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Folds of the evaluation; no reference is in two. [default: 5]")
+    ] = None,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="One fold per reference, in place of --folds: slower, and less pessimistic.")
     ] = False,
@@ -52,18 +53,16 @@ def fit(
     from, and whether learned weights beat equal ones. Weights are drawn towards equal ones, as strongly as the references they
     are learned from ask for. The file goes to create_metric("msds", fusion=FILE), MSDS.from_file and msds score --fusion FILE.
     The scores of each part are kept, so that another seed or number of folds takes seconds.
-
-    Exit codes: 0 written, 1 written but some images had no score (stderr says which and why), 2 could not start or could not
-    write, 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.benchmark.fit import fit_fusion
     from msds_plugin.adapters.scoring.files import check_file
 
     with resumable():
+        options.refuse({"--folds": folds} if leave_one_out else {}, "with --leave-one-out there is no")
         check_file(output)
-        data = one_dataset(dataset, data_root, csv, root, lower_better, "weights are learned from")
+        data = options.one_dataset(dataset, data_root, csv, root, lower_better, "weights are learned from")
         say(f"Scores are kept in {results}")
-        number = None if leave_one_out else folds
+        number = None if leave_one_out else folds or 5
         made = fit_fusion(metric, data, levels, number, results, run, seed=seed, progress=progress, per_layer=per_layer)
         made.file.save(output)
     _show(made)

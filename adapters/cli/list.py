@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, setup, show_table
+from msds_plugin.adapters.cli.shared.options import refuse
+from msds_plugin.adapters.cli.shared.terminal import setup, show_table
 
 #: Columns of a terminal that has room for titles beside names.
 _WIDE = 100
@@ -22,7 +23,8 @@ def list_metrics(
     """List the metrics by name, direction and range."""
     from msds_plugin.adapters.scorers import describe_metrics
 
-    with setup(), clean_stdout():
+    with setup():
+        refuse({"--all": all, "--fr": full_reference} if mine else {}, "with --mine there is no")
         rows = describe_metrics(with_toolkits=all or full_reference)
     chosen = [
         row

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options, say_matching
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, clean_stdout, exit_code, say, setup, stoppable
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, exit_code, say, setup, stoppable
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.images.pairs import Pairing
@@ -44,8 +44,10 @@ def score_on_ray(
     def report(progress: Progress) -> None:
         say(f"{progress.pairs} pairs in {progress.shards} files, {progress.failed} without all scores")
 
+    with setup():
+        metrics = metric_names(metric)
     sizes = {"workers": workers, "cpus": cpus, "gpus": gpus, "shard_size": shard_size}
-    done = _score(pairs, metric_names(metric), output, run=run, address=address, on_progress=report, **sizes)
+    done = _score(pairs, metrics, output, run=run, address=address, on_progress=report, **sizes)
     print(f"{done.pairs}\t{done.failed}\t{done.computed}")
     if done.failed:
         raise typer.Exit(INCOMPLETE)
@@ -63,7 +65,7 @@ def score_folders_on_ray(
     """``msds score --engine ray``: pairs are matched here, and said, as without it."""
     from msds_plugin.adapters.ray.pairs import matched
 
-    with setup(), clean_stdout():
+    with setup():
         names, found = matched(_place(reference), _place(distorted), how)
     say_matching(found, len(names))
     folder = _place(output)
@@ -77,7 +79,7 @@ def _score(pairs: Any, metrics: list[str], output: str, **options: Any) -> Progr
     from msds_plugin.adapters.ray import score
 
     try:
-        with setup(), stoppable(), clean_stdout():
+        with setup(), stoppable():
             done = score(pairs, metrics, output, **options)
     except KeyboardInterrupt:
         say(f"Interrupted: what is done is in {output}; the same command goes on from here")

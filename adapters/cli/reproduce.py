@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import check_targets, finish
-from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, progress, resumable, say, show_table
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, finish, progress, resumable, say, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring import Run
@@ -35,15 +34,12 @@ def reproduce(
 
     Says of each set whether it is whole, there in part or missing, and where to get it; no data set is downloaded. Scores are
     kept: start again after a stop, and only what is missing is computed.
-
-    Exit codes: 0 every set is whole and scored, 1 something is missing (stderr says what), 2 could not start, 130
-    interrupted.
     """
     from msds_plugin.adapters.research import reproduce as research
     from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        check_targets(output, report)
+        options.check_targets(output, report)
         say(f"Scores are kept in {results}")
         sets = dataset or tuple(research.SETS)
         made = research.reproduce(which, data_root, sets, results, run, progress, resamples, seed)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import check_targets, finish
-from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
+from msds_plugin.adapters.cli.shared.terminal import finish, progress, resumable, say, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring import Run
@@ -57,9 +56,6 @@ def robustness(
 
     Rank says whether a deformed image is still ordered by its damage, penalty whether a deformation that nobody minds costs
     more than damage. Images and scores are kept: start again after a stop, and only what is missing is made.
-
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start, 130, 143 or 129
-    stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.benchmark.report.document import shown
     from msds_plugin.adapters.research import robustness as research
@@ -67,7 +63,7 @@ def robustness(
     from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        check_targets(output, report)
+        options.check_targets(output, report)
         say(f"Images are kept in {images}, scores in {results}")
         method: Any = None if resize == "none" else resize
         moves: Any = research.strengths_of(deform or []) or (VIEW_DEFORMATIONS if views else None)

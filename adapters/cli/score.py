@@ -15,20 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from msds_plugin.adapters.cli.ray import score_folders_on_ray
-from msds_plugin.adapters.cli.shared.options import (
-    ByOrder,
-    Layout,
-    Mask,
-    Match,
-    Metrics,
-    Recursive,
-    SideBySide,
-    metric_names,
-    pairing,
-    refuse,
-    run_options,
-    say_matching,
-)
+from msds_plugin.adapters.cli.shared import options
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     USAGE,
@@ -51,7 +38,7 @@ if TYPE_CHECKING:
     from msds_plugin.adapters.scoring.store import Scored
 
 
-@run_options()
+@options.run_options()
 def score(
     files: Annotated[
         list[Path] | None,
@@ -64,7 +51,7 @@ def score(
             "--distorted", "-d", metavar="PATH", help="Distorted image, or a folder of them; may be given several times."
         ),
     ] = None,
-    metric: Metrics = None,
+    metric: options.Metrics = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the scores to a .csv, .json or .parquet file.")
     ] = None,
@@ -91,7 +78,7 @@ def score(
         float | None, typer.Option(help="A pixel counts where its saliency is above this. [default: 0.25 with --saliency]")
     ] = None,
     map: Annotated[Path | None, typer.Option("--map", help="Folder for pictures of where the images differ.")] = None,
-    mask: Mask = None,
+    mask: options.Mask = None,
     details: Annotated[bool, typer.Option("--details", help="Also show how msds-auto judged each pair: its regime.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also say what scores the same: JPEG (in --output too), blur, noise, shift.")
@@ -99,11 +86,11 @@ def score(
     engine: Annotated[str, typer.Option(help="local, or ray: see msds ray, whose output is a folder.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster, with --engine ray.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Of two videos, each Nth frame.")] = 1,
-    match: Match = None,
-    by_order: ByOrder = False,
-    layout: Layout = None,
-    side_by_side: SideBySide = "",
-    recursive: Recursive = False,
+    match: options.Match = None,
+    by_order: options.ByOrder = False,
+    layout: options.Layout = None,
+    side_by_side: options.SideBySide = "",
+    recursive: options.Recursive = False,
     allow_unmatched: Annotated[
         bool, typer.Option("--allow-unmatched", help="Exit with 0 also if distorted images have no reference.")
     ] = False,
@@ -116,21 +103,18 @@ def score(
     one reference file with a folder of distorted images; or two videos, as msds video does. Without -m the metric is msds-auto.
     The output file is replaced in one step at the end, also if you press Ctrl-C. Until every score is there they are kept in a
     hidden file beside it, so that the same command goes on where it stopped.
-
-    Exit codes: 0 all scored, 1 some scores are missing (stderr says which and why), 2 could not start or could not write,
-    130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.images.listing import VIDEO_SUFFIXES
     from msds_plugin.adapters.images.pairs import match as match_files
 
-    with setup(), clean_stdout():
-        how = pairing(match, by_order, layout, side_by_side, recursive)
+    with setup():
+        how = options.pairing(match, by_order, layout, side_by_side, recursive)
         reference, folders = _sides(files, reference, distorted, bool(layout or side_by_side), how.table is not None)
-        metrics = metric_names(metric)
+        metrics = options.metric_names(metric)
         if saliency is None and saliency_threshold is not None:
             raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
         threshold = 0.25 if saliency_threshold is None else saliency_threshold
-        salient = f",saliency={saliency},saliency_threshold={threshold}" if saliency else ""
+        salient = f",saliency={saliency},saliency_threshold={threshold}" if saliency is not None else ""
         networks: dict[str, Any] = {
             name: value for name, value in (("backbone", backbone), ("weights", weights)) if value is not None
         }
@@ -140,7 +124,7 @@ def score(
         if engine not in ("local", "ray"):
             raise ValueError(f"--engine is local or ray, not {engine}")
         if engine == "ray":
-            refuse({**of_images, "--every": every != 1, "videos": videos}, "--engine ray does not know")
+            options.refuse({**of_images, "--every": every != 1, "videos": videos}, "--engine ray does not know")
             if output is None or len(folders) > 1:
                 raise ValueError("--engine ray needs --output, a folder that every node sees, and takes one -d")
         elif videos:
@@ -151,23 +135,23 @@ def score(
                 "--allow-unmatched": allow_unmatched,
             }
             others = {"--saliency": saliency, "--address": address, "--peak": run.reading.peak}
-            refuse({**of_images, **of_names, **others}, "videos are scored without")
+            options.refuse({**of_images, **of_names, **others}, "videos are scored without")
             if reference is None or len(videos) < 2 or len(folders) > 1:
                 raise ValueError("a video is compared with one other video and with nothing else")
         else:
-            refuse({"--address": address, "--every": every != 1}, "images are scored here without")
-            refuse({"--map": map} if mask else {}, "with --mask there is no")
+            options.refuse({"--address": address, "--every": every != 1}, "images are scored here without")
+            options.refuse({"--map": map} if mask else {}, "with --mask there is no")
             sides: list[Path | None] = [*folders] or [None]
             matchings = {str(side or ""): match_files(reference, side, how) for side in sides}
     if engine == "ray":
         from msds_plugin.adapters.scorers import create_scorers
 
-        with setup(), clean_stdout():  # these scorers only tell which of them take saliency
+        with setup():  # these scorers only tell which of them take saliency
             made = create_scorers(metrics, "cpu", run.runtime, fusion, **networks) if salient else []
             names = _with_saliency(metrics, made, salient) if salient else metrics
         folder = folders[0] if folders else None
-        options = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
-        more = {"run": run, "workers": run.workers or 2, "address": address, **options}
+        made_with = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
+        more = {"run": run, "workers": run.workers or 2, "address": address, **made_with}
         score_folders_on_ray(reference, folder, how, names, output, allow_unmatched, **more)
         return
     if videos and reference is not None:
@@ -180,20 +164,22 @@ def score(
     from msds_plugin.adapters.scoring.tables import check_output
 
     for matching in matchings.values():
-        say_matching(matching)
+        options.say_matching(matching)
     pairs = {
         pair: "/".join(filter(None, (folder * (len(matchings) > 1), pair.group)))
         for folder, matching in matchings.items()
         for pair in matching.pairs
     }
-    with setup(), clean_stdout():
+    if repeated := sum(len(matching.pairs) for matching in matchings.values()) - len(pairs):
+        say(f"Pairs that are listed again, and scored once: {repeated}")
+    with setup():
         for path in filter(None, (output, summary)):
             check_output(path)
         scorers, lacking = _make_scorers(metrics, run, fusion, networks, salient)
         for name, reason in lacking.items():
             say(f"Without {name}: {reason}")
         if map is not None:
-            _check_maps(scorers)
+            _check_maps(scorers, map)
         if mask is not None:
             unused = [path for matching in matchings.values() for path in matching.unmatched]
             run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs], unused))
@@ -208,22 +194,22 @@ def score(
 
 
 def _sides(
-    files: Sequence[Path] | None, reference: Path | None, distorted: Sequence[Path] | None, one: bool, none: bool
+    files: Sequence[Path] | None, reference: Path | None, distorted: Sequence[Path] | None, one_folder: bool, listed: bool
 ) -> tuple[Path | None, list[Path]]:
     """The reference and what is beside it, by options or by their place (``files``).
 
-    ``one``: there is one folder that holds both; ``none``: the pairs need not be named.
+    With ``one_folder`` it holds both; pairs that are ``listed`` in a table need neither.
     """
     if files and (reference is not None or distorted):
         raise ValueError("give the two sides by -r and -d, or by their place (msds score REFERENCE DISTORTED), not both")
     if files:
         reference, *distorted = files
     rest = list(dict.fromkeys(distorted or []))
-    if one:
+    if one_folder:
         if (reference is None) == (not rest) or len(rest) > 1:
             raise ValueError("with --layout or --side-by-side give one folder, which holds both sides")
         return reference or rest[0], []
-    if not none and (reference is None or not rest):
+    if not listed and (reference is None or not rest):
         raise ValueError("what is to be compared? msds score REFERENCE DISTORTED, or -r REFERENCE -d DISTORTED")
     return reference, rest
 
@@ -253,8 +239,9 @@ def _with_saliency(names: Sequence[str], scorers: Sequence[Scorer], saliency: st
     return [name + saliency * takes for name, takes in zip(names, able, strict=True)]
 
 
-def _check_maps(scorers: Sequence[Scorer]) -> None:
-    """Say which metrics have no maps; an error if none has."""
+def _check_maps(scorers: Sequence[Scorer], folder: Path) -> None:
+    """Make the folder, and say which metrics have no maps; an error if none has."""
+    folder.mkdir(parents=True, exist_ok=True)
     without = ", ".join(scorer.name for scorer in scorers if not scorer.metric.has_map)
     if all(not scorer.metric.has_map for scorer in scorers):
         raise ValueError(f"maps are for msds-auto, DeepSSIM, MSDS and their forms, not for {without}")
@@ -282,16 +269,16 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
 
     output = wanted.output
     groups = list(pairs.values()) if any(pairs.values()) else None
-    with setup(), clean_stdout():
+    with setup():
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
     with kept:
-        with setup(), clean_stdout():
+        with setup():
             scored = Scored(list(pairs), scorers, kept, run, groups)
         if scored.ready:
             say(f"Scores of an earlier run that are used again: {scored.ready}")
         end: KeyboardInterrupt | OSError | None = None
         try:
-            with clean_stdout(), progress("scoring", len(pairs)) as advance, closing(scored.run()) as steps:
+            with progress("scoring", len(pairs)) as advance, closing(scored.run()) as steps:
                 for _ in steps:
                     advance()
         except (KeyboardInterrupt, ResultsWriteError) as error:
@@ -310,7 +297,6 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
                     _write_summary(means, wanted.summary, wanted.by_group)
         except (KeyboardInterrupt, OSError) as error:
             end = end if isinstance(end, OSError) else error
-        drawn = wanted.maps is None or end is not None or _draw_maps(scored, wanted.maps, run)
         if isinstance(end, OSError):  # first, since stdout may be on the disk that is full
             say(f"Error: {end}. stdout has all that was computed; the same command goes on from what was kept")
         _show(scored, output is None or isinstance(end, OSError))
@@ -325,6 +311,7 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
             onwards = "" if output is None else "; the same command goes on from here"
             say(f"Interrupted: {len(scored.frame())} of {len(pairs)} pairs were scored{onwards}")
             raise typer.Exit(exit_code())
+    drawn = wanted.maps is None or _draw_maps(scored, wanted.maps, run)
     if scored.failures and output is not None and scored.ready:
         say("The same command tries only these again")
     return drawn and not scored.failures
@@ -368,7 +355,7 @@ def _draw_maps(scored: Scored, folder: Path, run: Run) -> bool:
     from msds_plugin.adapters.scoring.maps import write_maps
 
     failed = {(pair, metric) for pair, metric, _ in scored.failures}
-    with setup(), clean_stdout():
+    with setup():
         made = list(write_maps(scored.pairs, scored.scorers, folder, run))
     lacking = [(pair, metric, why) for pair, metric, why in made if isinstance(why, str) and (pair, metric) not in failed]
     say(f"Maps are in {folder}: {sum(isinstance(path, Path) for _, _, path in made)}")

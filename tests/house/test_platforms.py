@@ -77,19 +77,8 @@ def test_text_is_utf_8_whatever_the_system_takes_for_granted():
     if ruff is None:
         pytest.skip("needs ruff")
     folders = [str(ROOT / name) for name in ("msds_plugin", "registry", "adapters")]
-    run = [
-        ruff,
-        "check",
-        "--no-cache",
-        "--isolated",
-        "--preview",
-        "--select",
-        "PLW1514",
-        "--output-format",
-        "concise",
-        *folders,
-    ]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    options = ["--no-cache", "--isolated", "--preview", "--select", "PLW1514", "--output-format", "concise"]
+    done = subprocess.run([ruff, "check", *options, *folders], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

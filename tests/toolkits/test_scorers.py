@@ -63,7 +63,9 @@ def test_runtime(monkeypatch):
     assert create_scorer("msds-fast", "cpu").options["runtime"] == "torch"
 
 
-@pytest.mark.parametrize(("name", "lower"), [("psnr", False), ("piq:gmsd", True), ("piq:srsim", False), ("ms-nlpd", True)])
+@pytest.mark.parametrize(
+    ("name", "lower"), [("psnr", False), ("piq:gmsd", True), ("piq:srsim", False), ("vif", False), ("ms-nlpd", True)]
+)
 def test_toolkits(name, lower):
     pytest.importorskip("pyiqa")
     pytest.importorskip("piq")
@@ -118,6 +120,8 @@ def test_a_metric_that_its_toolkit_cannot_make():
         create_scorer("gmsd,nonsense=1", "cpu")
     with pytest.raises(MetricUnavailableError, match=r"piq cannot make 'fsim' .*nonsense"):
         create_scorer("piq:fsim,nonsense=1", "cpu")
+    with pytest.raises(MetricUnavailableError, match=r"pyiqa cannot make 'ssim' .*runtime"):
+        create_scorer("ssim,runtime=openvino", "cpu")
 
 
 def test_several():

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,17 @@ def test_images_of_other_types(dtype):
     assert float(metric.compute()) == pytest.approx(float(MSDSFast()(x.float(), y.float())), rel=1e-6)
 
 
+def test_names_that_are_taken_are_left_alone(own_metric):
+    registry.register(own_metric)
+    registry.register(own_metric, override=True)
+    with pytest.warns(RuntimeWarning) as caught:
+        registry.register(replace(own_metric, name="test_difference", title="Tensor"))
+    said = [str(warning.message) for warning in caught if "torchmetrics" in str(warning.message)]
+    assert [text.split()[2] for text in said] == ["'test_difference'", "'Tensor'"]
+    assert ours.TestDifference().name == "test-difference"
+    assert ours.Tensor is torch.Tensor
+
+
 def test_plot():
     import matplotlib
 
@@ -185,16 +197,11 @@ def test_two_processes_with_uneven_batches_give_the_number_of_one(tmp_path):
     code = PROCESS.format(tests=str(Path(__file__).parent))
     said = []
     for world in (1, 2):
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(rank), str(world), str(tmp_path / f"meet{world}")],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        commands = [
+            [sys.executable, "-c", code, str(rank), str(world), str(tmp_path / f"meet{world}")] for rank in range(world)
         ]
-        for run in runs:
+        for run in [subprocess.Popen(command, **pipes) for command in commands]:
             out, error = run.communicate(timeout=300)
             assert run.returncode == 0, error
             said.append(out)

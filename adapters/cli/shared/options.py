@@ -112,8 +112,14 @@ def _run(
     return Run(device, runtime, amp, batch_size, workers, reading, note=say)
 
 
+_EXIT_CODES = """
+    Exit codes: 0 all is there, 1 something is missing (stderr says what and why), 2 could not start or could not write,
+    130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
+    """
+
+
 def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a run; it gets what they say as the keyword ``run``.
+    """Give a command the options of a run, and the usual exit codes in its help; it gets the run as the keyword ``run``.
 
     Args:
         without: names of those that the command does not have: ``device``, ``runtime``, ``amp``, ``batch_size``, ``workers``,
@@ -142,6 +148,8 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
                 run = _run(**{each.name: given.pop(each.name) for each in options if each.name in given})
             command(**given, run=run)
 
+        if "Exit codes" not in (command.__doc__ or ""):
+            with_run.__doc__ = f"{command.__doc__}{_EXIT_CODES}"
         with_run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         with_run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         return with_run
@@ -173,7 +181,7 @@ def metric_names(given: Sequence[str] | None) -> list[str]:
         >>> metric_names(["psnr,ssim", "msds,levels=4,fusion=(0.5,0.5),psnr"])
         ['psnr', 'ssim', 'msds,levels=4,fusion=(0.5,0.5)']
     """
-    from msds_plugin.adapters.scorers import DEFAULT, at_commas
+    from msds_plugin.adapters.scorers import DEFAULT, at_commas, each_once
 
     names: list[str] = []
     for text in given or [DEFAULT]:
@@ -186,7 +194,7 @@ def metric_names(given: Sequence[str] | None) -> list[str]:
         names += parts
     if not names:
         raise ValueError("-m names no metric: leave it out, or see msds list")
-    return list(dict.fromkeys(names))
+    return each_once(names)
 
 
 def refuse(given: Mapping[str, object], words: str) -> None:
@@ -254,14 +262,40 @@ def datasets_of(
         raise ValueError("no data set: give --dataset NAME with --data-root DIR, or --csv FILE with --root DIR")
     if names and data_root is None:
         raise ValueError("--dataset needs --data-root, the folder that holds pyiqa's data sets")
+    refuse({"--root": roots, "--lower-better": lower_better} if not tables else {}, "without --csv there is no")
+    refuse({"--data-root": data_root} if not names else {}, "without --dataset there is no")
     if len(roots) not in (0, 1, len(tables)):
         raise ValueError(f"--root is given {len(roots)} times for {len(tables)} tables: give it once for all, or once for each")
     found = [load_pyiqa(name, str(data_root)) for name in names]
-    folders = [None] * len(tables) if not roots else list(roots) * len(tables) if len(roots) == 1 else list(roots)
+    folders = roots if len(roots) == len(tables) else [next(iter(roots), None)] * len(tables)
     for table, folder in zip(tables, folders, strict=True):
         name, path = named_path(table)
         found.append(load_csv(path, folder, lower_better, name))
     return found
+
+
+def one_dataset(
+    dataset: str | None, data_root: Path | None, csv: str | None, root: Path | None, lower_better: bool, what: str
+) -> Dataset:
+    """The data set that ``--dataset`` or ``--csv`` and the options beside them speak of; ``what`` is of one set only."""
+    found = datasets_of([dataset] if dataset else [], data_root, [csv] if csv else [], [root] if root else [], lower_better)
+    if len(found) != 1:
+        raise ValueError(f"{what} one data set: give --dataset or --csv, not both")
+    return found[0]
+
+
+def check_targets(output: Path | None, report: Path | None) -> None:
+    """Raise an error unless the table and the report can be written; the report's folder is made."""
+    from msds_plugin.adapters.scoring.files import check_file
+    from msds_plugin.adapters.scoring.tables import check_output
+
+    if output is not None:
+        check_output(output)
+    if report is not None:
+        if report.exists() and not report.is_dir():
+            raise NotADirectoryError(f"the report goes to a folder, and {report} is a file")
+        report.mkdir(parents=True, exist_ok=True)
+        check_file(report / "report.html")
 
 
 def named_path(text: str) -> tuple[str | None, str]:

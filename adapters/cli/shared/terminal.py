@@ -10,12 +10,13 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from shutil import get_terminal_size
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ _NAMED = 20
 _NOW_AND_THEN = 30.0
 #: Columns that sentences are given at least; names are never broken.
 _NARROWEST = 24
+#: Control characters, separators of lines and paragraphs, and surrogates, which no encoding takes.
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _stoppable = 0  # how many are entered
 _signal: int | None = None  # that asked the process to end
@@ -133,10 +136,7 @@ def say(message: str) -> None:
 
 def one_line(text: str) -> str:
     """Text in which what would break a line or a table, as names of files may hold it, is written out: ``\\t``, ``\\n``."""
-    if text.isprintable():
-        return text
-    odd = {sign for sign in text if unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs")}
-    return "".join(sign.encode("unicode_escape").decode() if sign in odd else sign for sign in text)
+    return _BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @contextmanager
@@ -151,9 +151,10 @@ def clean_stdout() -> Iterator[None]:
 
 @contextmanager
 def setup(*others: type[Exception]) -> Iterator[None]:
-    """Expected errors, but for ``others``, become one line on stderr and exit code 2."""
+    """Expected errors, but for ``others``, become one line on stderr and exit code 2; what libraries print goes to stderr."""
     try:
-        yield
+        with clean_stdout():
+            yield
     except others:
         raise
     except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
@@ -171,7 +172,7 @@ def resumable(kept: bool = True) -> Iterator[None]:
     from msds_plugin.adapters.benchmark.runner import NotKeptError
 
     try:
-        with setup(NotKeptError), clean_stdout():
+        with setup(NotKeptError):
             yield
     except NotKeptError as error:
         say(f"Error: {error}. stdout has what this run computed; the same command goes on from what was kept")
@@ -183,15 +184,20 @@ def resumable(kept: bool = True) -> Iterator[None]:
         raise typer.Exit(exit_code()) from None
 
 
-def say_failures(failures: pd.DataFrame) -> None:
-    """What is missing and why, on stderr: ``distorted``, ``metric`` and ``error`` of the first, and the number of the rest."""
-    if not len(failures):
-        return
-    say(f"Missing scores: {len(failures)}")
+def finish(failures: pd.DataFrame, unavailable: Mapping[str, str] | None = None, notes: Sequence[str] = ()) -> None:
+    """Say what a reader has to know, and which scores and metrics are missing and why; exit with 1 if any is."""
+    for note in notes:
+        say(note)
+    for name, reason in (unavailable or {}).items():
+        say(f"{name} could not be made, and is left out: {reason}")
+    if len(failures):
+        say(f"Missing scores: {len(failures)}")
     for row in failures.head(_NAMED).to_dict("records"):
         say(f"  {row['distorted']} ({row['metric']}): {row['error']}")
     if len(failures) > _NAMED:
         say(f"  and {len(failures) - _NAMED} more")
+    if unavailable or len(failures):
+        raise typer.Exit(INCOMPLETE)
 
 
 # progress
@@ -201,9 +207,10 @@ def say_failures(failures: pd.DataFrame) -> None:
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Progress with the time left, on stderr: a bar on a terminal, a line now and then elsewhere.
 
-    What it gives is to be called after each step. Within it a signal raises KeyboardInterrupt.
+    What it gives is to be called after each step. Within it a signal raises KeyboardInterrupt, and what libraries print goes to
+    stderr.
     """
-    with stoppable():
+    with stoppable(), clean_stdout():
         if not sys.stderr.isatty():
             yield _lines(description, total)
             return
@@ -278,26 +285,26 @@ def show_table(
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: int, title: str | None) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text  # in plain strings rich reads markup and names of emoji
 
-    console = Console()
+    console = Console(width=get_terminal_size().columns)  # where COLUMNS is 0 rich would draw nothing
     turned, *lines = (list(line) for line in zip(columns, *rows, strict=True))  # rows as columns
     for heading, body, texts in ((columns, rows, len(columns) - numbers), (turned, lines, 1)):
         widths = _widths(heading, body, console.width)
         if widths is not None:
-            table = Table(title=title)
+            table = Table(title=Text(title, "table.title") if title else None)
             for place, (column, width) in enumerate(zip(heading, widths, strict=True)):
-                table.add_column(escape(column), justify="left" if place < texts else "right", width=width, overflow="fold")
+                table.add_column(Text(column), justify="left" if place < texts else "right", width=width, overflow="fold")
             for row in body:
-                table.add_row(*map(escape, row))
+                table.add_row(*map(Text, row))
             console.print(table)
             return
     if title:
-        console.print(escape(title), soft_wrap=True)
+        console.print(Text(title), soft_wrap=True)
     for row in rows:
         for place, (name, cell) in enumerate(zip(columns, row, strict=True)):
-            console.print(("  " if place else "") + escape(f"{name}: {cell}"), soft_wrap=True, highlight=False)
+            console.print(Text(f"{'  ' * bool(place)}{name}: {cell}"), soft_wrap=True)
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> list[int] | None:
