@@ -30,7 +30,7 @@ from msds_plugin.adapters.images.colours import (
     to_colours,
     turn,
 )
-from msds_plugin.adapters.images.listing import register_plugins
+from msds_plugin.adapters.images.listing import NOT_READ, register_plugins
 
 
 def open_content(content: bytes) -> Image.Image:
@@ -40,6 +40,8 @@ def open_content(content: bytes) -> Image.Image:
     register_plugins()
     stream, reason = io.BytesIO(content), ""
     for name in Image.ID:
+        if name in NOT_READ:
+            continue
         factory, accept = Image.OPEN[name]
         stream.seek(0)
         try:
@@ -47,21 +49,28 @@ def open_content(content: bytes) -> Image.Image:
             if accepted and not isinstance(accepted, str):  # a string says why not
                 return factory(stream, "")
         except Exception as error:  # plugins have many for what is not of their format
-            reason = f" ({name}: {error})" if accept is not None and str(error) else reason
+            what = str(error).partition(". ")[0]
+            reason = f" ({name}: {what})" if accept is not None and what else reason
     raise UnidentifiedImageError(f"it is not an image of a known format, or its header is damaged{reason}")
 
 
-def orientation_of(image: Image.Image, content: bytes) -> int | None:
-    """As EXIF counts them."""
-    if image.format == "JXL":  # its decoder has turned it
+def orientation_of(image: Any, content: bytes) -> int | None:
+    """As EXIF counts them; None also where the EXIF block is damaged, which viewers pass over."""
+    if image.format == "JXL" and not image.jpeg:  # its header counts, by which its decoder has turned it
         return None
     # A PNG decodes its pixels to look for EXIF behind them.
     there = image.format != "PNG" or b"eXIf" in content
-    return (image.getexif() if there else Image.Image.getexif(image)).get(0x0112)
+    try:
+        found: int | None = (image.getexif() if there else Image.Image.getexif(image)).get(0x0112)
+    except Exception:
+        return None
+    return found
 
 
 def decode_content(content: bytes, reading: Reading) -> Picture:
     """What is in a file, turned as it is to be shown; raises whatever a decoder runs into."""
+    if size := jpegxl_size(content):
+        reading.check_size(*size)
     with _whole_files_only(), open_content(content) as image:
         reading.check_size(*image.size)
         reader = _DEEP.get(image.format or "")
@@ -161,7 +170,7 @@ def _png(image: Image.Image, content: bytes) -> _Deep:
 def _jpeg2000(image: Image.Image, content: bytes) -> _Deep:
     start = content.index(b"\xff\x4f\xff\x51")  # of the codestream
     depths = set(content[start + 42 : start + 42 + 3 * int.from_bytes(content[start + 40 : start + 42], "big") : 3])
-    if depths <= set(range(8)):
+    if depths == {7} or image.mode == "P":  # of other depths Pillow shifts the values, or cuts them
         return None
     if len(depths) > 1:
         raise ValueError("its channels are of different depths: save it with one")
@@ -186,7 +195,30 @@ def _heif(image: Image.Image, content: bytes) -> _Deep:
     return _of_channels(np.asarray(deep) >> (16 - bits), bits)  # it comes multiplied up to 16 bits
 
 
+def jpegxl_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the header of a JPEG XL, as Pillow's plugin decodes the pixels when it opens one; else None."""
+    if not (content.startswith(b"\xff\x0a") or content[4:8] == b"JXL "):
+        return None
+    start = content.find(b"\xff\x0a", max(content.find(b"jxlc"), content.find(b"jxlp"), 0)) + 2
+    bits = int.from_bytes(content[start : start + 16], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    def side(in_eighths: int) -> int:
+        return 8 * take(5) + 8 if in_eighths else take((9, 13, 18, 30)[take(2)]) + 1
+
+    in_eighths = take(1)
+    height = side(in_eighths)
+    part, of = ((0, 1), (1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[take(3)]
+    return height * part // of or side(in_eighths), height
+
+
 def _jpegxl(image: Any, content: bytes) -> _Deep:
+    if image.jpeg:  # a JPEG without its loss, which the plugin restores
+        return None
     values, shown = imagecodecs.jpegxl_decode(content), np.asarray(image)
     if values.shape[:2] != shown.shape[:2]:
         values, image.is_animated = values[0], True  # which Pillow's plugin does not say
@@ -217,9 +249,17 @@ def _netpbm(image: Any, content: bytes) -> _Deep:
     return values.reshape(shape), Samples(16, "unsigned", shape[2], peak=peak)
 
 
-def _bytes_only(image: Image.Image, content: bytes) -> _Deep:
-    if content[3] == 2 if image.format == "SGI" else image.mode != "L":
+def _bytes_only(image: Any, content: bytes) -> _Deep:
+    signed_or_real = getattr(image, "pixel_format", "") in ("BC5S", "BC6H", "BC6HS")
+    if {"SGI": content[3] == 2, "FITS": image.mode != "L", "DDS": signed_or_real}[image.format]:
         raise ValueError(f"{image.format} files of other than 8 bits cannot be read without loss: convert it to TIFF or PNG")
+    return None
+
+
+def _pcx(image: Image.Image, content: bytes) -> _Deep:
+    grey_by_header = content[68:70] == b"\2\0"
+    if image.mode == "L" and not grey_by_header and content[-769:-768] != b"\x0c":  # Pillow takes indices for grey then
+        raise ValueError("the file is truncated: its palette is not there")
     return None
 
 
@@ -232,4 +272,6 @@ _DEEP: dict[str, Callable[[Image.Image, bytes], _Deep]] = {
     "PPM": _netpbm,
     "SGI": _bytes_only,
     "FITS": _bytes_only,
+    "DDS": _bytes_only,
+    "PCX": _pcx,
 }

@@ -203,7 +203,7 @@ def luma(colours: Array) -> Array:
 
 def turn(values: Array, orientation: int | None) -> Array:
     """(H, W, ...) as an EXIF orientation says that it is to be shown; what is no orientation changes nothing."""
-    if orientation is None or not 2 <= orientation <= 8:
+    if orientation is None or orientation not in range(2, 9):
         return values
     if orientation >= 5:
         values = values.swapaxes(0, 1)

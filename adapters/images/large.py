@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,6 +211,8 @@ class _Page:
         if not len(file.pages):
             raise ValueError("it holds no image")
         page: Any = file.pages.first
+        if page.subfiletype & 1 and (page.subifds or len(file.pages) > 1):  # as raw photographs begin
+            raise ValueError("its first page is a small copy of the image: save the image itself, as PNG or TIFF")
         lost = sum(count == 0 for count in page.databytecounts)
         if lost or not page.databytecounts:
             raise ValueError(f"{lost or 'all'} of its strips or tiles are missing")
@@ -228,7 +230,7 @@ class _Page:
             alpha = None if samples.alpha is None else 3
             samples, unfold = replace(samples, colours=3, alpha=alpha), partial(_by_pillow, _MODES[kind], profile)
         pages: Any = file.pages  # without reduced copies and masks
-        several = len(pages) > 1 and sum(not other.subfiletype & 0b101 for other in pages) > 1
+        several = any(not other.subfiletype & 0b101 for other in islice(pages, 1, None))
         notes = (FRAMES,) * several + (INKS,) * inks
         profile = None if inks or kind == _LAB else profile
         return cls(samples, unfold, _orientation(page), profile, (page.imagelength, page.imagewidth), notes)
@@ -295,10 +297,10 @@ class _Parts:
         self._width = page.tilewidth if page.is_tiled else page.imagewidth
         self._planes, _, height, width, self._together = page.shaped
         self._down, self._across = -(-height // self._height), -(-width // self._width)
-        self._mapped: Array | None = None  # values that are not coded in any way are read where they lie
-        if page.is_memmappable and page.compression == 1 and page.bitspersample in (8, 16, 32, 64):
-            self._mapped = page.asarray(out="memmap").reshape(self._planes, height, width, self._together)
-        elif self._height * self._width > most:
+        self._file: Any = file.filehandle
+        self._kind = np.dtype(page.dtype).newbyteorder(file.byteorder)  # in the file
+        self._plain = page.is_final  # values that are not coded in any way are read where they lie
+        if not self._plain and self._height * self._width > most:
             raise ValueError(
                 f"one of its strips holds {self._height * self._width} pixels, more than the limit of {most}: save it in tiles "
                 "or shorter strips, or raise the limit (--max-pixels, max_pixels=)"
@@ -308,9 +310,9 @@ class _Parts:
 
     def read(self, rows: Span, columns: Span) -> Array:
         """The values (H, W, channels) between two rows and two columns."""
-        if self._mapped is not None:
-            part = self._mapped[:, rows[0] : rows[1], columns[0] : columns[1]]
-            return part[0].astype(self._page.dtype) if self._planes == 1 else part[..., 0].transpose(1, 2, 0).copy()
+        if self._plain:
+            part = self._read_plain(rows, columns).astype(self._page.dtype, copy=False)
+            return part[0] if self._planes == 1 else part[..., 0].transpose(1, 2, 0)
         values = np.empty((rows[1] - rows[0], columns[1] - columns[0], self._planes * self._together), self._page.dtype)
         down = range(rows[0] // self._height, -(-rows[1] // self._height))
         across = range(columns[0] // self._width, -(-columns[1] // self._width))
@@ -322,6 +324,20 @@ class _Parts:
                 y, x = max(rows[0], top), max(columns[0], left)
                 target = values[y - rows[0] : bottom - rows[0], x - columns[0] : right - columns[0]]
                 target[..., channel : channel + self._together] = part[y - top : bottom - top, x - left : right - left]
+        return values
+
+    def _read_plain(self, rows: Span, columns: Span) -> Array:
+        """(planes, H, W, channels). No map of the file: it ends the process if somebody shortens the file meanwhile."""
+        height, width = self._page.imagelength, self._page.imagewidth
+        values = np.empty((self._planes, rows[1] - rows[0], columns[1] - columns[0], self._together), self._kind)
+        at_once = rows[1] - rows[0] if columns == (0, width) else 1
+        with self._lock:
+            for plane, row in product(range(self._planes), range(*rows, at_once)):
+                place = ((plane * height + row) * width + columns[0]) * self._together * self._kind.itemsize
+                self._file.seek(self._page.dataoffsets[0] + place)
+                part = values[plane, row - rows[0] : row - rows[0] + at_once]
+                if self._file.readinto(part) < part.nbytes:
+                    raise ValueError("the file is truncated")
         return values
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import mimetypes
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -15,18 +14,23 @@ from msds_plugin.adapters.images.colours import ImageFileError
 
 #: Which files are videos, by their names.
 VIDEO_SUFFIXES = frozenset(
-    {".264", ".265", ".266", ".3g2", ".3gp", ".asf", ".av1", ".avi", ".avs2", ".dv", ".f4v", ".flv", ".h264", ".h265", ".h266"}
-    | {".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
-    | {".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".ts", ".vc1", ".vob", ".vvc", ".webm", ".wmv", ".y4m"}
+    {".264", ".265", ".266", ".3g2", ".3gp", ".asf", ".av1", ".avi", ".avs2", ".dv", ".f4v", ".flv", ".h264", ".h265"}
+    | {".h266", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
+    | {".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".ts", ".vc1", ".vob", ".vvc", ".webm", ".wmv", ".y4m"}
 )
 #: Pillow's plugins by the suffixes that they read.
 PLUGINS = {"pillow_heif": (".heic", ".heif", ".hif"), "pillow_jxl": (".jxl",)}
-#: Of Pillow's own: those that only know a format's name, are for films, or start another program.
-_NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
-#: Images that nothing here reads, or only with a plugin, besides those that the system's table of types names.
+#: Of Pillow's own: those that only know a format's name, are for films, or need a program or system beside it.
+NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+#: Images that nothing here reads, or only with a plugin or by another suffix. Not by the types that the system knows: each
+#: machine has a table of its own.
 _MEANT = frozenset(
-    {".arw", ".avif", ".bpg", ".cin", ".cr2", ".cr3", ".dng", ".dpx", ".eps", ".exr", ".flif", ".hdp", ".hdr", ".heic", ".heif"}
-    | {".hif", ".jls", ".jxl", ".jxr", ".nef", ".orf", ".pam", ".pef", ".psb", ".raf", ".rw2", ".srw", ".svg", ".wdp"}
+    {".3fr", ".arw", ".avci", ".avcs", ".avif", ".avifs", ".bpg", ".btf", ".btif", ".cgm", ".cin", ".cr2", ".cr3", ".crw"}
+    | {".dcr", ".djv", ".djvu", ".dng", ".dpx", ".emf", ".eps", ".erf", ".exr", ".flif", ".fpx", ".fts", ".hdp", ".hdr"}
+    | {".heic", ".heics", ".heif", ".heifs", ".hej2", ".hif", ".hsj2", ".ief", ".iiq", ".jif", ".jls", ".jng", ".jpg2"}
+    | {".jph", ".jphc", ".jpm", ".jxl", ".jxr", ".jxs", ".kdc", ".ktx", ".ktx2", ".mdi", ".mef", ".mos", ".mpo", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pam", ".pef", ".pjp", ".pjpeg", ".psb", ".raf", ".rgbe", ".rw2", ".rwl", ".sr2", ".srf"}
+    | {".srw", ".svg", ".svgz", ".vtf", ".wbmp", ".wdp", ".wmf", ".x3f", ".xcf", ".xif", ".xwd", ".xyze"}
 )
 
 
@@ -37,7 +41,7 @@ def register_plugins() -> None:
     for name in PLUGINS:
         try:
             plugin = importlib.import_module(name)
-        except ImportError:
+        except Exception:  # one that is installed but broken must not cost the other formats
             continue
         if name == "pillow_heif":
             plugin.register_heif_opener()
@@ -48,16 +52,13 @@ def readable_suffixes() -> frozenset[str]:
     """Suffixes of the formats that Pillow can open."""
     register_plugins()
     formats = Image.registered_extensions()
-    return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _NOT_READ) | {".tif"}
+    return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN and name not in NOT_READ)
 
 
 def is_meant_as_image(name: str) -> bool:
     """Whether a file's name says that it is an image, of a format that can be read or not."""
     suffix = Path(name).suffix.lower()
-    if suffix in readable_suffixes() or suffix in _MEANT:
-        return True
-    kind, _ = mimetypes.guess_type(f"x{suffix}")
-    return kind is not None and kind.startswith("image/")
+    return suffix in readable_suffixes() or suffix in _MEANT
 
 
 @dataclass(frozen=True)
@@ -144,4 +145,5 @@ def _is_image(path: Path) -> bool:
             start = file.read(16)
     except OSError:
         return False
-    return len(start) == 16 and any(accept is not None and accept(start) is True for _, accept in Image.OPEN.values())
+    accepting = [accept for name, (_, accept) in Image.OPEN.items() if accept is not None and name not in NOT_READ]
+    return len(start) == 16 and any(accept(start) is True for accept in accepting)

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeAlias
@@ -217,7 +218,7 @@ def _by_name(references: _Names, distorted: _Names) -> dict[Path, Path]:
 def _by_pattern(references: _Names, distorted: _Names, pattern: str) -> dict[Path, Path]:
     by_stem = _index(references, _stem)
     parts = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split("{name}"))
-    fits = re.compile("(?P<name>.+)".join(parts))
+    fits = re.compile("(?P<name>.+)".join(parts), re.DOTALL)
     whole, in_folder = "." in pattern.rpartition("{name}")[2], "/" not in pattern
     found = {}
     for name, path in distorted.items():
@@ -275,7 +276,7 @@ def _by_affix(references: _Names, distorted: _Names) -> tuple[dict[Path, Path], 
         fits = {path: list(_fitting(name, cores, common)) for path, name in names.items()}
         if len(cores) < len(stems) or (cut != _NOTHING and not all(fits.values())):
             continue
-        chosen = _chosen(fits)
+        chosen = _chosen(fits, cores)
         sides = ("distorted", {fit.affix for fit in chosen.values()}), ("reference", {cut} - {_NOTHING})
         words = " and ".join(f"the {side} images' {_described(affixes)}" for side, affixes in sides if affixes - {_NOTHING})
         found = {path: fit.reference for path, fit in chosen.items()}, f"matched by name without {words}"
@@ -292,9 +293,10 @@ def _by_affix(references: _Names, distorted: _Names) -> tuple[dict[Path, Path], 
     )
 
 
-def _chosen(fits: Mapping[Path, Sequence[_Fit]]) -> dict[Path, _Fit]:
+def _chosen(fits: Mapping[Path, Sequence[_Fit]], cores: Mapping[str, Path]) -> dict[Path, _Fit]:
     """The reference of each image that any fits, and what the name has more; an error where several fit as well."""
     counts = Counter(fit.affix for found in fits.values() for fit in found)
+    by_words = {tuple(_words(core)): path for core, path in cores.items()}
     chosen = {}
     for path, found in fits.items():
         if not found:
@@ -307,10 +309,18 @@ def _chosen(fits: Mapping[Path, Sequence[_Fit]]) -> dict[Path, _Fit]:
             for fit in found
             if (fit.length < best.length if bool(fit.affix[1]) == behind else counts[fit.affix] == counts[best.affix])
         }
+        if best.affix[0] and counts[best.affix] == 1:  # by chance, if another reference's name is in a prefix of no other image
+            more = _words(best.affix[0])
+            runs = {tuple(more[begin:end]) for begin, end in combinations(range(len(more) + 1), 2)}
+            rivals |= {by_words[each] for each in runs & by_words.keys()} - {best.reference}
         if rivals and best.length:  # nothing rivals the very name
             raise _several(path, {best.reference, *rivals})
         chosen[path] = best
     return chosen
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\d+|[^\W\d_]+", text)
 
 
 def _fitting(name: str, cores: Mapping[str, Path], common: Collection[_Affix]) -> Iterator[_Fit]:
@@ -363,18 +373,27 @@ def _described(affixes: set[_Affix]) -> str:
 
 
 def _from_table(table: Path, reference: Path | None, distorted: Path | None) -> Matching:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-        if not {"reference", "distorted"} <= set(columns):
-            raise ValueError(f"{table} needs the columns reference and distorted, it has {', '.join(columns) or 'none'}")
-        folders = reference or table.parent, distorted or table.parent
-        pairs = []
-        for line, row in enumerate(rows, 2):
-            values = {name: (row[column] or "").strip() for name, column in columns.items()}
-            if not (values["reference"] and values["distorted"]):
-                raise ValueError(f"line {line} of {table} lacks a reference or a distorted image")
-            pairs.append(Pair(folders[0] / values["reference"], folders[1] / values["distorted"], values.get("group", "")))
+    folders, pairs = (reference or table.parent, distorted or table.parent), []
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            separator = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+            columns = [name.strip().lower() for name in next(rows, [])]
+            if not (columns.count("reference") == columns.count("distorted") == 1):
+                has = ", ".join(columns) or "none"
+                raise ValueError(f"{table} needs the columns reference and distorted, each once, it has {has}")
+            for row in filter(any, rows):
+                values = dict(zip(columns, map(str.strip, row), strict=False))
+                if any(row[len(columns) :]):
+                    raise ValueError(
+                        f"line {rows.line_num} of {table} has more cells than columns: quote names with a separator"
+                    )
+                if not (values.get("reference") and values.get("distorted")):
+                    raise ValueError(f"line {rows.line_num} of {table} lacks a reference or a distorted image")
+                pairs.append(Pair(folders[0] / values["reference"], folders[1] / values["distorted"], values.get("group", "")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is not CSV in UTF-8: {error}; save it as such") from error
     if not pairs:
         raise ValueError(f"{table} holds no pair")
     same = sum(pair.reference == pair.distorted for pair in pairs)

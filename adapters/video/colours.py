@@ -154,7 +154,7 @@ def _planar(form: Any) -> str:
     if "f32" in name or "f16" in name:
         return "grayf32le" if name.startswith("gray") else f"gbr{alpha}pf32le"
     if name.startswith(("gbr", "yuvj")):
-        return name.replace("be", "le") if depth else str(name)
+        return name.replace("msb", "").replace("be", "le") if depth else str(name)
     if _is_rgb(form):
         deep = min(each for each in (8, 10, 12, 16) if each >= bits)
         return f"gbr{alpha}p" if deep == 8 else f"gbr{alpha}p{deep}le"

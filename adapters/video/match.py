@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator
-from typing import TypeAlias
+from itertools import islice
 
 import numpy as np
 
@@ -61,42 +63,30 @@ def _nearest(reference: Array, distorted: Array, near: float) -> tuple[Array, Ar
     return gaps.argmin(1), gaps.min(1) <= near + 1e-6
 
 
-_Placed: TypeAlias = tuple[float, Frame]
-
-
 class Following:
     """The frames of the reference, asked for by times or numbers that only grow; two are in memory. ``used`` counts those that
     were near enough to one of the distorted video.
     """
 
     def __init__(self, frames: Iterator[Frame], by_number: bool) -> None:
-        self._frames, self._by_number = frames, by_number
-        self.count = self.used = 0
-        self._last: _Placed | None = None
-        self._before: _Placed | None = None
-        self._after = self._next()
-
-    def _next(self) -> _Placed | None:
-        frame = next(self._frames, None)
-        if frame is None:
-            return None
-        self.count += 1
-        return self.count - 1 if self._by_number else frame.time, frame
+        self._frames = ((number if by_number else frame.time, frame) for number, frame in enumerate(frames))
+        self._known = deque(islice(self._frames, 1), maxlen=2)
+        self._last: Frame | None = None
+        self._count, self.used = len(self._known), 0
 
     def at(self, place: float, near: float) -> Frame | None:
         """The frame nearest to a time or number, unless it is farther than ``near``."""
-        while self._after is not None and self._after[0] <= place:
-            self._before, self._after = self._after, self._next()
-        known = [each for each in (self._before, self._after) if each is not None]
-        nearest = min(known, key=lambda each: abs(each[0] - place), default=None)
-        if nearest is None or abs(nearest[0] - place) > near + 1e-6:
+        while self._known and self._known[-1][0] <= place and (after := next(self._frames, None)):
+            self._known.append(after)
+            self._count += 1
+        found, nearest = min(self._known, key=lambda each: abs(each[0] - place), default=(math.inf, None))
+        if abs(found - place) > near + 1e-6:
             return None
         self.used += nearest is not self._last
         self._last = nearest
-        return nearest[1]
+        return nearest
 
     def finish(self) -> int:
         """Decode what is left; the number of all frames."""
-        while self._after is not None:
-            self._after = self._next()
-        return self.count
+        self._count += sum(1 for _ in self._frames)
+        return self._count

@@ -76,7 +76,7 @@ def plot_over_time(times: Sequence[float], scores: Mapping[str, Sequence[float]]
     panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
     for panel, (name, values) in zip(panels, scores.items(), strict=True):
         panel.plot(times, values, linewidth=1)
-        panel.set_ylabel(name)
+        panel.set_ylabel(name, parse_math=False)
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("time in seconds")
     replace_file(path, lambda part: figure.savefig(part, format=path.suffix[1:].lower()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from msds_plugin.adapters.images.colours import TRANSPARENT, Array, Reading, over, to_pillow, turn, unit
-from msds_plugin.adapters.images.listing import list_images
+from msds_plugin.adapters.images.listing import list_folder
 from msds_plugin.adapters.images.pairs import natural
 from msds_plugin.adapters.images.read import Picture, decode, resized
 from msds_plugin.adapters.video.colours import Colours, planes_of, reformat, to_picture
@@ -24,9 +25,10 @@ from msds_plugin.checks import MissingDependencyError
 
 #: What decoders say, and no more than that, where data is damaged.
 _DAMAGE = re.compile(
-    r"crc|conceal|corrupt|damaged|error while decoding|error decoding|invalid (data|nal|level)|prematurely|partial file|"
+    r"crc|conceal|corrupt|damaged|error while decoding|error decoding|failed to parse|prematurely|partial file|pixel_limit|"
+    r"invalid (data|frame|level|nal|plane|repeated|track)|must be in \[|error parsing|"
     r"truncat|exceeds|overread|bytestream|bitstream|missing (reference|picture)|could not find ref|decode_slice|"
-    r"invalid as first byte|decode failed|reference \d+ >=",
+    r"invalid as first byte|decode failed|reference \d+ >=|EOI missing",
     re.IGNORECASE,
 )
 #: Containers whose header states the length.
@@ -35,7 +37,7 @@ _STATES_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf
 _FROM_ZERO = {"matroska,webm", "asf", "nut"}
 #: Containers whose times may jump, and by how many seconds more than that is no pause.
 _MAY_JUMP, _PAUSE = {"mpegts", "mpeg", "ogg"}, 10.0
-_JOINED = 5
+_JOINED = 4  # packets
 _PICTURES = {"mjpeg", "png", "bmp", "gif", "webp", "tiff"}
 #: Orientations as EXIF counts them by the signs of a, b, c and d of a display matrix.
 _ORIENTATIONS = {
@@ -157,7 +159,11 @@ class Folder(Source):
 
     def __init__(self, path: Path, reading: Reading, interval: float | None) -> None:
         super().__init__(path, reading)
-        self._files = sorted(list_images(path), key=lambda file: natural(file.name))
+        found = list_folder(path)
+        self._files = sorted(found.images, key=lambda file: natural(file.name))
+        if any(file.parent != path for file in self._files):
+            raise VideoFileError(f"{path} holds folders of images, of which each may be a video: name one of them")
+        self.notes += [f"{folder} is left out: frames are taken from {path} itself" for folder, _ in found.left_out]
         self._interval = interval or 1 / 25
         self._places = _places([file.name for file in self._files])
         self.seconds = (self._places[-1] + 1) * self._interval
@@ -228,11 +234,12 @@ class Video(Source):
         self.problems.clear()
 
     def _choose(self, container: Any) -> Any:
-        videos = container.streams.video
+        videos = [each for each in container.streams.video if each.codec_context]
         streams = [each for each in videos if "attached_pic" not in str(getattr(each, "disposition", "")).lower()]
         if not streams:
-            raise VideoFileError(f"{self.path} holds no video stream")
+            raise VideoFileError(f"{self.path} holds no video stream that FFmpeg can decode")
         films = [stream for stream in streams if stream.codec_context.name not in _PICTURES] or streams
+        films = [stream for stream in films if stream.frames != 1] or films  # 0 where it is not stated
         if len(streams) > 1:
             self._note_once(f"{self.path} holds {len(streams)} video streams: number {films[0].index} is taken")
         return films[0]
@@ -312,12 +319,13 @@ def _open(path: Path) -> Any:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise VideoFileError(f"cannot read {path} as a video: it is not a regular file")
     try:
+        name = os.path.abspath(path)  # FFmpeg takes what is before a colon for a protocol
         try:
-            return av.open(os.fspath(path))
+            return av.open(name)
         except (av.InvalidDataError, av.EOFError):
-            return av.open(os.fspath(path), options={"seekable": "0"})  # a fragment that was cut off is met while reading
+            return av.open(name, options={"seekable": "0"})  # a fragment that was cut off is met while reading
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoFileError(f"cannot read {path} as a video: {error}") from error
+        raise VideoFileError(f"cannot read {path} as a video: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _orientation(frame: Any) -> int:
@@ -329,46 +337,60 @@ def _orientation(frame: Any) -> int:
     return _ORIENTATIONS.get((a, b, c, d), 0)
 
 
+_log_lock = threading.Lock()
+
+
 @contextmanager
-def _listening() -> Iterator[list[str]]:
-    """What FFmpeg says of damage meanwhile: decoders conceal it and go on."""
+def _listening(container: Any) -> Iterator[list[str]]:
+    """What FFmpeg says of damage meanwhile: decoders conceal it and go on. Its log is one for all threads."""
     log = _av().logging
-    level, heard = log.get_level(), []  # type: ignore[var-annotated]
-    log.set_level(log.ERROR)
-    try:
-        with log.Capture(local=False) as said:
-            yield heard
-        heard += [text.strip() for _, _, text in said if _DAMAGE.search(text)]
-    finally:
-        log.set_level(level)
+    heard: list[str] = []
+    with _log_lock:
+        level, skip = log.get_level(), log.get_skip_repeated()
+        # That a stream of JPEGs stops within a picture is a warning.
+        log.set_level(log.WARNING if container.format.name == "mjpeg" else log.ERROR)
+        log.set_skip_repeated(False)  # what was heard for the preview is said again
+        try:
+            with log.Capture(local=False) as said:
+                yield heard
+            heard += [text.strip() for _, _, text in said if _DAMAGE.search(text)]
+        finally:
+            log.set_level(level)
+            log.set_skip_repeated(skip)
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[tuple[float, list[Any], str]]:
     """Of each packet: the end in seconds of what was read so far, the frames that it completes, and what is damaged."""
     decoder, packets = _decoder(stream), container.demux()
     begin, end, before = (container.start_time or 0) / _av().time_base, 0.0, -math.inf
-    # Where files were joined, which the times tell, one of the last packets of the first one looks incomplete.
-    patience = _JOINED if container.format.name in _MAY_JUMP else 1
-    suspect = read = 0
+    # Where files were joined, one of the last packets of the first one looks incomplete, and soon the times jump back.
+    patience = _JOINED if container.format.name in _MAY_JUMP else 0
+    countdown: int | None = None  # packets until an incomplete one counts as damage
+    begun = stream.codec_context.name != "hevc"  # others pass over what is before the first key frame
+    read = 0
     while True:
-        with _listening() as heard:
-            packet = next(packets, None)
-            if packet is None:
-                if container.format.name == "yuv4mpegpipe" and read < container.size:
-                    yield end, [], f"{container.size - read} bytes after its last frame are no frame"
-                return
-            if packet.pos is not None:
-                read = packet.pos + packet.size
-            if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
-            frames, damage = [], ""
-            if packet.stream is stream:
+        with _listening(container) as heard:
+            packet, frames, damage = next(packets, None), [], ""
+            if packet is not None and packet.stream is stream:
                 at = math.inf if packet.dts is None else float(packet.dts * packet.time_base)
-                suspect = 0 if at < before else max(suspect - 1, min(suspect, 1))
-                suspect, before = patience if packet.is_corrupt else suspect, at
-                if suspect == 1:
+                if packet.is_corrupt:
+                    countdown = patience
+                elif countdown is not None:
+                    countdown = None if at < before else countdown - 1
+                before = at
+                if countdown == 0:
                     damage = "a packet is incomplete"
-                frames = decoder.decode(packet if packet.size and not damage else None)
+                begun = begun or packet.is_keyframe
+                if begun:
+                    frames = decoder.decode(packet if packet.size and not damage else None)
+        if packet is None:
+            if container.format.name == "yuv4mpegpipe" and read < container.size:
+                yield end, [], f"{container.size - read} bytes after its last frame are no frame"
+            return
+        if packet.pos is not None:
+            read = packet.pos + packet.size
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
         if heard:
             frames, damage = [], damage or heard[0]
         intact = list(takewhile(lambda frame: not frame.is_corrupt, frames))
@@ -403,11 +425,13 @@ def _cut_off(path: Path, container: str) -> str | None:
         if container == "gif":
             file.seek(max(0, size - 4096))
             return None if file.read().rstrip(b"\0").endswith(b"\0;") else "its end mark is not there"
-        while at + 8 <= size and (length := _length(file.read(32), container)):
+        while at < size:
+            file.seek(at)
+            if not (length := _length(file.read(32), container)):
+                break
             if length < 8:
                 return f"nothing that can be read begins at byte {at}"
             at += length
-            file.seek(at)
     padding = int(container == "avi")  # which some programs leave out at the end
     return f"its last element has {at - size} bytes more than the file" if at > size + padding else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import zlib
@@ -11,6 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
@@ -115,7 +117,7 @@ def test_png_with_a_palette(tmp_path, bits, transparent, seed) -> None:
 @pytest.mark.parametrize(
     ("suffix", "write", "options", "depths", "channels"),
     [
-        ("jp2", imagecodecs.jpeg2k_encode, {"level": 0, "reversible": True}, [8, 10, 12, 16], [1, 3]),
+        ("jp2", imagecodecs.jpeg2k_encode, {"level": 0, "reversible": True}, [1, 4, 8, 10, 12, 16], [1, 3]),
         ("jxl", imagecodecs.jpegxl_encode, {"lossless": True, "usecontainer": False}, range(1, 17), [1, 2, 3, 4]),
         ("jxl", imagecodecs.jpegxl_encode, {"lossless": True, "usecontainer": True}, range(1, 17), [1, 2, 3, 4]),
         ("avif", imagecodecs.avif_encode, {"level": 100, "pixelformat": "400"}, [8, 10, 12], [1]),
@@ -155,6 +157,19 @@ def test_frames_and_numbers_of_jpeg_xl(tmp_path) -> None:
     path.write_bytes(imagecodecs.jpegxl_encode(frames[0] >> 14, lossless=True, bitspersample=12))
     with pytest.raises(ImageFileError, match="too dark"):
         read_image(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ImageFileError, match=r"its header is damaged \(JXL: [^.]+\)$"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_xl_of_a_jpeg_is_shown_as_the_jpeg(tmp_path, orientation) -> None:
+    pytest.importorskip("pillow_jxl")
+    jpeg, exif = tmp_path / "x.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values(8, 3)).save(jpeg, exif=exif)
+    content = imagecodecs.jpegxl_encode_jpeg(jpeg.read_bytes())
+    check(tmp_path / "x.jxl", read_image(jpeg)[0].permute(1, 2, 0).numpy(), content=content)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
@@ -203,6 +218,17 @@ def test_pillows_numbers_turned_as_they_are_to_be_shown(tmp_path, suffix, modes,
         expected = shown(over_white(array, 255), orientation)
         image.save(path, **({"tiffinfo": {0x0112: orientation}} if suffix == ".tif" else {"exif": exif}))
         check(path, expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    "exif", [b"neither order of bytes", b"II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, 2, 4, b"abc", 0)]
+)
+def test_an_orientation_that_is_none_changes_nothing(tmp_path, suffix, exif) -> None:
+    image = Image.fromarray(values(8, 3))
+    image.save(tmp_path / f"plain{suffix}")
+    image.save(tmp_path / f"x{suffix}", exif=b"Exif\0\0" + exif)
+    check(tmp_path / f"x{suffix}", read_image(tmp_path / f"plain{suffix}")[0].permute(1, 2, 0).numpy())
 
 
 def test_opaque_alpha_and_a_stated_peak_change_nothing(tmp_path) -> None:
@@ -272,6 +298,38 @@ def test_a_limit_on_pixels_that_can_be_raised(tmp_path, monkeypatch) -> None:
     assert read_image(tmp_path / "x.png", max_pixels=5000).shape == (1, 3, 50, 100)
 
 
+@pytest.mark.parametrize(("width", "height"), [(9, 3), (64, 40), (90, 160), (600, 400), (1, 9000), (300, 1000)])
+@pytest.mark.parametrize("container", [False, True])
+def test_a_jpeg_xl_above_the_limit_is_not_decoded(tmp_path, width, height, container) -> None:
+    content = imagecodecs.jpegxl_encode(np.zeros((height, width), np.uint8), lossless=True, usecontainer=container, effort=1)
+    (tmp_path / "x.jxl").write_bytes(content[: content.index(b"\xff\x0a") + 12])  # its header
+    with pytest.raises(ImageFileError, match=f"{width} x {height} pixels are more than the limit"):
+        read_image(tmp_path / "x.jxl", max_pixels=width * height - 1)
+
+
+def _pcx() -> bytes:
+    """Without the last byte of its palette."""
+    stream = io.BytesIO()
+    Image.fromarray(values(8, 3)).quantize(9).save(stream, "PCX")
+    return stream.getvalue()[:-1]
+
+
+def _raw_photograph() -> bytes:
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        file.write(values(8, 3), photometric="rgb", subfiletype=1, subifds=1)
+        file.write(values(12, 1).squeeze(), photometric="cfa")
+    return stream.getvalue()
+
+
+def _dds() -> bytes:
+    """BC6H, of which the values are floating-point."""
+    header = struct.pack("<4s7I44x", b"DDS ", 124, 0x1007, 8, 8, 64, 0, 1)
+    return (
+        header + struct.pack("<2I4s20x4I4x", 32, 4, b"DX10", 0x1000, 0, 0, 0) + struct.pack("<5I", 95, 3, 0, 1, 0) + bytes(64)
+    )
+
+
 def _fits() -> bytes:
     cards = ("SIMPLE  =                    T", "BITPIX  =                   16", "NAXIS   =                    2")
     sizes = (f"NAXIS1  = {WIDTH:20}", f"NAXIS2  = {HEIGHT:20}", "END")
@@ -287,6 +345,10 @@ def _fits() -> bytes:
             "SGI files of other",
         ),
         ("x.fits", _fits, "FITS files of other"),
+        ("x.dds", _dds, "DDS files of other"),
+        ("x.nef", _raw_photograph, "its first page is a small copy"),
+        ("x.pcx", _pcx, "truncated: its palette"),
+        ("x.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "convert it to PNG or TIFF"),
         ("x.jpg", lambda: imagecodecs.jpeg_encode(values(8, 3).astype(np.uint16) * 16, bitspersample=12), "handle 12-bit"),
         ("x.pam", lambda: b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "convert it to PNG or TIFF"),
         ("x.ppm", lambda: b"P3 1 1 300 7 8 301", "holds values from 7 to 301, outside 0 to the peak of 300"),

@@ -13,7 +13,7 @@ from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 
 
 def touch(folder: Path, names: str) -> Path:
-    for name in names.split():
+    for name in names.split(" "):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
@@ -30,7 +30,7 @@ def names(matching: Matching) -> str:
 @pytest.mark.parametrize(
     ("names", "meant"),
     [
-        ("x.avif x.jp2 x.jfif x.jpe x.tga x.dib x.pnm x.apng x.heic x.jxl x.exr x.TIF", True),
+        ("x.avif x.jp2 x.jfif x.jpe x.tga x.dib x.pnm x.apng x.heic x.jxl x.exr x.TIF x.mpo x.djvu", True),
         ("notes.txt labels.csv film.mp4 archive.zip weights.pth README", False),
         (" ".join(f"x{suffix}" for suffix in sorted(VIDEO_SUFFIXES)), False),
     ],
@@ -44,6 +44,7 @@ def test_hidden_files_are_no_images_and_broken_links_are(tmp_path) -> None:
     (tmp_path / "link.png").symlink_to("/nowhere/x.png")
     (tmp_path / "folder.png").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "no_suffix", "PNG")
+    (tmp_path / "measurements").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "folder.png", "link.png", "no_suffix"]
 
 
@@ -116,6 +117,7 @@ def test_names_that_agree_but_for_their_ends(tmp_path, references, distorted, ex
         ("a.png lake.png scene.png", "36524a603a.png 4c97a3d0e3.png 82d3e1f75b.png", "no two names agree"),
         ("a.png b.png", "a_b.png", "a_b.png may belong to any of a.png, b.png"),
         ("a.png a_x.png b.png c.png", "a_x_y.png b_x_y.png c_x_y.png", "a_x_y.png may belong to any of a.png, a_x.png"),
+        ("cat.png dog.png q10.png", "sr_cat_q10.png sr_dog_q10.png", "sr_cat_q10.png may belong to any of cat.png, q10.png"),
         ("a.png a.jpg", "a.bmp", "a.bmp may belong to any of a.jpg, a.png"),
         ("a.png b.png", "c.png", "2 reference images cannot be matched by order with 1"),
         ("a.png b.png", "c.png", "no name of a distorted image"),
@@ -141,6 +143,7 @@ ENDS = "cat_x4.png dog_x4.jpg elk_x4.png"
         ("cat.png dog.png Eel.png", "1.png 2.png 10.png", {"by_order": True}, "cat.png:1.png Eel.png:10.png dog.png:2.png", 0),
         ("cat.png dog.png", ENDS, {"pattern": "{name}_x4.png"}, "cat.png:cat_x4.png", 2),
         ("cat.png dog.png", ENDS, {"pattern": "{name}_x4"}, "cat.png:cat_x4.png dog.png:dog_x4.jpg", 1),
+        ("a\nb.png c.png", "a\nb_\nx4.png c_x4.png", {"pattern": "{name}_*"}, None, 0),
         ("cat.png dog.png", ENDS, {"pattern": "{name}_*"}, "cat.png:cat_x4.png dog.png:dog_x4.jpg", 1),
         ("cat.png dog.png", "sr-dog.png sr-elk.png dog.png", {"pattern": "sr-{name}"}, "dog.png:sr-dog.png", 2),
     ],
@@ -160,10 +163,28 @@ def test_a_table(tmp_path) -> None:
     assert matching.pairs[1] == Pair(tmp_path / "a.png", tmp_path / "c.png", "y")
     assert matching.notes == ("1 images are compared with themselves",)
     assert match(tmp_path / "..", tmp_path, Pairing(table=table)).pairs[0].reference == tmp_path / "../a.png"
-    for text, reason in (("a.png,b.png\n", "needs the columns"), ("reference,distorted\na.png,\n", "line 2 of"), ("", "none")):
-        table.write_text(text)
-        with pytest.raises(ValueError, match=reason):
-            match(None, how=Pairing(table=table))
+    for separator in ";\t":
+        table.write_text(f"distorted{separator}reference\n\nb, c.png{separator}a.png\n{separator}\n", encoding="utf-8-sig")
+        assert match(None, how=Pairing(table=table)).pairs == (Pair(tmp_path / "a.png", tmp_path / "b, c.png"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a.png,b.png\n", "needs the columns"),
+        ("reference,distorted,distorted\na.png,b.png,c.png\n", "each once"),
+        ("reference,distorted\n\na.png,\n", "line 3 of .* lacks"),
+        ("reference,distorted\na, b.png,c.png\n", "line 2 of .* more cells"),
+        ("", "none"),
+        ("reference,distorted\n", "holds no pair"),
+        ("reference,distorted\n\xe4.png,b.png\n", "not CSV in UTF-8"),
+        ('reference,distorted\n"a.png,b.png\n', "not CSV in UTF-8"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, reason) -> None:
+    (tmp_path / "pairs.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=reason):
+        match(None, how=Pairing(table=tmp_path / "pairs.csv"))
 
 
 @pytest.mark.parametrize(("layout", "gt", "renders"), [("3dgs", "gt", "renders"), ("nerfstudio", "gt-rgb", "rgb")])

@@ -226,6 +226,17 @@ def test_what_is_refused_is_refused_by_both_with_one_reason(tmp_path, options, r
     assert str(small.value) == str(large.value)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_a_file_that_is_shortened_meanwhile_ends_no_process(tmp_path, planar) -> None:
+    stored = picture() if planar == "contig" else np.moveaxis(picture(), 2, 0)
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="rgb", planarconfig=planar)
+    large = LargeImage(tmp_path / "x.tif")
+    with (tmp_path / "x.tif").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ImageFileError, match="truncated"):
+        large.read(0, 0, HEIGHT, WIDTH)
+
+
 def test_one_strip_that_would_fill_the_memory(tmp_path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", picture(), photometric="rgb", compression="zlib", rowsperstrip=HEIGHT)
     with pytest.raises(ImageFileError, match=r"save it in tiles.*--max-pixels"):

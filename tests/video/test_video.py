@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from typer.testing import CliRunner
 
 from msds_plugin.adapters.cli.app import app
@@ -125,7 +125,7 @@ def test_conversion_is_that_of_the_standards(bits, pix, matrix, red, blue, limit
         *(("yuv420p", 33), ("yuv410p", 28), ("yuv440p", 33), ("yuv422p10be", 33), ("yuv444p12le", 50), ("yuv444p16le", 50)),
         *(("yuvj420p", 33), ("nv12", 33), ("nv16", 33), ("yuyv422", 33), ("p010le", 33), ("y210le", 33), ("ayuv64le", 50)),
         *(("rgb24", 99), ("bgra", 99), ("gbrp", 99), ("gbrp10le", 50), ("rgb48be", 50), ("gbrpf32le", 50), ("rgb565le", 30)),
-        *(("gray", 99), ("gray16le", 99)),
+        *(("gray", 99), ("gray16le", 99), ("gbrp10msble", 50)),
     ],
 )
 def test_kinds_of_pixels(pix, close):
@@ -308,6 +308,17 @@ def test_joined_pieces_go_on(tmp_path, psnr):
     psnr(whole, joined, 20, problem="of its colours changes")
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video", "libx265"])
+def test_a_recording_that_begins_between_key_frames(tmp_path, psnr, codec):
+    if codec not in av.codecs_available:
+        pytest.skip("not known to this FFmpeg")
+    options = {"g": "8", "bf": "2", "x265-params": "log-level=none:keyint=8"}
+    whole = write(tmp_path / "x.ts", pictures(24), codec, "yuv420p", options=options)
+    content = whole.read_bytes()
+    (tmp_path / "cut.ts").write_bytes(content[: 3 * 188] + content[20 * 188 :])
+    assert 6 < len(psnr(whole, tmp_path / "cut.ts", None, SAME, "have no distorted frame", problem="")) < 24
+
+
 CONTAINERS = {
     "x.mkv": {"codec": "libx264", "pix": "yuv420p"},
     "x.webm": {"codec": "libvpx-vp9", "pix": "yuv420p"},
@@ -320,6 +331,7 @@ CONTAINERS = {
     "x.gif": {"codec": "gif", "pix": "rgb8"},
     "x.y4m": {"codec": "wrapped_avframe", "pix": "yuv420p"},
     "x.ivf": {"codec": "libvpx", "pix": "yuv420p"},
+    "x.mjpeg": {"codec": "mjpeg", "pix": "yuvj420p"},
 }
 
 
@@ -333,10 +345,12 @@ def test_a_file_that_ends_early(tmp_path, psnr, name):
     places = {int(len(content) * share): None for share in (0.6, 0.97)}
     if name == "fragmented.mp4":  # also in the header of a fragment
         third = [place for place in range(len(content)) if content[place : place + 4] == b"moof"][2]
-        places |= dict.fromkeys((third + 10, third + 150, third + 170), 16)
+        places |= dict.fromkeys((third + 3, third + 10, third + 150, third + 170), 16)
+    if name == "x.mjpeg":  # in the last bytes of the last picture
+        places[len(content) - 6] = 29
     for place, count in places.items():
         cut.write_bytes(content[:place])
-        assert 3 <= len(psnr(whole, cut, count, problem=" frames: ")) <= 30
+        assert 3 <= len(psnr(whole, cut, count, SAME, problem=" frames: ")) <= 30
         assert len(psnr(cut, whole, problem=" frames: ")) < 30 or place > 0.9 * len(content)
 
 
@@ -350,6 +364,12 @@ def test_damage(tmp_path, psnr, scorers):
     (tmp_path / "z.mkv").write_bytes(b"no video")
     with pytest.raises(VideoFileError, match=r"z\.mkv"):
         score_video(whole, tmp_path / "z.mkv", scorers)
+    stored = write(tmp_path / "x.mp4", pictures(2), "libx264", "yuv420p")
+    (tmp_path / "long.mp4").write_bytes(stored.read_bytes() + b"\0\0\0\1free" + b"\xff" * 8)
+    psnr(stored, tmp_path / "long.mp4", 2, SAME, problem="bytes more than the file")
+    stored.write_bytes(stored.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoFileError, match="no video stream that FFmpeg can decode"):
+        score_video(whole, stored, scorers)
 
 
 def test_interlacing(tmp_path, reference, psnr):
@@ -375,19 +395,42 @@ def test_a_cover_before_the_film(tmp_path, psnr):
     psnr(film, tmp_path / "cover.mkv", 6, SAME, "2 video streams")
 
 
-def test_a_folder_of_frames(tmp_path, reference, psnr):
-    for index, frame in enumerate(pictures(12)):
-        Image.fromarray(frame).save(tmp_path / f"frame{index}.png")  # 10 comes after 9
-    psnr(reference, tmp_path, 12, SAME, "25.000 per second")
-    psnr(tmp_path, reference, 12, SAME)
+def test_an_animation_before_its_still_picture(tmp_path, psnr):
+    if not features.check("avif") or not {"libdav1d", "av1", "libaom-av1"} & av.codecs_available:
+        pytest.skip("AVIF is not written or not read here")
+    images = [Image.fromarray(each) for each in pictures(6)]
+    images[0].save(tmp_path / "x.avif", save_all=True, append_images=images[1:], duration=40)
+    psnr(tmp_path / "x.avif", tmp_path / "x.avif", 6, SAME, "2 video streams: number 1")
 
 
-def test_a_frame_that_lacks_in_a_folder(tmp_path, reference, psnr):
+@pytest.mark.skipif(os.name == "nt", reason="names have no colon there")
+@pytest.mark.parametrize("name", ["12:30.mkv", "concat:ref.mkv|ref.mkv", "-\n%03d \xe4 [1].mkv"])
+def test_names_that_ffmpeg_would_take_for_something_else(tmp_path, reference, psnr, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for copy in ("ref.mkv", name):
+        (tmp_path / copy).write_bytes(reference.read_bytes())
+    psnr("ref.mkv", name, 30, SAME, problem="")
+
+
+@pytest.mark.parametrize(("lacking", "note"), [(None, "25.000 per second"), (5, "1 are not there")])
+def test_a_folder_of_frames(tmp_path, reference, psnr, lacking, note):
     for index, frame in enumerate(pictures(12)):
-        if index != 5:
-            Image.fromarray(frame).save(tmp_path / f"frame{index:03d}.png")
-    psnr(reference, tmp_path, 11, SAME, "1 are not there")
-    psnr(tmp_path, reference, 11, SAME)
+        if index != lacking:
+            Image.fromarray(frame).save(tmp_path / f"frame{index}.png")  # 10 comes after 9
+    count = 12 - (lacking is not None)
+    psnr(reference, tmp_path, count, SAME, note)
+    psnr(tmp_path, reference, count, SAME)
+
+
+def test_folders_in_a_folder_of_frames(tmp_path, reference, psnr, scorers):
+    for place in ("a", "b", "."):
+        (tmp_path / "x" / place).mkdir(parents=True, exist_ok=True)
+        for index, frame in enumerate(pictures(3)):
+            Image.fromarray(frame).save(tmp_path / "x" / place / f"{index}.png")
+        if place == "b":
+            with pytest.raises(VideoFileError, match="name one of them"):
+                score_video(reference, tmp_path / "x", scorers)
+    psnr(reference, tmp_path / "x", 3, SAME, "b is left out")
 
 
 def test_a_frame_that_cannot_be_read_costs_none_before_it(tmp_path, reference, psnr):
@@ -395,6 +438,9 @@ def test_a_frame_that_cannot_be_read_costs_none_before_it(tmp_path, reference, p
         Image.fromarray(frame).save(tmp_path / f"frame{index}.png")
     (tmp_path / "frame3.png").write_bytes(b"broken")
     psnr(reference, tmp_path, 3, SAME, problem="frame3.png")
+    Image.fromarray(picture(3)[:40]).save(tmp_path / "frame3.png")  # which no metric compares
+    done = msds("video", "-r", reference, "-d", tmp_path, "-m", "piq:psnr", "--device", "cpu")
+    assert (done.exit_code, "piq:psnr\t4\t" in done.stdout) == (1, True), done.output
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
