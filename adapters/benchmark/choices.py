@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
-from msds_plugin.adapters.benchmark.datasets import Dataset, check_lines
-from msds_plugin.adapters.benchmark.labels import Names, numbers, places, read_labels
+from msds_plugin.adapters.benchmark.datasets import Dataset
+from msds_plugin.adapters.benchmark.labels import check_lines, find_images, numbers, places, read_labels
 from msds_plugin.adapters.benchmark.runner import run
 from msds_plugin.adapters.benchmark.summary import few_references
 from msds_plugin.adapters.scorers import Scorer
@@ -32,8 +32,8 @@ class Choices:
 
     Attributes:
         name: for tables.
-        table: one row per comparison: ``reference``, ``a``, ``b`` (paths), ``share`` (of the answers that preferred b, in
-            [0, 1]), ``answers`` (their number).
+        table: one row per comparison: ``reference``, ``a``, ``b`` (paths), ``share`` (of the answers that preferred b),
+            ``answers`` (their number).
     """
 
     name: str
@@ -70,8 +70,8 @@ def load_choices(path: str | os.PathLike[str], name: str | None = None) -> Choic
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, no rows, an empty cell, a share outside [0, 1], a number of answers that is not positive,
-            an image compared with itself.
+        ValueError: a missing column, no rows, an empty cell, too many cells, a share outside [0, 1], a number of answers that
+            is not positive, an image compared with itself.
     """
     path = Path(path)
     cells = read_labels(path)
@@ -86,13 +86,12 @@ def load_choices(path: str | os.PathLike[str], name: str | None = None) -> Choic
     for key in table:
         check_lines(path, f"no {key}", table[key].eq(""))
     for key in ("share", "answers"):
-        table[key] = numbers(table[key], f"{path}: the column for {key}")
+        table[key] = numbers(table[key], f"{path}: the column for {key}", cells.attrs["separator"])
     check_lines(path, "a share outside [0, 1]", ~table["share"].between(0, 1))
     check_lines(path, "a number of answers that is not positive", ~table["answers"].between(1e-9, 1e12))
     check_lines(path, "an image compared with itself", table["a"] == table["b"])
-    names = Names(path.parent)
     for key in ("reference", "a", "b"):
-        table[key] = table[key].map(names.find)
+        table[key], _ = find_images(table[key], path.parent)
     return Choices(name or path.stem, table.reset_index(drop=True))
 
 

@@ -42,7 +42,7 @@ class Comparison:
         lower_is_better: by metric.
         notes: images that are left out, and what else a reader has to know, in sentences.
         unavailable: metrics that could not be made, with the reason.
-        lacking: images that a method has not.
+        lacking: how many images some method has not, or has without a reference.
     """
 
     scores: pd.DataFrame
@@ -87,31 +87,28 @@ def compare(
         methods: folders of results by the methods' names. With groups each has a sub-folder of the group's name, or the path
             holds ``{group}``.
         references: their folder, or by group (data set) several.
-        metrics: as for :func:`benchmark.run`.
-        results: file that keeps the scores, so that a run can go on and a method be added; None to keep nothing.
-        run: device, precision, how files are read.
+        metrics, results, run, progress: as for :func:`benchmark.run`.
         own: means over all images that a method has, in place of those that all have.
         pairing: how results find their references.
-        progress: shows how far it is.
         matched: told how the images of each folder were matched.
         mask: image, or a folder of them, that is white where a reference counts, see ``scoring.masks.find_masks``.
 
     Raises:
-        ValueError: fewer than one method, a method without the folder of a group, no image that all methods have, an unknown
-            metric; and as :func:`match`.
+        ValueError: no method, a method without the folder of a group or with two files of one name, no image that all methods
+            have; and as :func:`match` and :func:`benchmark.run`.
         FileNotFoundError: no such folder.
-        MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: none of the metrics can be made.
     """
     if not methods:
         raise ValueError("no method to compare: give NAME=FOLDER for each")
     grouped = references if isinstance(references, Mapping) else {"": references}
-    images = _images(methods, grouped, pairing, matched)
-    lacks, notes = _lacking(images, list(methods), own)
+    if OVERALL in grouped and len(grouped) > 1:
+        raise ValueError(f"{OVERALL!r} is the name of the table of all groups: give that group another name")
+    images, spare = _images(methods, grouped, pairing, matched)
+    lacks, notes = _lacking(images, spare, list(methods), own)
     pairs: list[Pair] = images["pair"].tolist()
     if mask is not None:
         run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs]))
     scorers, unavailable = make_scorers(metrics, run)
-    images["reference"], images["distorted"] = ([str(getattr(pair, side)) for pair in pairs] for side in _PAIR)
     parts = [
         pd.concat([images.assign(metric=scorer.name), frame], axis=1)
         for scorer, frame in zip(scorers, score(scorers, pairs, results, run, progress), strict=True)
@@ -123,17 +120,16 @@ def compare(
     return Comparison(scores, table, differences, lower_is_better, tuple(notes), unavailable, lacks)
 
 
-_PAIR = ("reference", "distorted")
-
-
 def _images(
     methods: Mapping[str, str | Path],
     references: Mapping[str, str | Path],
     pairing: Pairing,
     matched: Callable[[str, Matching], object],
-) -> pd.DataFrame:
-    """Every result: ``group``, ``method``, ``image`` (what the results of all methods share), ``pair``."""
-    rows = []
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every result: ``group``, ``method``, ``image`` (what the results of all methods share), ``pair`` and its two files; and
+    every file without a counterpart: ``group``, ``method`` (nothing for a reference), ``path``.
+    """
+    rows, spare = [], []
     for group, reference in references.items():
         for method, path in methods.items():
             folder = _folder(method, Path(path), group)
@@ -142,15 +138,23 @@ def _images(
             except ValueError as error:
                 raise ValueError(f"{method}: {error}") from error
             matched(str(folder), found)
+            spare += [(group, method if folder in path.parents else "", str(path)) for path in found.unmatched]
+            folders = [each for each, _ in found.left_out if folder in each.parents]
+            spare += [(group, method, f"{each} (a folder that was not looked into)") for each in folders]
             for pair in found.pairs:
                 # Not with_suffix, which refuses what a method that is one image has here: "."
                 name = os.path.splitext(pair.distorted.relative_to(folder).as_posix())[0]
-                rows.append((group, method, str(pair.reference), name, pair))
-    images = pd.DataFrame(rows, columns=["group", "method", "image", "name", "pair"])
+                rows.append((group, method, name, pair, str(pair.reference), str(pair.distorted)))
+    images = pd.DataFrame(rows, columns=["group", "method", "name", "pair", "reference", "distorted"])
+    images["image"] = images["reference"]
     several = images.duplicated(["group", "method", "image"])  # as of one codec at several qualities
     several = several.groupby(images["group"]).transform("any")
     images["image"] = images["image"].mask(several, images["image"] + " " + images["name"])
-    return images.drop(columns="name")
+    twice = images[images.duplicated(["group", "method", "image"])]
+    if len(twice):
+        method, name = twice[["method", "name"]].iloc[0]
+        raise ValueError(f"{method} has two files of the name {name} but for the suffix: keep one of them")
+    return images, pd.DataFrame(spare, columns=["group", "method", "path"])
 
 
 def _folder(method: str, path: Path, group: str) -> Path:
@@ -167,8 +171,10 @@ def _folder(method: str, path: Path, group: str) -> Path:
     return found[0]
 
 
-def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[int, list[str]]:
-    """How many images some method lacks, and sentences that name them; an error for a group in which no image is by all."""
+def _lacking(images: pd.DataFrame, spare: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[int, list[str]]:
+    """How many images some method lacks, or has without a reference, and sentences that name them and references without any
+    result; an error for a group in which no image is by all.
+    """
     count, notes = 0, []
     for group, rows in images.groupby("group", sort=False):
         where = f" of {group!s}" if group else ""
@@ -176,16 +182,26 @@ def _lacking(images: pd.DataFrame, methods: Sequence[str], own: bool) -> tuple[i
         common = int(known.all(axis=1).sum())
         if not common and not own:
             raise ValueError(f"no image{where} is there by all methods: {', '.join(methods)}; are the folders the right ones?")
+        left = spare[spare["group"] == group]
         for method in methods:
-            absent = [Path(image).name for image in known.index[~known[method]]]
-            count += len(absent)
+            absent, alone = list(known.index[~known[method]]), left.loc[left["method"] == method, "path"].tolist()
+            count += len(absent) + len(alone)
             if absent:
-                more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
-                notes.append(f"{method} lacks {len(absent)} of {len(known)} images{where}: {', '.join(absent[:_NAMED])}{more}.")
+                notes.append(f"{method} lacks {len(absent)} of {len(known)} images{where}: {_named(absent)}.")
+            if alone:
+                notes.append(f"{method} has results{where} without a reference ({len(alone)}): {_named(alone)}.")
+        times = left.loc[left["method"] == "", "path"].value_counts(sort=False)
+        if unused := list(times.index[times == len(methods)]):
+            notes.append(f"No method has a result of these references{where} ({len(unused)}): {_named(unused)}.")
         if common < len(known):
             over = "all images that a method has" if own else f"the {common} images{where} that all methods have"
             notes.append(f"Means are over {over}.")
     return count, notes
+
+
+def _named(paths: Sequence[str]) -> str:
+    names = [Path(path).name for path in paths]
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _tables(
@@ -194,39 +210,37 @@ def _tables(
     groups = {str(group): part for group, part in scores.groupby("group", sort=False)}
     if len(groups) > 1:
         groups[OVERALL] = scores
-    rows, differences = [], []
+    tables, differences = [], []
     for group, of_group in groups.items():
         for metric, part in of_group.groupby("metric", sort=False):
             wide = part.pivot(index=["group", "image"], columns="method", values="score").reindex(columns=list(methods))
             wide = wide if own else wide.dropna()
             reference = part.drop_duplicates(["group", "image"]).set_index(["group", "image"])["reference"][wide.index]
-            mean = wide.mean()
-            with np.errstate(invalid="ignore"):  # of infinite scores it is not known
-                std = wide.std()
-            ranks = _ranks([figure(each, _digits(mean)) for each in mean], lower_is_better[str(metric)])
-            for method, rank in zip(methods, ranks, strict=True):
-                rows.append((group, method, metric, mean[method], std[method], int(wide[method].count()), rank))
+            found = pd.DataFrame({"mean": wide.mean(), "std": wide.std(), "n": wide.count()}).reset_index(names="method")
+            ranks = _ranks(found["mean"], lower_is_better[str(metric)])
+            tables.append(found.assign(group=group, metric=metric, rank=ranks))
             tests = statistics.mean_differences(wide, reference)
             tests.insert(0, "metric", metric)
             tests.insert(0, "group", group)
             differences.append(tests)
-    table = pd.DataFrame(rows, columns=["group", "method", "metric", "mean", "std", "n", "rank"])
-    return table, pd.concat(differences, ignore_index=True)
+    columns = ["group", "method", "metric", "mean", "std", "n", "rank"]
+    return pd.concat(tables, ignore_index=True)[columns], pd.concat(differences, ignore_index=True)
 
 
 def _digits(means: pd.Series[float]) -> int:
     """Digits after the point of all figures of a metric; of small ones three that count."""
-    largest = float(means.abs().where(np.isfinite(means)).max())
+    largest = float(means.abs().max())
     if 0 < largest < 0.01:
         return min(2 - math.floor(math.log10(largest)), 15)
     return 4 if not largest >= 2 else 3 if largest < 10 else 2
 
 
-def _ranks(shown: Sequence[str], lower_is_better: bool) -> list[str]:
-    """``best`` and ``second`` of several means as they are shown; nothing where there is nothing to choose."""
-    order = sorted({float(text) for text in shown if text != "–"}, reverse=not lower_is_better)
+def _ranks(means: pd.Series[float], lower_is_better: bool) -> list[str]:
+    """``best`` and ``second`` of several means, as they are shown; nothing where there is nothing to choose."""
+    shown = means.map(lambda mean: float(f"{mean:.{_digits(means)}f}"))
+    order = sorted(set(shown.dropna()), reverse=not lower_is_better)
     marks = dict(zip(order, ("best", "second"), strict=False)) if len(order) > 1 else {}
-    return [marks.get(float(text), "") if text != "–" else "" for text in shown]
+    return [marks.get(each, "") for each in shown]
 
 
 # What it says

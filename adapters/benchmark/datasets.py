@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msds_plugin.adapters.benchmark.labels import Names, filled, is_number, numbers, places, read_labels
+from msds_plugin.adapters.benchmark.labels import check_lines, find_images, is_number, numbers, places, read_labels
 from msds_plugin.adapters.images.listing import is_meant_as_image
 from msds_plugin.checks import MissingDependencyError
 
@@ -29,7 +29,8 @@ COLUMNS = {
     "std": ("std", "mos_std", "dmos_std", "score_std", "sd"),
     "variance": ("var", "variance"),
 }  # fmt: skip
-_NEEDED = ("reference", "distorted", "score")
+_PAIR = ["reference", "distorted"]
+_NEEDED = [*_PAIR, "score"]
 _ACCEPTED = "; ".join(f"{key}: {', '.join(names)}" for key, names in COLUMNS.items())
 #: Sub-folders in which published sets keep their images.
 _FOLDERS = {"reference": ("reference_images", "images"), "distorted": ("distorted_images", "images")}
@@ -76,7 +77,7 @@ class Dataset:
         notes: what a user should know of how it was read.
 
     Raises:
-        ValueError: a column is missing, or an opinion is no finite number.
+        ValueError: a column is missing, a pair is there twice, or an opinion is no finite number.
     """
 
     name: str
@@ -88,6 +89,9 @@ class Dataset:
         missing = [key for key in _NEEDED if key not in self.table]
         if missing:
             raise ValueError(f"the table of {self.name} has no column {', '.join(missing)}")
+        twice = self.table.loc[self.table.duplicated(_PAIR), "distorted"]
+        if len(twice):
+            raise ValueError(f"{self.name} lists a pair twice: {twice.iloc[0]}")
         wrong = ~np.isfinite(self.table["score"].to_numpy(float, na_value=np.nan))
         if wrong.any():
             names = ", ".join(map(str, self.table.loc[wrong, "distorted"].head(3)))
@@ -105,38 +109,36 @@ def load_csv(
     Columns are taken by name (:data:`COLUMNS`, any case). Where the header has none of these names, or there is no header, two
     columns of names and the first of numbers after them (or before) are taken; of the names the reference is what has fewer
     different ones, else what comes first. A table of TID's or KADID's names without references (``mos_with_names.txt``) is read
-    too. Commas, semicolons, tabs or spaces separate columns; numbers have a decimal point or comma. Images are found
-    regardless of case and of the kind of slash.
+    too. Separators, encodings and numbers may be as in :func:`read_labels` and :func:`numbers`; images are found as by
+    :func:`find_images`.
 
     Args:
-        path: the file; UTF-8, UTF-16 or Latin-1.
+        path: the file.
         root: folder the image names are relative to; None for the table's own folder.
         lower_is_better: the scores are difference scores (DMOS).
         name: for tables; None for the file's stem.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a missing column, no rows, an empty cell, too many cells, scores that are not finite numbers, a pair twice;
-            names the file and the line.
+        ValueError: a missing column, no rows, an empty cell, scores that are not finite numbers, negative deviations, a pair
+            twice; names the file and the line.
     """
     path = Path(path)
     cells = read_labels(path)
     found, rows = _columns(path, cells)
     if rows.empty:
         raise ValueError(f"{path} has no rows")
-    width = filled(cells.iloc[0])
-    for line, row in rows[rows.loc[:, width:].ne("").any(axis=1)].iterrows():
-        raise ValueError(f"{path}: line {line} has {filled(row)} fields, the first row {width}")
     table = pd.DataFrame({key: rows[place] for key, place in found.items()})
     for key in [key for key in _NEEDED if key in found]:
         check_lines(path, f"no {key}", table[key].eq(""))
-    for key in {"score", "std", "variance"} & set(table):
+    for key in [key for key in ("score", "std", "variance") if key in found]:
         column = table[key]
         table[key] = numbers(column, f"{path}: the column for {key}", cells.attrs["separator"])
         bad = table.index[table[key].isna() & (key == "score" or column.ne(""))]
         if len(bad):
             lines = f"line{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:5]))}"
             raise ValueError(f"{path} has no finite {key} in {lines}: {column[bad[0]]!r}")
+        check_lines(path, f"a negative {key}", table[key].lt(0) & (key != "score"))
     if "variance" in table:
         table["std"] = np.sqrt(table.pop("variance"))
     if "distortion" in table:
@@ -144,18 +146,15 @@ def load_csv(
     if "reference" not in table:
         table.insert(0, "reference", table["distorted"].str.replace(_BY_REFERENCE, r"\1\2", regex=True))
     base, otherwise = path.parent if root is None else Path(root), 0
-    for key in ("reference", "distorted"):
-        names = Names(base, *(base / folder for folder in _FOLDERS[key]))
-        table[key] = [names.find(each) for each in table[key]]
-        otherwise += names.otherwise
-    twice = table.index[table.duplicated(["reference", "distorted"])]
+    for key, folders in _FOLDERS.items():
+        table[key], count = find_images(table[key], base, *(base / folder for folder in folders))
+        otherwise += count
+    twice = table.index[table.duplicated(_PAIR)]
     if len(twice):
         raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
     notes = [_guessed(path, cells.iloc[0], found)] if len(rows) < len(cells) else []
     if otherwise:
-        notes.append(
-            f"{path}: {otherwise} names are written otherwise than the files' (case, or backslashes); the files are taken"
-        )
+        notes.append(f"{path}: {otherwise} names differ from the files' in case, slashes or accents; the files are taken")
     return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, tuple(filter(None, notes)))
 
 
@@ -175,8 +174,8 @@ def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFr
     rows = cells.iloc[1:] if header else cells
     if rows.empty:
         return found, rows
-    if not set(found) & set(_NEEDED):
-        found |= _by_content(path, rows)
+    if not found.keys() & set(_NEEDED):
+        found |= _by_content(path, rows.drop(columns=list(found.values())))
     missing = [key for key in _NEEDED if key not in found]
     if missing and not (missing == ["reference"] and rows[found["distorted"]].str.fullmatch(_BY_REFERENCE).all()):
         raise ValueError(
@@ -206,20 +205,11 @@ def _by_content(path: Path, rows: pd.DataFrame) -> dict[str, int]:
     )
 
 
-def check_lines(path: Path, what: str, wrong: pd.Series[bool]) -> None:
-    """Raise an error that names the first of the lines that are wrong, if any is."""
-    if wrong.any():
-        raise ValueError(f"{path}: line {wrong.idxmax()} has {what}")
-
-
 def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
-    """A full-reference data set by pyiqa's name, through pyiqa's own loader and its table of data sets.
+    """A full-reference data set by pyiqa's name (``pyiqa.get_dataset_info()``), through pyiqa's own loader.
 
     Standard deviations come from pyiqa's meta-info file where it has them, types of distortion from the images' names.
-
-    Args:
-        name: ``live``, ``tid2013``, ... of ``pyiqa.get_dataset_info()``.
-        root: the folder that holds pyiqa's data sets (its ``data_root``); what is missing there pyiqa downloads.
+    ``root`` holds pyiqa's data sets (its ``data_root``); what is missing there pyiqa downloads.
 
     Raises:
         MissingDependencyError: pyiqa is not installed.
@@ -246,7 +236,7 @@ def load_pyiqa(name: str, root: str | os.PathLike[str]) -> Dataset:
 
 def from_pyiqa(dataset: Any, name: str, lower_is_better: bool) -> Dataset:
     """The table of one of pyiqa's full-reference data set objects, its own split of it if it has one."""
-    table = pd.DataFrame([item[:3] for item in dataset.paths_mos], columns=list(_NEEDED))
+    table = pd.DataFrame([item[:3] for item in dataset.paths_mos], columns=_NEEDED)
     table = table.astype({"reference": str, "distorted": str, "score": float})
     meta: pd.DataFrame | None = getattr(dataset, "meta_info", None)
     column = next((each for each in meta if str(each).lower() in COLUMNS["std"]), None) if meta is not None else None

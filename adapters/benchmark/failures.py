@@ -77,9 +77,8 @@ def energies(
 
 
 def errors(scores: Scores, mappings: Mapping[tuple[str, str], statistics.Mapping]) -> pd.DataFrame:
-    """Every scored pair with its ``predicted`` opinion (the score after the mapping) and its ``error``, worst first.
-
-    The error is the distance of prediction and opinion, on the scale of the opinions.
+    """Every scored pair with its ``predicted`` opinion (the score after the mapping) and ``error``, its distance from the
+    opinion; worst first.
     """
     scored = scores.table[scores.table["error"].isna()].drop(columns="error")
     parts = []

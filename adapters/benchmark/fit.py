@@ -37,12 +37,10 @@ class FusionFit:
     Attributes:
         file: the weights, learned from all references, with their origin; ``file.save(path)`` writes them.
         strength: how strongly they were drawn towards equal ones; infinite where the data gave no reason to leave them.
-        held_out: one row for each part alone (a level, a layer on a level, a term of a hybrid), for equal and for learned
-            weights (column ``fusion``), on scores of references that the learned weights were not learned from: ``srcc``,
-            ``plcc`` with the ends of their 95 % intervals (``srcc_low``, ...), ``difference`` of the SRCC from that of equal
-            weights and its ``p`` value. Equal weights are those that the metric has without a file.
-        folds: the same without intervals for each fold: ``fold``, ``fusion``, ``images``, ``srcc``, ``plcc``, and the learned
-            ``weights``.
+        held_out: one row for each part alone, for ``equal`` weights (those of the metric without a file) and for ``learned``
+            ones (column ``fusion``), on held-out references: ``srcc``, ``plcc`` with the ends of their 95 % intervals
+            (``srcc_low``, ...), ``difference`` of the SRCC from that of equal weights and its ``p`` value.
+        folds: the same for each fold: ``fold``, ``fusion``, ``images``, ``srcc``, ``plcc``, and the learned ``weights``.
         failures: pairs that were left out: ``distorted``, ``metric`` (which part), ``error``.
     """
 
@@ -77,47 +75,45 @@ def fit_fusion(
 ) -> FusionFit:
     """Learn one weight per pyramid level, per layer on each level, or per term of a hybrid, from opinion scores.
 
-    Weights are drawn towards those that the metric has without a file, as strongly as cross-validation within the references
-    they are learned from says (:func:`learning.choose_strength`). Those in the file come from all references. What they are
-    worth is measured by cross-validation: references are divided into folds, the weights for each fold and the strength are
-    learned from the other folds, and the scores of all folds together are evaluated, so that no scene is in both training and
-    test. Those of a fold are brought to the mean and deviation of equal weights on the other folds: scores by other weights
-    would not compare. SRCC differences are tested by :func:`statistics.significance`.
+    Weights are drawn towards those that the metric has without a file, as strongly as cross-validation over references says
+    (:func:`learning.choose_strength`). Those in the file come from all references. What they are worth is measured on held-out
+    references: weights and strength for each fold are learned from the other folds, and the scores of all folds, each brought
+    to the mean and deviation of equal weights on the other folds, are evaluated together. SRCC differences are tested by
+    :func:`statistics.significance`.
 
     Args:
         metric: ``msds``, ``msds-hybrid``, ``ms-lpips``, ..., any metric with levels; options after commas
             (``msds,backbone=alexnet``). A hybrid has a weight for each term, and for each level of terms that have levels.
-        data: images with opinion scores.
         levels: 2 to 5.
         folds: at least 2, at most as many as there are references; None for one per reference (leave one reference out).
-        results: file that keeps the scores of each part (:class:`store.Results`); None to keep nothing.
-        run, progress: as for :func:`benchmark.run`.
+        data, results, run, progress: as for :func:`benchmark.run`.
         seed: of the bootstrap, and of the division of references into folds.
         per_layer: a weight for each layer of the network on each level.
 
     Raises:
-        ValueError: a metric without levels, or without layers that could be weighed, too few or many levels, folds or
-            references, no scores at all, or scores or opinions that are all the same; and as :func:`benchmark.run`.
+        ValueError: a metric without levels or layers to weigh, too few or many levels, folds or references, scores or opinions
+            that are all the same; and as :func:`benchmark.run`.
     """
     if not 2 <= levels <= MOST_LEVELS:
         raise ValueError(f"levels must be 2 to {MOST_LEVELS}, got {levels}")
     references = data.table["reference"].nunique()
-    folds = references if folds is None else folds
-    if not 2 <= folds <= references:
+    if not 2 <= (references if folds is None else folds) <= references:
         raise ValueError(f"folds must be 2 to the number of references, {references} in {data.name}, got {folds}")
-    name, own = parse_metric(metric)
-    if {"levels", "fusion", "learn_fusion"} & own.keys():
+    name, stated = parse_metric(metric)
+    if {"levels", "fusion", "learn_fusion"} & stated.keys():
         raise ValueError(f"{metric!r}: give the number of levels apart from the metric, and no weights: they are learned")
     parts = parts_of(metric, levels, per_layer, run)
     made = run_benchmark(parts.scorers, [data], results, run, progress)
-    rows = data.table[["reference", "distorted"]].reset_index(drop=True).assign(opinion=data.table["score"].to_numpy())
-    for name_of_part, scorer in zip(parts.names, parts.scorers, strict=True):
-        rows[name_of_part] = made.scores.of(data.name, scorer.name)["score"].to_numpy()
+    rows = data.table[["reference", "score"]].rename(columns={"score": "opinion"}).reset_index(drop=True)
+    for part, scorer in zip(parts.names, parts.scorers, strict=True):
+        rows[part] = made.scores.of(data.name, scorer.name)["score"].to_numpy()
     rows = rows.dropna().reset_index(drop=True)
-    if rows["reference"].nunique() < folds:
+    references = rows["reference"].nunique()
+    folds = folds or max(2, references)
+    if references < folds:
         failed = made.scores.failures["error"]
         first = "" if failed.empty else f" (the first reason: {failed.iloc[0]})"
-        few = f"only {rows['reference'].nunique()} references have a scored image, too few for {folds} folds"
+        few = f"only {references} references have a scored image, too few for {folds} folds"
         raise ValueError(f"no image has a score of every part{first}" if rows.empty else f"{few}{first}")
     problem = Problem(
         rows[list(parts.names)].to_numpy(np.float64),
@@ -128,21 +124,19 @@ def fit_fusion(
     )
     held_out, by_fold = _cross_validate(problem, parts.names, rows["reference"], folds, seed)
     strength = choose_strength(problem, rows["reference"], seed)
-    weights = learn_weights(problem, strength)
-    table = held_out.set_index("fusion")
-    backbone = backbone_of(parts.scorer.metric)
-    p = float(table["p"][LEARNED])
+    table, backbone = held_out.set_index("fusion"), backbone_of(parts.scorer.metric)
+    figures = {f"{key}_{kind}": table[key][kind] for key in ("srcc", "plcc") for kind in (EQUAL, LEARNED)}
+    figures["p"] = table["p"][LEARNED]
     file = FusionFile(
         metric=name,
         target=parts.target,
-        weights=_rounded(weights),
+        weights=_rounded(learn_weights(problem, strength)),
         fingerprint=None if backbone is None else digest(backbone),
         dataset=data.name,
         images=len(rows),
-        references=rows["reference"].nunique(),
+        references=references,
         folds=folds,
-        held_out={f"{key}_{kind}": float(table[key][kind]) for key in ("srcc", "plcc") for kind in (EQUAL, LEARNED)}
-        | ({"p": p} if np.isfinite(p) else {}),
+        held_out={key: float(value) for key, value in figures.items() if key != "p" or np.isfinite(value)},
         date=date.today().isoformat(),
         version=version("msds-plugin"),
         parts=parts.names if parts.named else (),

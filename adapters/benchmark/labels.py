@@ -6,9 +6,10 @@ import io
 import math
 import os
 import re
+import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,28 +20,28 @@ from msds_plugin.adapters.images.listing import is_meant_as_image
 #: What may separate columns; white space only where nothing else does.
 _SPACES = r"\s+"
 _SEPARATORS = ("\t", ";", ",", _SPACES)
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?$")
-_THOUSANDS_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d+$")
+_THOUSANDS = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"
+_THOUSANDS_BY_POINTS = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"
 
 
 def read_labels(path: Path) -> pd.DataFrame:
     """The cells of a table as text without spaces around them; the index holds the lines in the file, from 1.
 
-    Text is UTF-8 or UTF-16, with or without a byte order mark, or else Latin-1. Tabs, semicolons, commas or spaces separate
-    columns: what divides the first row into three cells or more, and most of the others into as many. Blank lines, and comments
-    that begin with ``#``, are left out. ``attrs["separator"]`` says what separates columns.
+    Text is UTF-8 or UTF-16, with or without a byte order mark, or else Windows-1252 (Latin-1). Tabs, semicolons, commas or
+    spaces separate columns: what divides the first row into three cells or more, and most of the others into as many. Blank
+    lines, and comments that begin with ``#``, are left out. ``attrs["separator"]`` says what separates columns.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no text, has no rows, or quotation marks do not match; names the file and the line.
+        ValueError: it is no text, has no rows, quotation marks do not match, or a row has more cells than the first; names the
+            file and the line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no CSV file at {path}")
     text, first = _text(path), 1
-    line, _, rest = text.partition("\n")
     separators: Sequence[str] = _SEPARATORS
-    if re.fullmatch(r"sep=.", line.strip(), re.IGNORECASE):  # a line that Excel writes and obeys
-        text, first, separators = rest, 2, (line.strip()[4],)
+    if stated := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):  # a line that Excel writes and obeys
+        text, first, separators = text[stated.end() :], 2, (stated[1],)
     table, wrong = pd.DataFrame(), None
     for separator in separators:
         if separator == _SPACES and _fitness(table)[0] > 1:
@@ -54,6 +55,9 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise ValueError(wrong)
     if table.empty:
         raise ValueError(f"{path} has no rows")
+    widths = _widths(table)
+    if len(wide := widths[widths > widths.iloc[0]]):
+        raise ValueError(f"{path}: line {wide.index[0]} has {wide.iloc[0]} fields, the first row {widths.iloc[0]}")
     return table
 
 
@@ -62,12 +66,12 @@ def _text(path: Path) -> str:
     encoding = "utf-8-sig"
     if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
         encoding = "utf-16"
-    elif content[:4].count(0) == 2 and 0 in content[:2]:  # UTF-16 of Latin letters
-        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    elif content.count(0) * 4 > len(content):  # UTF-16, mostly of Latin letters
+        encoding = "utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
-        text = content.decode("latin-1")
+        text = content.decode("cp1252", "replace")
     if "\0" in text:
         raise ValueError(f"{path} is not a table of text: save it as CSV")
     return text
@@ -96,17 +100,17 @@ def _divided(text: str, separator: str, first: int) -> pd.DataFrame:
     return table
 
 
+def _widths(table: pd.DataFrame) -> pd.Series[int]:
+    """The cells of each row up to the last that is not empty."""
+    return table.iloc[:, ::-1].ne("").idxmax(axis=1) + 1
+
+
 def _fitness(table: pd.DataFrame) -> tuple[int, int]:
     """Cells of the first row, up to three, and how many rows have as many cells as it."""
     if table.empty:
         return 0, 0
-    counts = table.apply(filled, axis=1)
-    return min(int(counts.iloc[0]), 3), int((counts == counts.iloc[0]).sum())
-
-
-def filled(row: pd.Series[str]) -> int:
-    """Cells of a row up to the last that is not empty."""
-    return int(row.ne("").to_numpy().nonzero()[0].max()) + 1
+    widths = _widths(table)
+    return min(int(widths.iloc[0]), 3), int((widths == widths.iloc[0]).sum())
 
 
 def places(path: Path, header: pd.Series[str], known: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -123,23 +127,28 @@ def places(path: Path, header: pd.Series[str], known: Mapping[str, Sequence[str]
     return {key: titles.index(name) for key, name in found.items() if name}
 
 
-def numbers(cells: pd.Series[str], what: str, separator: str = "") -> pd.Series[float]:
+def check_lines(path: Path, what: str, wrong: pd.Series[bool]) -> None:
+    """Raise an error that names the first of the lines that are wrong, if any is."""
+    if wrong.any():
+        raise ValueError(f"{path}: line {wrong.idxmax()} has {what}")
+
+
+def numbers(cells: pd.Series[str], what: str, separator: str) -> pd.Series[float]:
     """A column of text as finite numbers; NaN for what is none.
 
     The whole column decides what a comma is: ``3,7`` has a decimal comma, ``1,432`` beside ``987.5`` is 1432. Where semicolons
     separate columns, commas are decimal. ``what`` names file and column.
 
     Raises:
-        ValueError: a comma could be either.
+        ValueError: a comma could be either, or the numbers are not written alike.
     """
     plain = cells.str.replace("\u2212", "-")  # the minus of typesetters
-    comma = plain.str.contains(",", regex=False)
-    thousands = plain.map(lambda cell: bool(_THOUSANDS.match(cell)))
-    if plain.map(lambda cell: bool(_THOUSANDS_BY_POINTS.match(cell))).any():
+    comma, point = (plain.str.contains(sign, regex=False) for sign in ",.")
+    thousands, by_points = (plain.str.fullmatch(pattern) for pattern in (_THOUSANDS, _THOUSANDS_BY_POINTS))
+    if (by_points & comma).any() and (by_points | ~point).all():
         plain = plain.str.replace(".", "", regex=False)
     elif thousands.any() and (thousands | ~comma).all():
-        points = plain.str.contains(".", regex=False).any()
-        if points or plain.str.count(",").gt(1).any():
+        if point.any() or plain.str.count(",").gt(1).any():
             plain = plain.str.replace(",", "", regex=False)
         elif separator != ";":
             cell = plain[thousands].iloc[0]
@@ -163,36 +172,40 @@ def is_number(text: str) -> bool:
     return math.isfinite(_number(text.replace(",", ".", 1).replace(",", "")))
 
 
-class Names:
-    """Finds images by the names in a table, also where these have another case or backslashes, in folders in this order."""
+def find_images(names: Iterable[str], *folders: Path) -> tuple[list[str], int]:
+    """The paths of images by their names in a table, and how many files are named otherwise: in another case, with other
+    slashes, or with accents coded otherwise.
 
-    def __init__(self, *folders: Path) -> None:
-        self._folders, self._names = folders, cache(_names)
-        self.otherwise = 0
+    A name with no file, or with several that are its own but for that, stays what it is in the first folder.
+    """
+    listed = cache(_by_plain_name)
 
-    def find(self, name: str) -> str:
-        """The path of the one file of this name; in the first folder if there is none, or no telling which."""
-        plain = name.replace("\\", "/")
-        found = [folder / each for folder in self._folders for each in (name, plain) if (folder / each).is_file()]
-        for folder in self._folders if not found else ():
-            alike = self._alike(folder, plain)
-            found += alike if len(alike) == 1 else []
-        path = found[0] if found else self._folders[0] / name
-        self.otherwise += path not in [folder / name for folder in self._folders]
-        return str(path)
-
-    def _alike(self, folder: Path, name: str) -> list[Path]:
-        """Files whose path is this but for case."""
+    def alike(folder: Path, name: str) -> list[Path]:
         path = Path(name)
         found = [Path(path.anchor) if path.anchor else folder]
         for part in path.parts[bool(path.anchor) :]:
-            found = [each / same for each in found for same in self._names(each).get(part.casefold(), ())]
-        return [path for path in found if path.is_file()]
+            found = [each / same for each in found for same in listed(each).get(_plain(part), ())]
+        return [each for each in found if each.is_file()]
+
+    paths, otherwise = [], 0
+    for name in names:
+        stated, forward = [folder / name for folder in folders], name.replace("\\", "/")
+        found = [each for folder in folders for each in (folder / name, folder / forward) if each.is_file()]
+        if not found:
+            found = [near[0] for folder in folders if len(near := alike(folder, forward)) == 1]
+        path = (found or stated)[0]
+        otherwise += path not in stated
+        paths.append(str(path))
+    return paths, otherwise
 
 
-def _names(folder: Path) -> dict[str, list[str]]:
-    """The names in a folder by what they are without case."""
+def _plain(name: str) -> str:
+    """A name without case, its accents coded in one way: macOS takes them apart."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _by_plain_name(folder: Path) -> dict[str, list[str]]:
     names = defaultdict(list)
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        names[name.casefold()].append(name)
+    for name in ("..", *os.listdir(folder)) if folder.is_dir() else ():
+        names[_plain(name)].append(name)
     return names

@@ -78,11 +78,6 @@ class Problem:
     equal: Array | None = None
     combine: Callable[[Array, Array], tuple[Array, Array]] = linear
 
-    def __post_init__(self) -> None:
-        if self.scores.ndim != 2 or len(self.scores) != len(self.opinion):
-            shape = self.scores.shape
-            raise ValueError(f"level scores must be (items, levels) for {len(self.opinion)} opinions, got shape {shape}")
-
     @property
     def start(self) -> Array:
         """The weights that others are drawn towards."""
@@ -108,21 +103,15 @@ def learn_weights(problem: Problem, strength: float) -> Array:
     highest PLCC. The mapping may only go the way that the metric and the opinions say, so weights cannot profit from a wrong
     direction. The outcome depends on the numbers alone.
 
-    Args:
-        problem: opinions are brought to a standard deviation of one; :math:`p` is ``problem.start``.
-        strength: :math:`\lambda`, positive; infinite for :math:`p` itself.
-
-    Returns:
-        (parts,), non-negative, summing to one.
+    Opinions are brought to a standard deviation of one; :math:`p` is ``problem.start``, :math:`\lambda` is ``strength``,
+    infinite for :math:`p` itself. The weights (parts,) are not negative and sum to one.
 
     Raises:
-        ValueError: fewer than six items, values that are not finite, or that are all the same.
+        ValueError: fewer than six items, or values that are all the same.
     """
     scores, y = problem.scores, problem.opinion
     if len(y) < LEAST:
         raise ValueError(f"{len(y)} scored images are too few to learn {scores.shape[1]} weights: at least {LEAST} are needed")
-    if not (np.isfinite(scores).all() and np.isfinite(y).all()):
-        raise ValueError("weights can only be learned from finite scores and opinions")
     if np.ptp(y) == 0 or not np.ptp(scores, axis=0).any():
         raise ValueError(f"weights cannot be learned: the {'opinions' if np.ptp(y) == 0 else 'scores'} are all the same")
     return _Fit(problem, strength).weights

@@ -123,5 +123,4 @@ class _Part(Metric):
         return Images(self.description, image)
 
     def _compare(self, a: Images, b: Images) -> Tensor:
-        number = max(len(a), len(b))
-        return self.once(a.of_number(number), b.of_number(number))[:, self.index]
+        return self.once(*self._images(a, b))[:, self.index]

@@ -50,10 +50,9 @@ class Benchmark:
         metrics: one row per metric: ``metric``, ``packages`` with versions, ``options``, ``backbone``, ``source`` (what it
             computes, with a hash of all weights).
         made: device, precision, date, versions, by name, for reading.
-        run: how files were read and scores made.
-        scorers: what made them, for a closer look at single pairs.
+        run, scorers: how files were read, and what made the scores.
         unavailable: metrics that could not be made, with the reason.
-        notes: what was done about pairs that differ in size, and how tables were read, in sentences.
+        notes: how tables were read, and what was done about pairs that differ in size, in sentences.
         resampled: by (data set, metric), of how many pairs the metric saw a resampled image.
     """
 
@@ -85,9 +84,9 @@ def run(
 ) -> Benchmark:
     """Score every pair of every data set with every metric, or take the score from the results file if it is there.
 
-    A score in the file is used only if it was made by the same metric with the same options, values of the weights, version,
-    kind of device and precision, from files of the same content. Failures are tried again. A metric that cannot be made, for
-    want of its weights for example, is left out and named.
+    A score in the file is used only if it was made by the same metric with the same options, weights, versions, kind of device
+    and precision, from files of the same content. Failures are tried again. A metric that cannot be made, for want of its
+    weights for example, is left out and named.
 
     Args:
         metrics: ``msds``, ``lpips``, ``piq:fsim``, with options after commas: ``msds,backbone=alexnet,levels=4``; or scorers.
@@ -95,8 +94,7 @@ def run(
         results: the results file, made if there is none; None to keep nothing.
         run: device, runtime, precision, threads, how files are read.
         progress: shows how far it is, for example :func:`terminal.progress`.
-        resize: resample distorted images to the size of their references, for the metrics that compare pixel by pixel; the
-            others compare images of any size as they are.
+        resize: resample distorted images to the size of their references, for the metrics that compare pixel by pixel.
 
     Raises:
         ValueError: no metric or data set, two of one name, an unknown metric, device or way to resample.
@@ -104,17 +102,16 @@ def run(
         NotKeptError: the disk is full; what was kept before is safe, and the error holds what was computed.
         MissingDependencyError, MetricUnavailableError, WeightsNotFoundError: none of the metrics can be made.
     """
-    if resize is not None and resize not in get_args(Resampling):
-        raise ValueError(f"images cannot be resampled by {resize!r}: choose {', '.join(get_args(Resampling))}")
+    check_resize(resize)
     _check_names("data set", [data.name for data in datasets], "name them, --csv NAME=FILE or load_csv(name=...)")
     scorers, unavailable = make_scorers(metrics, run)
-    _check_names("metric", [scorer.name for scorer in scorers], "give each once")
     aligned = [scorer.name for scorer in scorers if _is_aligned(scorer.metric)]
-    differing = {data.name: _differing(data) for data in datasets}
-    if resize is not None and any(differing.values()):
+    differing = {data.name: count for data in datasets if (count := _differing(data))}
+    if resize is not None and differing:
         scorers = [_resized(scorer, resize) if scorer.name in aligned else scorer for scorer in scorers]
     rows = pd.concat([data.table.assign(dataset=data.name) for data in datasets], ignore_index=True)
     rows = rows.rename(columns={"score": "opinion"}).reindex(columns=["dataset", *_PAIR, "distortion", "opinion", "std"])
+    rows = rows.astype({**dict.fromkeys(_PAIR, str), "distortion": object})  # of whatever type a user's columns are
     pairs = [Pair(Path(reference), Path(distorted)) for reference, distorted in rows[_PAIR].itertuples(index=False)]
     frames = score(scorers, pairs, results, run, progress, warm_up=True)
     parts = [
@@ -128,16 +125,11 @@ def run(
         {scorer.name: scorer.lower_is_better for scorer in scorers},
         {data.name: data.lower_is_better for data in datasets},
     )
-    return Benchmark(
-        scores,
-        pd.DataFrame([_described(scorer, run) for scorer in scorers]),
-        _made(run),
-        run,
-        tuple(scorers),
-        unavailable,
-        tuple([note for data in datasets for note in data.notes] + _size_notes(datasets, differing, aligned, resize)),
-        {(data, name): count for data, count in differing.items() for name in aligned if resize and count},
-    )
+    described = pd.DataFrame([_described(scorer, run) for scorer in scorers])
+    notes = [note for data in datasets for note in data.notes]
+    notes += [_size_note(data, differing[data.name], aligned, resize) for data in datasets if data.name in differing]
+    resampled = {(data, name): count for data, count in differing.items() for name in aligned if resize}
+    return Benchmark(scores, described, _made(run), run, tuple(scorers), unavailable, tuple(notes), resampled)
 
 
 def score(
@@ -169,8 +161,14 @@ def score(
         return [kept.frame(number).reindex(keys).reset_index(drop=True) for number in by_number]
 
 
+def check_resize(resize: str | None) -> None:
+    """Raise a ValueError unless this is a way to resample images, or None."""
+    if resize is not None and resize not in get_args(Resampling):
+        raise ValueError(f"images cannot be resampled by {resize!r}: choose {', '.join(get_args(Resampling))}")
+
+
 def make_scorers(metrics: Sequence[str | Scorer], run: Run) -> tuple[list[Scorer], dict[str, str]]:
-    """The metrics that can be made, and why the others cannot; an error where none can."""
+    """The metrics that can be made, and why the others cannot; an error where none can, or two have one name."""
     scorers: list[Scorer] = []
     failed: dict[str, Exception] = {}
     for metric in metrics:
@@ -180,6 +178,7 @@ def make_scorers(metrics: Sequence[str | Scorer], run: Run) -> tuple[list[Scorer
             failed[str(metric)] = error
     if failed and not scorers:
         raise next(iter(failed.values()))
+    _check_names("metric", [scorer.name for scorer in scorers], "give each once")
     return scorers, {name: " ".join(str(error).split()) for name, error in failed.items()}
 
 
@@ -208,11 +207,10 @@ def backbone_of(metric: Metric) -> Backbone | None:
 
 
 def _made(run: Run) -> dict[str, str]:
-    device = choose_device(run.device)
-    threads = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    device, on_cpu = choose_device(run.device), f"{platform.machine()}, {torch.get_num_threads()} threads"
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "device": f"{device} ({torch.cuda.get_device_name(device) if device.type == 'cuda' else threads})",
+        "device": f"{device} ({torch.cuda.get_device_name(device) if device.type == 'cuda' else on_cpu})",
         "precision": "autocast" if run.amp else "float32",
         "system": f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()}",
     }
@@ -236,9 +234,7 @@ def _differing(data: Dataset) -> int:
     return sum({x, y} <= sizes.keys() and sizes[x] != sizes[y] for x, y in pairs)
 
 
-def _size_notes(
-    datasets: Sequence[Dataset], differing: Mapping[str, int], aligned: Sequence[str], resize: str | None
-) -> list[str]:
+def _size_note(data: Dataset, differing: int, aligned: Sequence[str], resize: str | None) -> str:
     names = ", ".join(aligned)
     if not aligned:
         outcome = "every metric compares them as they are."
@@ -246,11 +242,7 @@ def _size_notes(
         outcome = f"{names} got the distorted one resampled ({resize})."
     else:
         outcome = f"{names} can compare them only where few pixels differ; --resize would resample."
-    return [
-        f"In {differing[data.name]} of {len(data.table)} pairs of {data.name} the two images differ in size: {outcome}"
-        for data in datasets
-        if differing[data.name]
-    ]
+    return f"In {differing} of {len(data.table)} pairs of {data.name} the two images differ in size: {outcome}"
 
 
 def _resized(scorer: Scorer, method: str) -> Scorer:
@@ -274,7 +266,7 @@ class _Resized(Metric):
         return Images(self.description, image)
 
     def _compare(self, a: Images, b: Images) -> Tensor:
-        x, y = a.of_number(len(a)), b.of_number(len(a))
+        x, y = self._images(a, b)
         assert isinstance(x, Tensor)
         assert isinstance(y, Tensor)
         with self._one_at_a_time:

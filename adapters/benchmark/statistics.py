@@ -37,7 +37,7 @@ OUTLIER_DEVIATIONS = 2.0
 
 UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS_AT_ONCE = 2_000_000  # of a resamples x items table: 16 MB each
-#: Middles, at least, and softness of the curves that are tried, in standard deviations of the scores.
+#: Middles, at least, and softness of the curves on the grid, in standard deviations of the scores.
 _FARTHEST, _STEEPEST, _SOFTEST = 10.0, 1e-3, 10.0
 #: How many of the minima on the grid are refined.
 _REFINED = 5
@@ -57,7 +57,7 @@ def krcc(prediction: ArrayLike, opinion: ArrayLike) -> float:
 
 
 def pearson(prediction: ArrayLike, opinion: ArrayLike) -> float:
-    """Pearson's linear correlation as it stands, without a mapping; NaN for fewer than two items, constant or NaN values."""
+    """Pearson's correlation without a mapping; NaN for fewer than two items, constant or NaN values."""
     return _correlation(stats.pearsonr, prediction, opinion)
 
 
@@ -138,12 +138,12 @@ class Mapping:
 def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     """The monotonic logistic of four parameters that VQEG recommends, by least squares; it may rise or fall.
 
-    Fitted by scipy's ``curve_fit`` from VQEG's start (max y, min y, mean x, std x / 4), and from the minima on a grid of
-    middles and slopes, as the squared error has several where scores are few or form clusters; the best is taken. Where a
-    straight line is better still, it is returned, and ``reason`` says so.
+    The best of the fit from VQEG's start (max y, min y, mean x, std x / 4) and of those from minima on a grid of middles and
+    slopes: where scores are few or form clusters, the squared error has several minima. A straight line that is better still
+    is returned instead, and ``reason`` says so.
 
     Raises:
-        ValueError: different lengths, nothing at all, or values that are not finite.
+        ValueError: different lengths, no items, or values that are not finite.
 
     Source: VQEG, "Final report from the Video Quality Experts Group on the validation of objective models of video quality
     assessment", 2000; the same curve as pyiqa's ``logistic_4params``.
@@ -159,10 +159,8 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
     if len(x) < 5:
         return Mapping("linear", line, "fewer than five items")
 
-    def error(fit: Mapping) -> float:  # VQEG's is taken unless another is better by more than rounding
-        return rmse(fit(x), y) * (1 if fit.start == "VQEG's" else 1 + 1e-6)
-
-    best = min(_fits(x, y), key=error, default=None)
+    # VQEG's is taken unless another is better by more than rounding.
+    best = min(_fits(x, y), key=lambda fit: rmse(fit(x), y) * (1 if fit.start == "VQEG's" else 1 + 1e-6), default=None)
     if best is None or rmse(best(x), y) > rmse(Mapping("linear", line)(x), y) * (1 + 1e-3):
         return Mapping("linear", line, "the logistic fit ended worse than a straight line")
     return best
@@ -170,10 +168,8 @@ def fit_mapping(prediction: ArrayLike, opinion: ArrayLike) -> Mapping:
 
 def _fits(x: Array, y: Array) -> Iterator[Mapping]:
     u, v = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # so that tolerances mean the same for every metric
-    places = [("a grid's", middle, softness) for middle, softness in _by_grid(u, v)]
-    if (found := _by_vqeg(x, y)) is not None:
-        places.append(("VQEG's", (found[0] - x.mean()) / x.std(), found[1] / x.std()))
-    for start, middle, softness in places:
+    starts = [*(("VQEG's", *found) for found in _by_vqeg(u, v)), *(("a grid's", *found) for found in _by_grid(u, v))]
+    for start, middle, softness in starts:
         share = special.expit((u - middle) / softness)
         width = float(np.ptp(share))
         if width == 0:
@@ -186,23 +182,25 @@ def _fits(x: Array, y: Array) -> Iterator[Mapping]:
         yield Mapping("logistic", (*ends, float(middle * x.std() + x.mean()), float(softness * x.std())), start=start)
 
 
-def _by_vqeg(x: Array, y: Array) -> tuple[float, float] | None:
-    """Middle and softness found from VQEG's start; None where the solver does not converge."""
-
-    def logistic(x: Array, top: float, bottom: float, middle: float, softness: float) -> Array:
-        return np.asarray((top - bottom) / (1 + np.exp(-(x - middle) / softness)) + bottom)
-
+def _by_vqeg(u: Array, v: Array) -> Iterator[tuple[float, float]]:
+    """Middle and softness of standard scores found from VQEG's start, if the solver converges."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", optimize.OptimizeWarning)  # of the covariance, which is not used
-            found, _ = optimize.curve_fit(logistic, x, y, (y.max(), y.min(), x.mean(), x.std() / 4))
+            found, _ = optimize.curve_fit(
+                lambda u, top, bottom, middle, softness: bottom + (top - bottom) * special.expit((u - middle) / softness),
+                u,
+                v,
+                (v.max(), v.min(), 0.0, 0.25),
+            )
     except (RuntimeError, ValueError):
-        return None
-    return (float(found[2]), float(found[3])) if np.isfinite(found).all() and found[3] != 0 else None
+        return
+    if np.isfinite(found).all() and found[3] != 0:
+        yield float(found[2]), float(found[3])
 
 
 def _by_grid(u: Array, v: Array) -> Iterator[tuple[float, float]]:
-    """Middles and softness where the squared error of standard scores has a minimum, from the lowest minima on a grid."""
+    """Middles and softness of standard scores at the lowest minima of the squared error on a grid, refined."""
     inside, far = np.unique(np.quantile(u, np.linspace(0, 1, 41))), max(_FARTHEST, float(np.abs(u).max()))
     middles = np.unique(np.concatenate([inside, (inside[1:] + inside[:-1]) / 2, np.linspace(-far, far, 21)]))
     softness = np.geomspace(_STEEPEST, _SOFTEST, 25)
@@ -235,15 +233,13 @@ def _squared_error(u: Array, v: Array, middles: Array, softness: float) -> Array
 class Agreement:
     """How well one metric agrees with opinions.
 
-    Rank correlations are positive where the metric goes the way it says. PLCC and RMSE are those after the mapping, which
-    follows the data, so that they do not tell a metric that goes the wrong way: the sign of SRCC does.
+    Rank correlations are positive where the metric goes the way it states. PLCC and RMSE are after the mapping, which follows
+    the data, so that only the signs of rank correlations tell a metric that goes the wrong way.
 
     Attributes:
-        count: items used.
-        left_out: items without a finite score or opinion.
+        count, left_out: items used, and items without a finite score or opinion.
         references: different references among the items.
-        srcc, krcc, plcc, rmse: see the functions of these names.
-        outlier_ratio: NaN where no standard deviations are known.
+        srcc, krcc, plcc, rmse, outlier_ratio: see the functions of these names.
         intervals: (low, high) of each of these five by name, 95 % over resampled references with the mapping held.
         mapping: from scores to opinions.
     """
@@ -283,10 +279,7 @@ def agreement(
         reference: which reference each item belongs to; None where each is on its own.
         std: standard deviation of each opinion, NaN where not known.
         opposite: a good metric falls where the opinions rise (one of the two is lower-is-better).
-        resamples, seed: of the bootstrap; 0 for none, the intervals are then NaN.
-
-    Raises:
-        ValueError: different lengths.
+        resamples, seed: of the bootstrap over references; without resamples the intervals are NaN.
     """
     x, y = _pair(prediction, opinion)
     deviation = np.full_like(y, np.nan) if std is None else _column(std)
@@ -309,20 +302,6 @@ def agreement(
         _intervals(directed, y, mapped, deviation, groups, resamples, seed),
         mapping,
     )
-
-
-def agreement_by_group(prediction: ArrayLike, opinion: ArrayLike, group: Labels, **options: Any) -> dict[Any, Agreement]:
-    """:func:`agreement` within each group (a type of distortion), in order of first appearance, with a mapping of its own.
-
-    Items whose label is missing belong to no group; ``options`` are as there, ``reference`` and ``std`` are split along.
-    """
-    columns = {name: options.pop(name) for name in ("reference", "std") if options.get(name) is not None}
-    columns |= {"prediction": _column(prediction), "opinion": _column(opinion)}
-    labels = np.asarray(group, dtype=object)
-    return {
-        label: agreement(**{name: np.asarray(values)[labels == label] for name, values in columns.items()}, **options)
-        for label in pd.unique(labels[~pd.isna(labels)])
-    }
 
 
 def _intervals(x: Array, y: Array, mapped: Array, std: Array, groups: Groups, resamples: int, seed: int) -> dict[str, Interval]:
@@ -477,16 +456,15 @@ def significance(
 ) -> pd.DataFrame:
     """Whether the SRCC of two metrics differ on the same items, for every two metrics.
 
-    The test is a paired cluster bootstrap: references are resampled, both metrics are evaluated on the same resample, and
-    the difference of their SRCC over the standard deviation of the resampled differences is taken as a t value with one
-    degree of freedom less than there are references (two-sided). P values are corrected for the number of comparisons by
-    Holm's method. Only items that both metrics have scored are used.
+    The test is a paired cluster bootstrap on the items that both have scored: references are resampled, both metrics are
+    evaluated on the same resample, and the difference of their SRCC over the standard deviation of the resampled differences
+    is taken as a t value with one degree of freedom less than there are references (two-sided). P values are corrected for
+    the number of comparisons by Holm's method.
 
     Args:
         predictions: one column of scores per metric, NaN where there is none.
-        opinion, reference: one per row.
         opposite: the metrics that fall where the opinions rise.
-        resamples, seed: of the bootstrap.
+        opinion, reference, resamples, seed: as for :func:`agreement`.
 
     Returns:
         One row per two metrics: ``a``, ``b``, ``difference`` (SRCC of a minus that of b), ``p``, ``p_holm``, ``count``. P
@@ -558,15 +536,14 @@ def mean_differences(scores: pd.DataFrame, reference: Labels) -> pd.DataFrame:
     rows = []
     for a, b in combinations(scores, 2):
         each = (scores[a] - scores[b]).groupby(np.asarray(reference)).mean().dropna().to_numpy(float)
+        mean = float(each.mean()) if len(each) else float("nan")
         low = high = p = float("nan")
         if len(each) > 1 and np.ptp(each) > 1e-9 * np.abs(each).max():
             test = stats.ttest_1samp(each, 0.0)
-            bounds, p = test.confidence_interval(), float(test.pvalue)
-            low, high = float(bounds.low), float(bounds.high)
-        elif len(each) > 1 and np.isfinite(each).all():  # the same difference everywhere
-            low = high = float(each.mean())
-            p = 1.0 if low == 0 else 0.0
-        rows.append((a, b, float(each.mean()) if len(each) else float("nan"), low, high, p, len(each)))
+            (low, high), p = map(float, test.confidence_interval()), float(test.pvalue)
+        elif len(each) > 1 and np.isfinite(mean):  # the same difference everywhere
+            low, high, p = mean, mean, float(mean == 0)
+        rows.append((a, b, mean, low, high, p, len(each)))
     return _corrected(pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "count"]))
 
 
@@ -590,10 +567,10 @@ def _paired_test(difference: float, resampled: Array, references: int) -> tuple[
     """Standard error of a difference by its resampled values, and its two-sided p value by t over references."""
     finite = resampled[np.isfinite(resampled)]
     if len(finite) < 2 or references < 2 or not np.isfinite(difference):
-        return float("nan"), float("nan")
+        return UNKNOWN
     error = float(finite.std(ddof=1))
     if error == 0:
-        return error, 1.0 if difference == 0 else 0.0
+        return error, float(difference == 0)
     return error, float(2 * stats.t.sf(abs(difference) / error, references - 1))
 
 
@@ -604,8 +581,9 @@ def agreeing(a: ArrayLike, b: ArrayLike, share_b: ArrayLike, lower_is_better: bo
     """For each comparison the share of people who chose what the metric scores better: half where its scores are equal, NaN
     where one is. ``share_b`` preferred b.
     """
-    lead = np.sign(_column(b) - _column(a)) * (-1.0 if lower_is_better else 1.0)
-    return np.where(np.isnan(lead), np.nan, 0.5 + lead * (_column(share_b) - 0.5))
+    first, second = _pair(b, a) if lower_is_better else _pair(a, b)
+    lead = np.where(np.isnan(first) | np.isnan(second), np.nan, (second > first).astype(float) - (second < first))
+    return 0.5 + lead * (_column(share_b) - 0.5)
 
 
 def choices(
@@ -620,17 +598,14 @@ def choices(
     r"""How many of people's answers each metric agrees with, :math:`\sum_i n_i s_i / \sum_i n_i`, and whether two differ in it.
 
     n is the number of answers of a comparison, s the share of them that the metric sides with. Chance is 0.5. The ceiling is
-    what always siding with the majority would reach; it is that of these very answers, and with few of them per comparison
-    higher than what a perfect predictor could reach on new ones. Two metrics are compared on what both have scored, by the
-    paired cluster bootstrap of :func:`significance`.
+    what always siding with the majority of these very answers would reach: with few per comparison, more than a perfect
+    predictor could on new ones. Two metrics are compared by the paired cluster bootstrap of :func:`significance`.
 
     Args:
         scores: by metric, of a and of b, NaN where there is none.
-        share_b: share of the answers that preferred b, in [0, 1].
-        answers: number of answers of each comparison, positive.
-        reference: which reference each comparison belongs to.
+        share_b, answers: of each comparison, the share of the answers that preferred b, and their number.
         lower_is_better: the metrics whose low scores are good.
-        resamples, seed: of the bootstrap over references.
+        reference, resamples, seed: as for :func:`agreement`.
 
     Returns:
         One row per metric: ``metric``, ``count`` (comparisons), ``left_out``, ``references``, ``answers``, ``agreement`` with

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 
@@ -101,10 +102,9 @@ def summarise(
     """Every statistic of a benchmark.
 
     Args:
-        scores: of one or several metrics on one or several data sets.
         factors: how much accuracy, monotonicity, consistency and speed count in the overall figure; see :func:`overall`.
         resamples, seed: of every bootstrap.
-        notes, resampled: of the :class:`Benchmark`, for a reader.
+        notes, resampled: of the :class:`Benchmark`.
 
     Raises:
         ValueError: factors that are unknown, negative or all zero.
@@ -128,39 +128,38 @@ def agreements(
     ``of_types``: resamples for the intervals of ``by_distortion``; None for as many as for ``table``.
     """
     rows, kinds, mappings = [], [], {}
-    for dataset in scores.datasets:
-        for metric in scores.metrics:
-            part, own = scores.of(dataset, metric), {"dataset": dataset, "metric": metric}
-            score, opinion, reference = part["score"], part["opinion"], part["reference"]
-            opposite = scores.opposite(dataset, metric)
-            whole = statistics.agreement(score, opinion, reference, part["std"], opposite, resamples, seed)
-            mappings[dataset, metric] = whole.mapping
-            counts = {"failed": int(part["error"].notna().sum()), "seconds": part.loc[score.notna(), "seconds"].mean()}
-            within = statistics.within_references(score, opinion, reference, opposite, resamples, seed)
-            rows.append(own | whole.as_row() | counts | within)
-            beside = {"reference": reference, "std": part["std"], "opposite": opposite, "seed": seed}
-            beside["resamples"] = resamples if of_types is None else of_types
-            for kind, found in statistics.agreement_by_group(score, opinion, part["distortion"], **beside).items():
-                kinds.append(own | {"distortion": kind} | found.as_row())
+    for dataset, metric in product(scores.datasets, scores.metrics):
+        part, opposite = scores.of(dataset, metric), scores.opposite(dataset, metric)
+        own = {"dataset": dataset, "metric": metric}
+        whole = _agreement(part, opposite, resamples, seed)
+        within = statistics.within_references(part["score"], part["opinion"], part["reference"], opposite, resamples, seed)
+        counts = {"failed": int(part["error"].notna().sum()), "seconds": part.loc[part["score"].notna(), "seconds"].mean()}
+        rows.append(own | whole.as_row() | counts | within)
+        mappings[dataset, metric] = whole.mapping
+        for kind, of_kind in part.groupby("distortion", sort=False):
+            found = _agreement(of_kind, opposite, resamples if of_types is None else of_types, seed)
+            kinds.append(own | {"distortion": kind} | found.as_row())
     return pd.DataFrame(rows), pd.DataFrame(kinds, columns=["dataset", "metric", "distortion", *_STATISTICS]), mappings
 
 
+def _agreement(rows: pd.DataFrame, opposite: bool, resamples: int, seed: int) -> statistics.Agreement:
+    return statistics.agreement(rows["score"], rows["opinion"], rows["reference"], rows["std"], opposite, resamples, seed)
+
+
 def overall(table: pd.DataFrame, by_distortion: pd.DataFrame, factors: Mapping[str, float] = FACTORS) -> pd.DataFrame:
-    """One figure out of several factors, each in [0, 1] and shown, weighed openly.
+    """One figure out of several factors, each in [0, 1]: their mean, weighted by ``factors``.
 
     - accuracy: PLCC after the mapping;
     - monotonicity: SRCC, zero where it is negative;
-    - consistency: SRCC on the type of distortion where it is lowest, zero where that is negative; of types with five images
-      or more, where there are two such types or more;
+    - consistency: the lowest SRCC over types of distortion with five images or more, zero where it is negative; known where
+      there are two such types or more;
     - speed: one at a millisecond per image, zero at ten seconds, linear in the logarithm in between.
 
     With several data sets each factor is the mean over them. Where a metric fails and another does not, its factor is zero.
-    The overall figure is the mean of the factors, weighted by ``factors``; a factor that is not known for any metric is
-    left out for all. Where speed alone is known there is no figure (NaN).
+    A factor that is known for no metric is left out. Where speed alone is known there is no figure (NaN).
 
     Args:
-        table: ``dataset``, ``metric``, ``plcc``, ``srcc``, ``seconds``.
-        by_distortion: ``dataset``, ``metric``, ``distortion``, ``srcc``, ``count``.
+        table, by_distortion: of a :class:`Summary`.
         factors: share of each factor; scaled to sum to one.
 
     Returns:

@@ -40,14 +40,12 @@ CAPTION = (
 
 
 class Series(NamedTuple):
-    """One kind of change: its name, a strength with its unit as a format string, strengths, and what makes of a photograph
-    with its margin and a strength the changed one without margin.
-    """
+    """One kind of change."""
 
     name: str
-    unit: str
+    unit: str  # a format string for a strength
     strengths: tuple[float, ...]
-    apply: Callable[[Photo, float], Photo]
+    apply: Callable[[Photo, float], Photo]  # of a photograph with its margin, to one without
 
 
 def inner(photo: Photo) -> Photo:
@@ -103,8 +101,8 @@ def score(photo: Photo, scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
     """Score a photograph under every change at every strength.
 
     Yields:
-        Rows: ``distortion``, ``level`` (1 is the mildest), ``strength``, one column per scorer, ``SSIM`` and ``PSNR`` (dB).
-        SSIM and PSNR are of the distorted image, resized to the reference's size if it has another one.
+        Rows: ``distortion``, ``level`` (1 is the mildest), ``strength``, one column per scorer, ``SSIM`` and ``PSNR`` (dB), for
+        which an image of another size is resized.
     """
     reference = inner(photo)
     kept = [scorer.metric.represent(to_tensor(reference, scorer.device)) for scorer in scorers]
@@ -126,7 +124,7 @@ def check_picture(path: Path) -> None:
     """Raise an error unless a picture of this suffix can be saved there."""
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
-        raise ValueError(f"a picture cannot be written as {path.name!r}: its name must end in {', '.join(sorted(known))}")
+        raise ValueError(f"a picture cannot be written as {str(path)!r}: its name must end in {', '.join(sorted(known))}")
     check_file(path)
 
 

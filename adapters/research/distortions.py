@@ -1,7 +1,6 @@
 """Photographs made worse (distortions) and moved (deformations), at known strengths.
 
-Deformations change where the picture is and not how good it is. What they move into view comes from the photograph's own
-margin, never from beyond its border. Their strengths are relative to the photograph, so that one list fits every size.
+What a deformation moves into view comes from the photograph's own margin, never from beyond its border.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def _coded(photo: Photo, kind: str, **options: Any) -> Photo:
 
 
 def _floaters(photo: Photo, count: float) -> Photo:
-    """So many soft, coloured, half transparent ellipses, as badly placed splats leave them; more of them hold the fewer."""
+    """So many soft, coloured, half transparent ellipses, as badly placed splats leave them; more include the fewer."""
     random, image = np.random.default_rng(0), photo / 255
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
     for _ in range(round(count)):
@@ -230,9 +229,8 @@ def _seams(photo: Photo, percent: float) -> Photo:
     try:
         from seam_carving import resize
     except ImportError as error:
-        raise MissingDependencyError(
-            f"seam carving needs the package seam-carving ({error}): pip install 'msds-plugin[retarget]'"
-        ) from error
+        needed = f"seam carving needs the package seam-carving ({error}): pip install 'msds-plugin[retarget]'"
+        raise MissingDependencyError(needed) from error
     image, _, width = _smaller(photo, percent)
     return np.ascontiguousarray(resize(np.ascontiguousarray(image), size=(width, image.shape[0]), energy_mode="forward"))
 

@@ -108,12 +108,8 @@ def look(name: str, root: Path) -> Found:
     exists = {path: Path(path).is_file() for path in {*table["reference"], *table["distorted"]}}
     there = table["reference"].map(exists) & table["distorted"].map(exists)
     if there.all():
-        size = (
-            ""
-            if len(table) == known.images
-            else f"{known.title} has {len(table)} images here, {known.images} in the whole set. "
-        )
-        return Found(name, "whole", data, size + (f"{known.title}: {known.note}" if known.note else ""))
+        said = [f"{known.title} has {len(table)} images here, {known.images} in the whole set."] * (len(table) != known.images)
+        return Found(name, "whole", data, " ".join([*said, *([f"{known.title}: {known.note}"] if known.note else [])]))
     lost = next(path for path in (*table["reference"], *table["distorted"]) if not exists[path])
     reason = f"{int((~there).sum())} of {len(table)} pairs cannot be used, the first for want of {lost}; {where}"
     if not there.any():
@@ -128,10 +124,9 @@ class Reproduction:
     """Published figures with those measured here.
 
     Attributes:
-        table: one row per metric, data set, statistic (``srcc``, ``plcc``): ``state`` of the set (``whole``, ``partial``,
-            ``missing``), ``images``, ``measured`` with ``low`` and ``high`` (95 % over references),
-            ``published`` (NaN where there is none), ``difference`` (measured - published, of the nearest listing), ``inside``
-            (whether the interval holds the published figure; None where that is not known).
+        table: one row per metric, data set, statistic (``srcc``, ``plcc``): ``state`` of the set, ``images``, ``measured`` with
+            ``low`` and ``high`` (95 % over references), ``published`` (the nearest listing, NaN where there is none),
+            ``difference``, ``inside`` (whether the interval holds the published figure; None where that is not known).
         found: what there is of each data set.
         failures: pairs without a score: ``distorted``, ``metric``, ``error``.
         notes: what a reader has to know.
@@ -166,7 +161,7 @@ def reproduce(
         FileNotFoundError: no such folder.
         ValueError: another name of a metric or set.
         MissingDependencyError: pyiqa is not installed.
-        WeightsNotFoundError: VGG16's weights are not here and cannot be downloaded.
+        WeightsNotFoundError: VGG16's weights are not to be had.
     """
     if which != "all" and which not in PUBLISHED:
         raise ValueError(f"nothing published is known of {which!r}: choose {', '.join(PUBLISHED)} or all")

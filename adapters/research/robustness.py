@@ -20,7 +20,7 @@ from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
 from msds_plugin.adapters.benchmark.report.figures import to_svg
 from msds_plugin.adapters.benchmark.report.page import add_origin, add_unscored, thumbnail
-from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, make_scorers, no_progress
+from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, check_resize, make_scorers, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.images.colours import to_bytes
 from msds_plugin.adapters.images.listing import list_images
@@ -36,7 +36,7 @@ SMALLEST = 32
 #: Part of the folders' names: to be raised when the images come out differently.
 _RECIPE = 2
 _KEY = ["metric", "deformation", "strength"]
-#: Columns of what :func:`overall` gives, but for the intervals.
+#: Columns of :func:`overall` without the intervals.
 OVERALL = ["metric", "rank", "penalty"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
@@ -61,41 +61,36 @@ def run_robustness(
     Images and scores are kept: what is there is not made again.
 
     Args:
-        metrics: names with options after commas, or scorers.
+        metrics, results, resize, run, progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
         photographs: folder of clean photographs; a margin of each is set aside for what comes into view.
         deformations: strengths by name of ``DEFORMATIONS``; None for the usual ones that can be had here.
         distortions: strengths by name of ``DISTORTIONS``; None for the usual ones.
         images: folder for the images that are made.
-        results: file that keeps scores; None to keep none.
-        resize: how an image of another size is resampled for metrics that need equal sizes; None to leave such scores out.
-        run, progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
 
     Returns:
-        A benchmark whose ``scores.table`` has ``photograph``, ``distortion``, ``level``, ``deformation`` and ``strength``
-        beside ``metric``, ``reference``, ``distorted``, ``score`` (NaN where it failed), ``seconds`` and ``error``.
+        A benchmark whose ``scores.table`` also has the columns of :func:`make_images`.
 
     Raises:
-        ValueError: an unknown deformation or distortion, a strength out of range, a photograph that is too small; and as
-            :func:`~msds_plugin.adapters.benchmark.run`.
+        ValueError: an unknown deformation or distortion, a strength out of range or none above zero, a photograph that is too
+            small; and as :func:`~msds_plugin.adapters.benchmark.run`.
         FileNotFoundError, ImageFileError: no folder, no photographs, or one that cannot be read.
         MissingDependencyError: seam carving is asked for without its package.
-
-    Example:
-        >>> made = run_robustness(["msds-fast", "ssim"], "photographs", {"rotation": [1, 3]})  # doctest: +SKIP
-        >>> print(summarise(made))  # doctest: +SKIP
     """
     notes: list[str] = []
     moves = _chosen("deformation", deformations, DEFORMATIONS)
     if deformations is None and find_spec("seam_carving") is None:
         moves.pop("seam carving")
         notes.append("Seam carving is left out: it needs the package seam-carving, pip install 'msds-plugin[retarget]'.")
-    scorers, unavailable = make_scorers(metrics, run)  # before the images, which take long
+    if not any(map(any, moves.values())):
+        raise ValueError("no deformation has a strength above zero: give one, as in rotation=1,3")
+    check_resize(resize)  # before the images, which take long
+    scorers, unavailable = make_scorers(metrics, run)
     listed = make_images(photographs, images, moves, _chosen("distortion", distortions, DISTORTIONS), run, progress)
     data = Dataset("photographs", listed[["reference", "distorted"]].assign(score=0.0), False)
     benchmark = score(scorers, [data], results, run, progress, resize)
     table = benchmark.scores.table.drop(columns=["reference", "distortion"]).merge(listed, on="distorted")
-    notes += benchmark.notes
-    return replace(benchmark, scores=replace(benchmark.scores, table=table), notes=tuple(notes), unavailable=unavailable)
+    scores = replace(benchmark.scores, table=table)
+    return replace(benchmark, scores=scores, notes=(*notes, *benchmark.notes), unavailable=unavailable)
 
 
 def _chosen(kind: str, chosen: Strengths | None, known: Mapping[str, Change]) -> dict[str, Sequence[float]]:
@@ -173,14 +168,12 @@ def _slug(name: str, strength: float) -> str:
 def of_photographs(made: Benchmark) -> pd.DataFrame:
     """Rank and penalty of every metric and deformation on each photograph.
 
-    - *rank*: Spearman's correlation between the scores of distorted images with and without the deformation, within a
-      photograph. 1: the deformation does not change which image is better.
-    - *penalty*: share of the distorted, undeformed images of a photograph that score better than the clean, merely deformed
-      photograph. 0: a deformation that nobody minds costs less than any damage.
+    - *rank*: Spearman's correlation between the scores of distorted images with and without the deformation.
+    - *penalty*: share of the distorted, undeformed images that score better than the clean, merely deformed photograph.
 
     Returns:
-        One row per ``metric``, ``deformation``, ``strength`` (zero, the undeformed photograph, among them of each deformation)
-        and ``photograph``: ``rank``, ``penalty``, ``score`` (of the clean, merely deformed photograph), ``failed``.
+        One row per ``metric``, ``deformation``, ``strength`` (each deformation has zero, the undeformed photograph) and
+        ``photograph``: ``rank``, ``penalty``, ``score`` (of the clean, merely deformed photograph), ``failed``.
     """
     rows = []
     for (metric, photograph), part in made.scores.table.groupby(["metric", "photograph"], sort=False):
@@ -244,9 +237,6 @@ def write_report(made: Benchmark, summed: pd.DataFrame, numbers: pd.DataFrame, d
     """Write ``report.html``, ``report.md`` with ``figures``, ``robustness.csv`` and ``scores.csv``; the path of the page.
 
     ``made``, ``summed`` and ``numbers`` are from :func:`run_robustness`, :func:`summarise` and :func:`overall`.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     table = made.scores.table
     photographs, images = table["photograph"].nunique(), table["distorted"].nunique()
@@ -297,7 +287,7 @@ def _curves(summed: pd.DataFrame) -> Figure:
 
 def _examples(table: pd.DataFrame) -> Iterator[tuple[bytes, str, str, str]]:
     """The reference of the first photograph, its clean image in the strongest deformations, and its middling distortions."""
-    first = table[(table["photograph"] == table["photograph"].iloc[0]) & (table["metric"] == table["metric"].iloc[0])]
+    first = table[(table[["photograph", "metric"]] == table[["photograph", "metric"]].iloc[0]).all(axis=1)]
     found = {"reference": str(first["reference"].iloc[0])}
     clean = first[(first["distortion"] == NONE) & (first["deformation"] != NONE)]
     for deformation, rows in clean.groupby("deformation", sort=False):

@@ -128,13 +128,11 @@ def run_study(
             of a fixed seed; None for those whose weights are at hand, each with its random twin.
         levels: of the pyramid, from 1.
         comparisons: of :data:`COMPARISONS`.
-        results: file that keeps the scores, image by image; None to keep none.
-        run: the device, and how files are read. Networks run on torch.
-        progress: shows how far it is.
+        results, run, progress: as for :func:`~msds_plugin.adapters.benchmark.run`; networks run on torch.
 
     Raises:
-        ValueError: opinions that are all the same, a network that takes images of one size only, a name twice, an unknown
-            backbone or comparison, no levels, or no backbone whose weights are here.
+        ValueError: opinions that are all the same, a single reference, a network that takes images of one size only, a name
+            twice, an unknown backbone or comparison, no levels, or no backbone whose weights are here.
         ResultsFileError: the results file is something else.
     """
     if levels < 1:
@@ -144,6 +142,8 @@ def run_study(
         raise ValueError(f"no comparison {', '.join(unknown) or 'given'}: choose from {', '.join(COMPARISONS)}")
     if data.table["score"].nunique() < 2:
         raise ValueError(f"the opinions of {data.name} are all the same: nothing can agree with them")
+    if data.table["reference"].nunique() < 2:
+        raise ValueError(f"{data.name} has one reference: at least two are needed, to choose by one and judge by the other")
     named, elsewhere = at_hand() if backbones is None else (list(backbones), [])
     networks, notes = _make_networks(named, choose_device(run.device))
     tables, described = [], []
@@ -161,14 +161,16 @@ def at_hand() -> tuple[list[str], list[str]]:
     for name, table in BACKBONES.items():
         try:
             path = table.locate() if table.url is None else cached(table.url) or hub_path(table.url)
-            reason = "" if path.is_file() else f"no {path}; see msds weights"
-        except (MissingDependencyError, WeightsNotFoundError) as error:
-            reason = " ".join(str(error).split())
-        if reason:
-            left_out.append(f"{name} is left out: {reason}")
-        else:
+            if not path.is_file():
+                raise WeightsNotFoundError(f"no {path}; see msds weights")
             found += [name, name + RANDOM]
+        except (MissingDependencyError, WeightsNotFoundError) as error:
+            left_out.append(_left_out(name, error))
     return found, left_out
+
+
+def _left_out(name: str, error: Exception) -> str:
+    return f"{name} is left out: {' '.join(str(error).split())}"
 
 
 def _make_networks(names: Sequence[str], device: torch.device) -> tuple[dict[str, Backbone], list[str]]:
@@ -184,7 +186,7 @@ def _make_networks(names: Sequence[str], device: torch.device) -> tuple[dict[str
                 torch.manual_seed(0)
                 made[name] = build_backbone(own, layers, None if own != name else "imagenet").to(device)
         except (MissingDependencyError, WeightsNotFoundError, WeightsFileError) as error:
-            left_out.append(f"{name} is left out: {' '.join(str(error).split())}")
+            left_out.append(_left_out(name, error))
     if not made:
         raise ValueError(f"no backbone to study: {'; '.join(left_out) or 'none was named'}")
     return made, left_out

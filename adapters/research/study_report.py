@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from msds_plugin.adapters.benchmark import failures, statistics
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
@@ -124,11 +122,8 @@ def _words(name: str) -> str:
 
 
 def leave_one_reference_out(scores: Any, opinion: Any, reference: Any, opposite: bool = False) -> tuple[Any, list[int]]:
-    """Opinions predicted for each reference by the column that was best on all others.
-
-    For each reference in turn: the column with the highest SRCC on the other references is chosen, its mapping to opinions is
-    fitted there, and both are applied to the images of the reference that was left out. What the choice is worth shows in
-    the agreement of all these predictions with the opinions.
+    """Opinions predicted for the images of each reference by the column with the highest SRCC on all other references, and
+    its mapping to opinions fitted there.
 
     Args:
         scores: (items, columns), NaN where there is none.
@@ -162,8 +157,7 @@ def _accuracy(networks: pd.DataFrame, comparisons: list[str]) -> pd.DataFrame:
     rows = []
     for comparison in comparisons:
         part = networks.dropna(subset=["accuracy", comparison])
-        enough = len(part) > 2 and part["accuracy"].nunique() > 1 and part[comparison].nunique() > 1
-        rho = float(stats.spearmanr(part["accuracy"], part[comparison]).statistic) if enough else math.nan
+        rho = statistics.srcc(part["accuracy"], part[comparison]) if len(part) > 2 else np.nan
         rows.append({"comparison": comparison, "srcc": rho, "backbones": len(part)})
     return pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -117,10 +117,12 @@ def load_twoafc(folder: str | os.PathLike[str]) -> Judgements:
         raise FileNotFoundError(f"{root} holds no judgements: folders ref, p0, p1 and judge are needed, as in BAPPS")
     pairs, shares = [], []
     for judge in judges:
-        value = np.load(judge, allow_pickle=False)
-        if value.size != 1 or not 0 <= value.item() <= 1:
-            raise ValueError(f"{judge} must hold one number in [0, 1], got {value}")
-        shares.append(float(value.item()))
+        try:
+            shares.append(float(np.load(judge, allow_pickle=False).item()))
+        except (EOFError, TypeError, ValueError):
+            shares.append(np.nan)
+        if not 0 <= shares[-1] <= 1:
+            raise ValueError(f"{judge} must hold one number in [0, 1], as numpy.save writes it")
         reference, first, second = (_image(judge, kind) for kind in ("ref", "p0", "p1"))
         pairs += [(reference, first), (reference, second)]
     both = torch.arange(len(pairs)).view(-1, 2)
@@ -176,11 +178,10 @@ def train_spips(
 
     The loss is the cross-entropy of the share of people who preferred the second of two images and the logistic of the
     difference of their scores, times a learned gain. Scenes are divided by ``seed``: three fifths to learn from, a fifth to
-    stop by (the weights kept are those with the smallest loss there), a fifth that is only looked at in the end.
+    stop by (the weights kept are those with the smallest loss there), a fifth to judge by.
 
-    The state is written to ``<out>.checkpoint`` after every epoch, and a training that was interrupted goes on from there; the
-    outcome is the same. The state belongs to the content of the images, the labels and the network. On a CPU the outcome
-    depends on these, the options and the seed alone.
+    The state is written to ``<out>.checkpoint`` after every epoch; a training that was interrupted goes on from there, to the
+    same outcome. On a CPU the outcome depends on the images, the labels, the network, the options and the seed alone.
 
     Args:
         data: see :func:`load_twoafc` and :func:`from_opinions`.
@@ -194,21 +195,24 @@ def train_spips(
         step: called with what is being done, how much of it is, and of how much.
 
     Raises:
-        ValueError: fewer than three scenes, a number of epochs below 1, images that SPIPS cannot compare, or the checkpoint of
-            a training on other images, labels or options.
+        ValueError: fewer than three scenes, or too few to compare, a number of epochs below 1, images that SPIPS cannot
+            compare, or the checkpoint of a training on other images, labels or options.
     """
     scenes = len(np.unique(data.scene))
     if scenes < 3:
         raise ValueError(f"{data.name} has {scenes} scene(s): at least three are needed, to learn, to stop and to judge by")
     if min(epochs, patience) < 1:
         raise ValueError(f"epochs and patience must be at least 1, got {epochs} and {patience}")
+    learn, stop, test = parts = _divide(data, seed)
+    for part, use, epoch in zip(parts, ("learn from", "stop by", "judge by"), (0, -1, -2), strict=True):
+        if not len(data.comparisons(part, _generator(seed, epoch))[0]):
+            raise ValueError(f"the scenes of {data.name} to {use} have no two images of different opinions: give more scenes")
     path, device = Path(out), torch.device(run.device or "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metric = SPIPS.untrained(backbone, backbone_weights).to(device)
     kept, keys = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), run, step)
     inputs = Inputs(kept.maps.to(device), kept.thumbnails.to(device))
-    learn, stop, test = _divide(data, seed)
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
     images = hashlib.sha256("".join(keys).encode()).hexdigest()
     settings = {"images or network": images, "labels": data.labels(), "seed": seed, "patience": patience}
@@ -244,9 +248,8 @@ def train_spips(
 def inputs_of(
     metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, step: Step
 ) -> tuple[Inputs, list[str]]:
-    """The learned part's inputs of all pairs, on the CPU, and for each a key of the files' content, reading and network.
-
-    What ``folder`` holds of the same key is not computed again.
+    """The learned part's inputs of all pairs, on the CPU, and for each a key of the files' content, reading and network, by
+    which ``folder`` keeps them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     states = {path: state(path) for pair in pairs for path in pair}
@@ -285,17 +288,17 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed + 1) * 1_000_003 + epoch)
 
 
-def _divide(data: Judgements, seed: int) -> Iterator[Tensor]:
+def _divide(data: Judgements, seed: int) -> tuple[Tensor, ...]:
     """Masks (pairs,) of what is for learning, stopping and judging; each has at least one scene, and no scene two."""
     names = np.unique(data.scene)
     order = np.random.default_rng(seed).permutation(names)
     stop, test = (max(1, round(share * len(names))) for share in (STOP, TEST))
     parts = order[stop + test :], order[:stop], order[stop : stop + test]
-    return (torch.from_numpy(np.isin(data.scene, part)) for part in parts)
+    return tuple(torch.from_numpy(np.isin(data.scene, part)) for part in parts)
 
 
 class _State:
-    """What changes from epoch to epoch, on disk after each."""
+    """What changes from epoch to epoch; on disk after each."""
 
     def __init__(self, fusion: Fusion, file: Path, settings: dict[str, Any]) -> None:
         self.fusion, self.file, self.settings = fusion, file, settings

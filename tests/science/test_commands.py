@@ -16,6 +16,7 @@ def folder(tmp_path, save):
         save(np.full((40, 40, 3), 99), tmp_path / place / "a.png")
     (tmp_path / "t.csv").write_text("ref,dist,mos\nGT/Set5/a.png,EDSR/Set5/a.png,3\nGT/Set8/a.png,Bicubic/Set5/a.png,4\n")
     (tmp_path / "same.csv").write_text("ref,dist,mos\nGT/Set5/a.png,EDSR/Set5/a.png,3\nGT/Set5/a.png,GT/Set8/a.png,3\n")
+    (tmp_path / "one.csv").write_text("ref,dist,mos\nGT/Set5/a.png,EDSR/Set5/a.png,3\nGT/Set5/a.png,GT/Set8/a.png,4\n")
     return tmp_path
 
 
@@ -44,10 +45,12 @@ def folder(tmp_path, save):
         ("fit -m ssim -o f.json --csv t.csv --folds 2", "no levels to weigh"),
         (STUDY, "no data set"),
         (f"{STUDY} --csv same.csv", "the opinions of same are all the same"),
+        (f"{STUDY} --csv one.csv", "one has one reference: at least two are needed"),
         (f"{TRAIN} --twoafc GT -m msds", "spips can be trained"),
         (f"{TRAIN} --twoafc GT --csv t.csv", "one of --twoafc, --dataset and --csv"),
         ("train --twoafc GT -o no/x.safetensors", "no folder no"),
         ("robustness photographs -m psnr --images photographs", "both photographs and images"),
+        ("robustness photographs -m psnr --deform rotation=0", "no deformation has a strength above zero"),
         ("robustness photographs -m psnr --deform twist", "no deformation named 'twist'"),
         ("robustness photographs -m ssim-nobody --deform shift=4 --distort blur=1", "no metric named 'ssim-nobody'"),
         ("reproduce msds --data-root nowhere", "give the folder"),

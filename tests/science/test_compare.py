@@ -1,6 +1,7 @@
 """Methods side by side."""
 
 import re
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -64,6 +65,13 @@ def test_images_that_a_method_lacks(root, save):
     assert "the 4 images that all methods have" in common.notes[1]
     assert common.lacking == 1
     assert common.table["n"].tolist() == [4, 4, 4]
+    shutil.copy(root / "GT/Set5/im0.png", root / "GT/Set5/unused.png")
+    shutil.copy(root / "GT/Set5/im0.png", root / "results/EDSR/Set5/alone.png")
+    shutil.copytree(root / "results/EDSR/Set8", root / "results/EDSR/Set5/sub")
+    more = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN)
+    assert more.notes[0] == "EDSR has results without a reference (2): alone.png, sub (a folder that was not looked into)."
+    assert more.notes[2] == "No method has a result of these references (1): unused.png."
+    assert more.lacking == 3
     own = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN, own=True)
     assert own.table["n"].tolist() == [5, 5, 4]
     assert own.table["mean"][0] != common.table["mean"][0]
@@ -83,6 +91,10 @@ def test_groups_and_their_overall(root):
     assert of["overall"] == pytest.approx((4 * of["Set5"] + 8 * of["Set8"]) / 12)
     placed = compare({"EDSR": root / "results/EDSR/{group}"}, groups, METRICS[:1], run=RUN)
     assert placed.table["n"].tolist() == [5, 8, 13]
+    with pytest.raises(ValueError, match="'overall' is the name of the table of all groups"):
+        compare(methods, {**groups, "overall": root / "GT/Set5"}, METRICS[:1], run=RUN)
+    with pytest.raises(ValueError, match="two metrics of one name: piq:psnr, piq:psnr"):
+        compare(methods, groups, METRICS[:1] * 2, run=RUN)
     with pytest.raises(ValueError, match=r"EDSR has no folder .*Set9.*\{group\}"):
         compare({"EDSR": root / "results/EDSR"}, {"Set9": root / "GT/Set5"}, METRICS[:1], run=RUN)
     with pytest.raises(ValueError, match=r"EDSR: no two names agree; the first are im0\.png and Set5/im0\.png: give both"):
@@ -98,6 +110,9 @@ def test_several_results_of_each_reference_count_as_one_reference(root, save):
     made = compare({name: root / name for name in ("jpeg", "webp")}, root / "GT/Set5", METRICS[:1], run=RUN)
     assert made.table["n"].tolist() == [6, 6]
     assert made.differences["count"].tolist() == [3]
+    save(np.zeros((48, 64, 3)), root / "webp/im0_q10.bmp")
+    with pytest.raises(ValueError, match="webp has two files of the name im0_q10 but for the suffix"):
+        compare({"webp": root / "webp"}, root / "GT/Set5", METRICS[:1], run=RUN)
 
 
 def test_equal_results_are_equally_good(root):
@@ -144,19 +159,18 @@ def test_as_text_latex_and_a_page(root):
 
 
 @pytest.mark.parametrize(
-    ("scale", "infinite", "wanted"),
-    [(1e-7, False, ["0.0000000200", "0.0000000100", "0.0000000050"]), (1.0, True, ["inf", "0.1000", "0.0500"])],
+    ("values", "shown"),
+    [
+        ((2e-8, 1e-8, 5e-9), ["0.0000000200 *", "0.0000000100 +", "0.0000000050"]),
+        ((0.90004, 0.90001, 0.5), ["0.9000 *", "0.9000 *", "0.5000 +"]),  # equal as they are shown
+        ((0.3, np.nan, 0.3), ["0.3000", "–", "0.3000"]),
+    ],
 )
-def test_small_and_infinite_means(root, scale, infinite, wanted):
+def test_means_as_they_are_shown(root, values, shown):
     made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS[:1], run=RUN)
-    values = dict(zip(NOISE, (0.2, 0.1, 0.05), strict=True))
-    made.scores["score"] = made.scores["method"].map(values) * scale
-    if infinite:
-        made.scores.loc[0, "score"] = np.inf
-    made = replace(made, table=_tables(made.scores, list(NOISE), {METRICS[0]: False}, False)[0])
-    shown = [row[1].split(" ± ")[0] for row in with_signs(means(made)[0])]
-    assert [text.removesuffix(" *").removesuffix(" +") for text in shown] == wanted
-    assert made.table["rank"].tolist() == ["best", "second", ""]
+    made.scores["score"] = made.scores["method"].map(dict(zip(NOISE, values, strict=True)))
+    made = replace(made, table=_tables(made.scores, list(NOISE), {METRICS[0]: False}, True)[0])
+    assert [row[1].replace(" ± 0." + "0" * (len(row[1].split()[0]) - 2), "") for row in with_signs(means(made)[0])] == shown
 
 
 def test_odd_names_of_methods_are_shown_as_text(root):

@@ -10,7 +10,7 @@ from PIL import Image
 from msds_plugin.adapters.benchmark.datasets import Dataset, from_pyiqa, load_csv, load_pyiqa
 
 HEADER = ["reference", "distorted", "score"]
-ROWS = [["ér1.png", "001", "4.5"], ["NA", "1e3", "3.25"], ["null", "1.0", "3"]]
+ROWS = [["é–1.png", "001", "4.5"], ["NA", "1e3", "3.25"], ["null", "1.0", "3"]]
 
 
 def image(path):
@@ -36,7 +36,7 @@ def test_a_guess_at_columns_is_said(tmp_path):
         assert load_csv(tmp_path / "t.csv").notes == ()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
 @pytest.mark.parametrize(("separator", "comma"), [(",", False), (", ", False), (";", False), ("; ", True), ("\t", True)])
 @pytest.mark.parametrize("header", [HEADER, ["one", "two", "three"], None])
 @pytest.mark.parametrize("end", ["\n", "\r\n\r\n", ",,\n"])
@@ -46,7 +46,7 @@ def test_tables_as_they_are_written(tmp_path, encoding, separator, comma, header
     text = "".join(separator.join(row) + end for row in ([header] if header else []) + rows)
     (tmp_path / "t.csv").write_bytes(text.encode(encoding))
     table = load_csv(tmp_path / "t.csv", root="x").table
-    assert names(table["reference"]) == ["ér1.png", "NA", "null"]
+    assert names(table["reference"]) == ["é–1.png", "NA", "null"]
     assert names(table["distorted"]) == ["001", "1e3", "1.0"]
     assert table["score"].tolist() == [4.5, 3.25, 3]
 
@@ -73,6 +73,8 @@ def test_columns_by_name_in_any_order(tmp_path):
         "image,ref,MOS\na.png,r.png,1\nb.png,r.png,2\n",
         "ref,dis,MOS\nr.png,a.png,1\nr.png,b.png,2\n",
         "dist_img,ref_img,dmos,var\na.png,r.png,1,4\nb.png,r.png,2,9\n",
+        "original,version,std,rating\nr.png,a.png,2,1\nr.png,b.png,3,2\n",
+        "sep=\t\nref\tdist\tmos\nr.png\ta.png\t1\nr.png\tb.png\t2\n",
     ],
 )
 def test_order_of_columns(tmp_path, text):
@@ -80,7 +82,7 @@ def test_order_of_columns(tmp_path, text):
     assert names(table["reference"]) == ["r.png", "r.png"]
     assert names(table["distorted"]) == ["a.png", "b.png"]
     assert table["score"].tolist() == [1, 2]
-    if "var" in text:
+    if "var" in text or "std" in text:
         assert table["std"].tolist() == [2, 3]
 
 
@@ -93,12 +95,14 @@ def test_tid_names_its_references_in_the_names_of_the_images(tmp_path):
     assert names(table["distorted"]) == ["i01_01_1.bmp", "i01_24_5.bmp"]
 
 
-def test_names_of_other_case_and_with_backslashes(tmp_path):
-    image(tmp_path / "Sub/R.png"), image(tmp_path / "d.PNG")
-    (tmp_path / "t.csv").write_text("ref,dist,mos\nsub\\r.png,D.png,1\n")
+def test_names_that_differ_from_the_files(tmp_path):
+    image(tmp_path / "Sub/R.png"), image(tmp_path / "d.PNG"), image(tmp_path / "gro\u0308\u00dfe.png")  # o and its dots apart
+    rows = "sub\\r.png,D.png,1\nSub/R.png,gr\u00f6\u00dfe.png,2\nR.png,../D.PNG,3\n"
+    (tmp_path / "t.csv").write_text(f"ref,dist,mos\n{rows}", encoding="utf-8")
     data = load_csv(tmp_path / "t.csv")
-    assert [Path(data.table[side][0]).is_file() for side in ("reference", "distorted")] == [True, True]
-    assert "2 names are written otherwise" in data.notes[0]
+    assert data.table[["reference", "distorted"]].map(lambda path: Path(path).is_file()).sum().tolist() == [2, 2]
+    assert load_csv(tmp_path / "t.csv", tmp_path / "Sub").table["distorted"].map(lambda path: Path(path).is_file()).sum() == 1
+    assert "3 names differ from the files' in case, slashes or accents" in data.notes[0]
     image(tmp_path / "D.pnG")  # now there are two
     assert load_csv(tmp_path / "t.csv").table["distorted"][0] == str(tmp_path / "D.png")
 
@@ -108,7 +112,8 @@ def test_names_of_other_case_and_with_backslashes(tmp_path):
     [
         (['"1,432"', "987.5", '"1,105"'], [1432, 987.5, 1105]),
         (['"1,432,000"', "1", "2"], [1432000, 1, 2]),
-        (['"1.432,5"', '"2,5"', "1"], [1432.5, 2.5, 1]),
+        (['"1.432,5"', '"2,5"', "1.432"], [1432.5, 2.5, 1432]),
+        (['"1.432,5"', "987.5", "1"], "decimal points in some lines and commas in others"),
         (['"4,25"', '"3,125"', "4"], [4.25, 3.125, 4]),
         (["\u22121.5", "-2", "1e3"], [-1.5, -2, 1000]),
         (['"1,432"', "987", "1"], "may be 1432 or 1.432"),
@@ -135,6 +140,8 @@ def test_commas_in_numbers(tmp_path, scores, expected):
         ("ref,dist,mos\n\nr,d,inf\n", r"t\.csv has no finite score in line 3"),
         ("ref,dist,mos\nr,d,nan\nr,e,--\n", r"t\.csv has no finite score in lines 2, 3"),
         ("ref,dist,mos,std\nr,d,1,x\n", r"t\.csv has no finite std in line 2: 'x'"),
+        ("ref,dist,mos,std\nr,d,1,-1\n", r"t\.csv: line 2 has a negative std"),
+        ("ref,dist,mos,var\nr,d,1,2\nr,e,1,-1\n", r"t\.csv: line 3 has a negative variance"),
         ("ref,dist,mos,MOS\nr,d,1,2\n", r"t\.csv has two columns of the name mos"),
         ('ref,dist,mos\n"r,d,1\n', r"t\.csv: line 2 cannot be read"),
         ("ref,dist,mos\nr,d,1\nr,d,2\n", "line 3 twice"),
@@ -159,13 +166,15 @@ def test_what_is_no_table(tmp_path):
         load_csv(tmp_path / "absent.csv")
 
 
-def test_opinions_that_are_masked_or_unknown_are_named():
-    masked = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
-    table = pd.DataFrame({"reference": "r", "distorted": ["a", "b", "c"], "score": pd.Series(masked.filled(np.nan))})
-    with pytest.raises(ValueError, match="no finite opinion for 1 images: b"):
-        Dataset("mine", table, False)
-    with pytest.raises(ValueError, match="no column score"):
-        Dataset("mine", table.drop(columns="score"), False)
+def test_what_is_no_data_set():
+    table = pd.DataFrame({"reference": "r", "distorted": ["a", "b", "c"], "score": [1, np.nan, 3]})
+    for wrong, message in (
+        (table, "no finite opinion for 1 images: b"),
+        (table.drop(columns="score"), "no column score"),
+        (table.assign(distorted=["a", "c", "c"]), "lists a pair twice: c"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Dataset("mine", wrong, False)
 
 
 @pytest.mark.parametrize(

@@ -227,14 +227,20 @@ def test_what_cannot_be_learned_from(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="folders ref, p0, p1 and judge"):
         load_twoafc(tmp_path)
     (tmp_path / "judge").mkdir()
-    np.save(tmp_path / "judge/a.npy", np.array([2.0]))
-    with pytest.raises(ValueError, match=r"one number in \[0, 1\]"):
-        load_twoafc(tmp_path)
+    for share in (2.0, np.nan, "much", [0.5, 0.5], {}, None):
+        np.save(tmp_path / "judge/a.npy", np.array(share), allow_pickle=True)
+        if share is None:
+            (tmp_path / "judge/a.npy").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"a\.npy must hold one number in \[0, 1\]"):
+            load_twoafc(tmp_path)
     np.save(tmp_path / "judge/a.npy", np.array([0.5]))
     with pytest.raises(FileNotFoundError, match="has no image"):
         load_twoafc(tmp_path)
     with pytest.raises(ValueError, match="at least three"):
         train_spips(replace(data, scene=data.scene * 0), tmp_path / "x", **PLAIN)
+    equal = replace(data, judged=None, opinion=data.scene.astype(float))
+    with pytest.raises(ValueError, match="the scenes of choices0 to learn from have no two images of different opinions"):
+        train_spips(replace(equal, scene=np.minimum(data.scene, 2)), tmp_path / "x", **PLAIN)
 
 
 def test_the_command(choices, features, trained, msds, monkeypatch):

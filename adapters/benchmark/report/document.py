@@ -61,18 +61,9 @@ class Document:
     """Add parts in order, then :meth:`write`. What is added is plain text: none of it can become markup.
 
     Attributes:
-        title: the heading.
-        subtitle: under it.
         parts: what was added.
         pictures: by their paths beside the Markdown.
         tables: by name, to be written beside the page as ``<name>.csv``.
-
-    Example:
-        >>> import tempfile
-        >>> page = Document("Trial", "one metric")
-        >>> page.section(Section(["metric", "rank"], [["msds", "0.99"]], 1, "Figures"))
-        >>> page.write(tempfile.mkdtemp()).name
-        'report.html'
     """
 
     title: str
@@ -115,10 +106,7 @@ class Document:
         self.parts.append({"kind": "weighted", "shares": dict(shares), "rows": lines})
 
     def gallery(self, pictures: Iterable[tuple[bytes, str, str, str]], suffix: str = "jpg") -> None:
-        """Pictures side by side: (content, name, alternative text, caption).
-
-        They are inside the page, and beside the Markdown as ``figures/<name>.<suffix>``.
-        """
+        """Pictures side by side: (content, name, alternative text, caption); in files ``figures/<name>.<suffix>`` too."""
         shown = []
         for content, name, alt, caption in pictures:
             path = f"figures/{_slug(name)}.{suffix}"
@@ -202,7 +190,7 @@ def shown(
     ``columns`` are names and their headings, or names that are headings too; the interval of ``<name>`` is in ``<name>_low``
     and ``<name>_high``. Positive numbers of the column ``signed`` get a plus.
     """
-    headings = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
+    headings = list(columns.values() if isinstance(columns, Mapping) else columns)
     rows = [[_shown(row, name, name == signed) for name in columns] for row in table.to_dict("records")]
     return Section(headings, rows, numbers, title, text)
 
