@@ -43,8 +43,8 @@ PIQ_METRICS = {
     **dict.fromkeys(("dss", "haarpsi"), False),
     **dict.fromkeys(("gmsd", "multi_scale_gmsd", "mdsi", "LPIPS", "DISTS", "PieAPP", "ContentLoss", "StyleLoss"), True),
 }
-#: Of these, what divides by the largest value in the batch.
-_DEPENDS_ON_BATCH = ("srsim",)
+#: What divides by the largest value in the batch, or takes statistics over it.
+_DEPENDS_ON_BATCH = ("piq:srsim", "vif", "ms-vif")
 #: Entry points of packages that bring metrics: each a registry.Metric, or a function that registers some.
 _ENTRY_POINTS = "msds_plugin.metrics"
 
@@ -128,6 +128,14 @@ def parse_metric(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def each_once(names: Iterable[str]) -> list[str]:
+    """The names of metrics, without those that say the same as an earlier one: ``msds,levels=4`` and ``msds, levels=4``."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(repr(parse_metric(name)), name)
+    return list(first.values())
+
+
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -172,19 +180,21 @@ def create_scorer(metric: str, device: str | torch.device | None = None, runtime
     """
     name, stated = parse_metric(metric)
     options |= stated
-    runtime = options.pop("runtime", runtime)
     place = choose_device(device)
     row = registry.get(name) if is_registered(name) else None
+    has_runtimes = row is not None and row.built_in and not row.torch_only
+    if has_runtimes:
+        runtime = options.pop("runtime", runtime)
     try:
         if row is None:
             made = (_create_piq if name.startswith(PIQ) else _create_pyiqa)(name, place, options)
-        elif row.built_in and not row.torch_only and isinstance(options.get("backbone", ""), str):
+        elif has_runtimes and isinstance(options.get("backbone", ""), str):
             options["runtime"] = runtime or ("openvino" if place.type == "cpu" and find_spec("openvino") else "torch")
             made = cast("Metric", row.factory(**options)).to(place).eval()
         else:
             from msds_plugin.adapters.wrap import create
 
-            if row.built_in and not row.torch_only:
+            if has_runtimes:
                 options["runtime"] = runtime or "torch"
             made = create(name, **options).to(place).eval()
     except TypeError as error:
@@ -222,7 +232,7 @@ def create_scorers(
         ValueError: options or fusion weights, but no metric that takes them; and as :func:`create_scorer`.
         FileNotFoundError, FusionFileError: no such file of fusion weights, a damaged one, or one for another backbone.
     """
-    wanted = {metric: parse_metric(metric)[0] for metric in names}
+    wanted = {metric: parse_metric(metric)[0] for metric in each_once(names)}
     takers = [name for name in registry.names() if registry.get(name).takes_backbone]
     if options and not set(wanted.values()) & set(takers):
         raise ValueError(f"{' and '.join(options)} can be chosen for {', '.join(takers)}, not for {', '.join(wanted)}")
@@ -269,7 +279,8 @@ def _create_pyiqa(name: str, device: torch.device, options: dict[str, Any]) -> M
         model = pyiqa.create_metric(name, device=device, **options)
     except Exception as error:  # each of its metrics fails in its own way
         raise MetricUnavailableError(f"pyiqa cannot make {name!r} ({type(error).__name__}: {error})") from error
-    return ToolkitMetric(model, variant(name, options), bool(model.lower_better), model.metric_mode == "FR")
+    full, singly = model.metric_mode == "FR", name in _DEPENDS_ON_BATCH
+    return ToolkitMetric(model, variant(name, options), bool(model.lower_better), full, singly)
 
 
 def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Metric:
@@ -291,15 +302,14 @@ def _create_piq(name: str, device: torch.device, options: dict[str, Any]) -> Met
             made = made(reduction="none", **options).to(device).eval()
     except Exception as error:  # each of its metrics fails in its own way
         raise MetricUnavailableError(f"piq cannot make {own!r} ({type(error).__name__}: {error})") from error
-    return ToolkitMetric(made, variant(name, options), PIQ_METRICS[own], singly=own in _DEPENDS_ON_BATCH)
+    return ToolkitMetric(made, variant(name, options), PIQ_METRICS[own], singly=name in _DEPENDS_ON_BATCH)
 
 
 def _unknown(name: str, pyiqa_names: Iterable[str]) -> str:
     """The message for a name that nobody knows, with the nearest names whatever their case."""
-    by_lower = {own.lower(): PIQ + own for own in PIQ_METRICS}
-    by_lower |= {shown.lower(): shown for shown in [*(PIQ + own for own in PIQ_METRICS), *pyiqa_names, *registry.names()]}
-    exact = [name.lower()] if name.lower() in by_lower else []
-    near = exact or difflib.get_close_matches(name.lower(), by_lower)
+    known = [*(PIQ + own for own in PIQ_METRICS), *pyiqa_names, *registry.names()]
+    by_lower = {own.lower(): PIQ + own for own in PIQ_METRICS} | {each.lower(): each for each in known}
+    near = [name.lower()] if name.lower() in by_lower else difflib.get_close_matches(name.lower(), by_lower)
     suggested = list(dict.fromkeys(by_lower[each] for each in near)) or registry.names()
     return f"no metric named {name!r}; did you mean {', '.join(suggested)}?"
 
@@ -322,11 +332,8 @@ def load_entry_points() -> None:
             elif callable(found):
                 found()
         except Exception as error:
-            warnings.warn(
-                f"the metrics of {entry.value} cannot be registered ({type(error).__name__}: {error})",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            message = f"the metrics of {entry.value} cannot be registered ({type(error).__name__}: {error})"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def describe_metrics(with_toolkits: bool = False) -> list[Row]:
@@ -339,14 +346,11 @@ def describe_metrics(with_toolkits: bool = False) -> list[Row]:
     better = ("higher", "lower")
     rows = []
     for row in map(registry.get, registry.names()):
-        low, high = row.score_range
         origin = row.factory.__module__.partition(".")[0].replace("msds_plugin", "msds-plugin")
-        bounds = f"{low:g}, {high:g}"
+        bounds = "{:g}, {:g}".format(*row.score_range)
         rows.append(Row(row.name, row.title, better[row.lower_is_better], bounds, row.summary, True, origin))
-    if not with_toolkits:
-        return rows
-    installed = [toolkit for toolkit in ("pyiqa", "piq") if find_spec(toolkit)]
-    if not installed:
+    installed = [toolkit for toolkit in ("pyiqa", "piq") if with_toolkits and find_spec(toolkit)]
+    if with_toolkits and not installed:
         raise MissingDependencyError("neither pyiqa nor piq is installed: pip install 'msds-plugin[pyiqa,piq]'")
     if "pyiqa" in installed:
         try:
@@ -357,11 +361,8 @@ def describe_metrics(with_toolkits: bool = False) -> list[Row]:
                 summary, bounds = f"pyiqa, {'full' if full else 'no'}-reference", config.get("score_range", "")
                 rows.append(Row(name, name, better[lower], bounds, summary, full, "pyiqa"))
         except Exception as error:  # a broken installation raises whatever its parts run into
-            warnings.warn(
-                f"pyiqa is installed but cannot be used, its metrics are left out ({type(error).__name__}: {error})",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            message = f"pyiqa is installed but cannot be used, its metrics are left out ({type(error).__name__}: {error})"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
     if "piq" in installed:
         summary = "piq, full-reference"
         rows += [Row(PIQ + name, name, better[lower], "", summary, True, "piq") for name, lower in PIQ_METRICS.items()]

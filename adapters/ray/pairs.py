@@ -28,16 +28,16 @@ def read_pairs(source: Any) -> Iterator[Names]:
 
     Args:
         source: a ``.csv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, or a folder of Parquet files,
-            by path or URI; a Ray dataset with these columns; a tuple of two folders or files, by path or URI, matched as ``msds
-            score`` does; or pairs.
+            by path or URI; a Ray dataset with these columns; two folders or files, by path or URI, in a tuple or list, matched
+            as ``msds score`` does; or pairs.
 
     Raises:
         ValueError: a list without these columns, or of another kind; folders that cannot be matched.
         FileNotFoundError: no such list or folder.
     """
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(each, (str, os.PathLike)) for each in source):
+    if isinstance(source, tuple | list) and len(source) == 2 and all(isinstance(each, str | os.PathLike) for each in source):
         return iter(matched(os.fspath(source[0]), os.fspath(source[1]))[0])
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, str | os.PathLike):
         return _read_list(os.fspath(source))
     if hasattr(source, "iter_batches"):
         return _sorted_by_ray(source, "the dataset")

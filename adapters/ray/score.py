@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -69,7 +69,7 @@ class _Actor:
 
 def score(
     pairs: Any,
-    metrics: Sequence[str],
+    metrics: str | Sequence[str],
     folder: str | os.PathLike[str],
     *,
     workers: int = 2,
@@ -91,7 +91,7 @@ def score(
     Args:
         pairs: see :func:`~msds_plugin.adapters.ray.read_pairs`: a ``.csv`` or ``.parquet`` list, two folders, a Ray
             dataset, pairs. Images are paths that every node sees, or URIs for fsspec.
-        metrics: names, as for ``msds score``.
+        metrics: a name, or several, as for ``msds score``.
         folder: where the Parquet files go, a path that every node sees or a URI; columns ``reference``, ``distorted``, one per
             metric, ``error``, ``content``.
         workers: actors, each with metrics of its own; no more than the cluster has room for.
@@ -135,7 +135,8 @@ def score(
         names = read_pairs(pairs)
         # Own actors, not map_batches: what that writes gets new names each time, so that a restart could not find it.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
-        actors += [remote.remote(list(metrics), run, options, cpus) for _ in range(workers)]
+        names_of_metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        actors += [remote.remote(names_of_metrics, run, options, cpus) for _ in range(workers)]
         job = ray.get(actors[0].start.remote(target))
         for done in _all_done(ray, actors, job, shards(names, shard_size)):
             before.discard(done.file)
@@ -165,15 +166,26 @@ def _connect(ray: Any, address: str | None) -> None:
             raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
     ours = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if ours else {}
-    ray.init(address=address, log_to_driver=False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+
+    def give_back() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except SystemExit as error:  # how Ray answers SIGTERM, also while it starts
+        give_back()
+        signal.raise_signal(cast(int, error.code))
+        raise
+    finally:
+        give_back()
 
 
 def _room(ray: Any, cpus: int, gpus: float) -> int:
     """How many actors fit into the cluster; an error if there is no node for one."""
     nodes = [(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0)) for each in ray.nodes() if each["Alive"]]
-    room = sum(int(min(has_cpus // cpus, has_gpus // gpus if gpus else math.inf)) for has_cpus, has_gpus in nodes)
+    # Not by //, for which 0.1 goes into 1 nine times.
+    room = sum(int(min(has_cpus / cpus, has_gpus / gpus if gpus else math.inf) + 1e-9) for has_cpus, has_gpus in nodes)
     if not room:
         largest = max(nodes)
         raise ValueError(
@@ -201,7 +213,9 @@ def _all_done(ray: Any, actors: Sequence[Any], job: Job, every: Iterable[list[Na
             free.append(actor)
             try:
                 done = ray.get(ready)
-            except ray.exceptions.RayActorError:  # it died time and again
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError:  # it died time and again, or its node had no memory left
                 if shards_of_round is every:
                     lost.append(shard)
                     continue

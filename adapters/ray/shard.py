@@ -8,11 +8,10 @@ import json
 import math
 import posixpath
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.files import replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
-from msds_plugin.adapters.scoring.store import identity, pair_key
+from msds_plugin.adapters.scoring.store import finite, identity, pair_keys
 
 _Row: TypeAlias = dict[str, Any]
 #: The file of each name on this machine, or why there is none.
@@ -58,16 +57,23 @@ class Job:
         """The rows of a shard's file; rows without scores if there is none, or one that is damaged."""
         files, path = filesystem(join(self.folder, self.file(pairs)))
         try:
-            return parquet.read_table(io.BytesIO(files.cat_file(path))).to_pylist()
-        except (FileNotFoundError, pa.ArrowInvalid):
+            content = io.BytesIO(files.cat_file(path))
+        except FileNotFoundError:
             return self.rows(pairs, "not scored yet")
+        try:
+            rows: list[_Row] = parquet.read_table(content, page_checksum_verification=True).to_pylist()
+            if [(row["reference"], row["distorted"], "error" in row) for row in rows] == [(*pair, True) for pair in pairs]:
+                return rows
+        except (OSError, ValueError, LookupError, pa.ArrowException):
+            pass
+        return self.rows(pairs, "what was scored is damaged")
 
     def write(self, pairs: Sequence[Names], rows: Sequence[_Row]) -> None:
         """Write the file of a shard whole: whoever looks sees all of it or nothing."""
         columns = ("reference", "distorted", *self.metrics, "error", "content")
         schema = pa.schema([(name, pa.float64() if name in self.metrics else pa.string()) for name in columns])
         buffer = io.BytesIO()
-        parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
+        parquet.write_table(pa.Table.from_pylist(rows, schema), buffer, write_page_checksum=True)
         files, path = filesystem(join(self.folder, self.file(pairs)))
         files.makedirs(posixpath.dirname(path), exist_ok=True)
         if local_path(self.folder) is None:
@@ -99,7 +105,12 @@ def write_shard(pairs: Sequence[Names], scorers: Sequence[Scorer], job: Job) -> 
     """Score what the shard's file lacks, what failed before, and images that are others than they were; write it whole."""
     rows, computed = job.read(pairs), 0
     for block, files in _at_hand(rows):
-        lacking = [row for row in block if not _is_current(row, files)]
+        scored = [row for row in block if row["error"] is None]
+        keys = pair_keys([Pair(Path(files[row["reference"]]), Path(files[row["distorted"]])) for row in scored])
+        for row, key in zip(scored, keys, strict=True):
+            if row["content"] != key:
+                row["error"] = "an image is another one now"
+        lacking = [row for row in block if row["error"] is not None]
         _score(lacking, files, scorers, job)
         computed += len(lacking)
     if computed:
@@ -113,13 +124,6 @@ def write_lost(pairs: Sequence[Names], job: Job) -> Done:
     return Done(job.file(pairs), len(pairs), len(pairs), len(pairs))
 
 
-def _is_current(row: _Row, files: _Files) -> bool:
-    """Whether a row has all scores, of what is in the two files now."""
-    reference, distorted = files[row["reference"]], files[row["distorted"]]
-    here = isinstance(reference, Path) and isinstance(distorted, Path)
-    return here and row["error"] is None and row["content"] == pair_key(reference, distorted)
-
-
 def _score(rows: Sequence[_Row], files: _Files, scorers: Sequence[Scorer], job: Job) -> None:
     """Fill rows; several may be of one pair of files."""
     by_pair: dict[Pair, list[_Row]] = {}
@@ -130,41 +134,45 @@ def _score(rows: Sequence[_Row], files: _Files, scorers: Sequence[Scorer], job: 
             by_pair.setdefault(Pair(reference, distorted), []).append(row)
         else:
             row["error"] = reference if isinstance(reference, str) else distorted
-    for result in score_pairs(list(by_pair), scorers, job.run, keyed=True):
+    for result in map(finite, score_pairs(list(by_pair), scorers, job.run, keyed=True)):
         for row in by_pair[result.pair]:
             row[result.metric], row["content"] = result.score, result.key
             if result.error is not None:
+                # A copy in a temporary folder is called by its name in the list.
+                error = result.error.replace(str(result.pair.reference), row["reference"])
+                error = error.replace(str(result.pair.distorted), row["distorted"])
                 said = row["error"]
-                row["error"] = result.error if said in (None, result.error) else f"{said}; {result.error}"
+                row["error"] = error if said in (None, error) else f"{said}; {error}"
 
 
 def _at_hand(rows: Sequence[_Row]) -> Iterator[tuple[Sequence[_Row], _Files]]:
     """Blocks, with the file of each name; the next block is fetched while one is in use."""
-    coming: deque[tuple[Sequence[_Row], tempfile.TemporaryDirectory[str], dict[str, Future[Path | str]]]] = deque()
     with ThreadPoolExecutor(_FETCHES) as pool:
-        for start in range(0, len(rows) + _BLOCK, _BLOCK):
-            if following := rows[start : start + _BLOCK]:
-                folder = tempfile.TemporaryDirectory()
-                names = dict.fromkeys(row[side] for row in following for side in ("reference", "distorted"))
-                coming.append((following, folder, {name: pool.submit(_fetch, name, Path(folder.name)) for name in names}))
-            if len(coming) > bool(following):
-                block, folder, files = coming.popleft()
-                with folder:
-                    yield block, {name: file.result() for name, file in files.items()}
+
+        def fetch(start: int) -> tuple[Sequence[_Row], tempfile.TemporaryDirectory[str], dict[str, Future[Path | str]]]:
+            block, folder = rows[start : start + _BLOCK], tempfile.TemporaryDirectory()
+            names = dict.fromkeys(row[side] for row in block for side in ("reference", "distorted"))
+            copies = (Path(folder.name, f"{number}_{PurePosixPath(name).suffix[:9]}") for number, name in enumerate(names))
+            return block, folder, {name: pool.submit(_fetch, name, copy) for name, copy in zip(names, copies, strict=True)}
+
+        coming = map(fetch, range(0, len(rows), _BLOCK))
+        following = next(coming, None)
+        while following is not None:
+            block, folder, files = following
+            following = next(coming, None)
+            with folder:
+                yield block, {name: file.result() for name, file in files.items()}
 
 
-def _fetch(name: str, folder: Path) -> Path | str:
-    """The path of an image on this machine, copied below ``folder`` if it is elsewhere; or why there is none."""
+def _fetch(name: str, copy: Path) -> Path | str:
+    """The path of an image on this machine, copied to ``copy`` if it is elsewhere; or why there is none."""
     if not name:
         return "the list names no image"
     if (path := local_path(name)) is not None:
         return path
-    kind, _, rest = name.partition("://")
-    target = folder / kind / posixpath.normpath(f"/{rest}").lstrip("/")
     try:
         files, there = filesystem(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.get_file(there, str(target))
+        files.get_file(there, str(copy))
     except Exception as error:  # every store has exceptions of its own
         return f"cannot fetch {name} ({type(error).__name__}: {error})"
-    return target
+    return copy

@@ -6,9 +6,11 @@ import base64
 import glob
 import io
 import os
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,13 +24,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from msds_plugin import registry
-from msds_plugin.adapters.images.colours import Samples, apply_profile, to_bytes, to_colours
+from msds_plugin.adapters.images.colours import Samples, apply_profile, to_colours, to_pillow
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
-from msds_plugin.adapters.images.pairs import Pair, match
+from msds_plugin.adapters.images.pairs import Matching, Pair, match
 from msds_plugin.adapters.images.read import ImageFileError, Opened, Picture, Reading, open_image, reconcile
-from msds_plugin.adapters.scorers import DEFAULT, Scorer, create_scorer, parse_metric
-from msds_plugin.adapters.scoring.files import content
+from msds_plugin.adapters.scorers import DEFAULT, Scorer, create_scorer, each_once, parse_metric
+from msds_plugin.adapters.scoring.files import content, replace_file
 from msds_plugin.adapters.scoring.loop import Run, score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
 from msds_plugin.adapters.scoring.masks import find_masks
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Scores", "score"]
 
-_WHOLE = (np.uint8, np.uint16)
 _ORIENTATION = 0x0112  # of EXIF
 _ALPHA = "is laid over white, as it has an alpha channel"
 _TURNED = "is turned as its EXIF orientation {} says"
 _DEEP = "has 16 bits, which are kept"
 #: Pairs that are shown as pictures, scores in one line, and pixels of a picture's side.
 _PICTURED, _IN_A_ROW, _SIDE = 6, 8, 96
+#: Held while Pillow decodes an image, which it does at the first use: several threads may have the same one.
+_LOADING = threading.Lock()
 
 
 class Scores(NDArrayOperatorsMixin, Sequence[float]):
@@ -110,13 +113,18 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         return np.array(self.values, dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(each, Scores) for each in options.get("out", ())):
+            del options["out"]  # scores += 1 gives numbers of their own
         values = [each.values if isinstance(each, Scores) else each for each in inputs]
         found = getattr(ufunc, method)(*values, **options)
         return found.item() if np.shape(found) == (1,) else found
 
-    def mean(self) -> float:
-        """The arithmetic mean."""
-        return float(self.values.mean())
+    def __round__(self, digits: int | None = None) -> float:
+        return round(float(self), digits)
+
+    def mean(self, **options: Any) -> float:
+        """The arithmetic mean; ``options``: those that :func:`numpy.mean` hands on."""
+        return float(self.values.mean(**options))
 
     def to_frame(self) -> pd.DataFrame:
         """A table with one row per pair: ``distorted``, ``reference`` where known, and the metric's column."""
@@ -161,7 +169,7 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
         more = f", … {len(self)} in all" if len(self) > _IN_A_ROW else ""
         mean = f" (mean {self.mean():.4f})" if len(self) > 1 else ""
         regimes = [f"judged as {', '.join(self.regimes[:_IN_A_ROW])}{more and ', …'}"] if self.regimes else []
-        return "\n".join([f"{self._heading}: {shown}{more}{mean}", *(f"  {note}" for note in (*regimes, *self.notes))])
+        return "\n  ".join([f"{self._heading}: {shown}{more}{mean}", *regimes, *self.notes])
 
     @property
     def _heading(self) -> str:
@@ -219,9 +227,9 @@ def score(
 
     Args:
         x: distorted image or images: paths, folders, patterns of paths (``"results/*.png"``), PIL images, numpy arrays (uint8,
-            uint16 or float in [0, 1]; grey (H, W), RGB (H, W, 3) or RGBA), tensors ((3, H, W) or (1, H, W)), batches of either
-            (N, ...), or lists of any of these. An EXIF orientation is applied, 16 bits are kept, transparent images are laid
-            over white, pairs whose colour profiles differ are compared in sRGB; ``notes`` of the result says where.
+            uint16, bool or float in [0, 1]; grey (H, W), RGB (H, W, 3) or RGBA), tensors ((3, H, W) or (1, H, W)), batches of
+            either (N, ...), or lists of any of these. An EXIF orientation is applied, 16 bits are kept, transparent images are
+            laid over white, pairs whose colour profiles differ are compared in sRGB; ``notes`` of the result says where.
         y: references; a single one serves every image of ``x``. Two folders are matched by name, as ``msds score`` does. The
             sizes of a pair may differ if the metric allows.
         metric: any name of ``msds list --all``, options after commas if need be: ``"msds,backbone=alexnet"``; or several. None
@@ -250,22 +258,29 @@ def score(
         >>> len(scores), scores[1]
         (2, 1.0)
     """
-    names = [metric or DEFAULT] if metric is None or isinstance(metric, str) else list(dict.fromkeys(metric))
-    pairs = _paired(x, y)
-    masks = {} if mask is None else _masks(mask, list(dict.fromkeys(reference for _, reference in pairs)))
-    scorers = [_scorer(name, str(device) if device else None, runtime, options) for name in names]
+    metric = DEFAULT if metric is None else metric
+    if not isinstance(metric, Iterable):
+        raise TypeError(f"a metric is a name that msds list shows, or several are a list of these; got {type(metric).__name__}")
+    names = [metric] if isinstance(metric, str) else each_once(metric)
+    pairs, matching = _paired(x, y)
+    left_out = [f"{path} has no counterpart: it is left out" for path in matching.unmatched]
+    left_out += [f"{folder} is a folder in a folder: it is left out" for folder, _ in matching.left_out]
+    references = list(dict.fromkeys(reference for _, reference in pairs))
+    masks = {} if mask is None else _masks(mask, references, matching.unmatched)
+    reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair}, left_out)
+    run = Run(None if device is None else str(device), runtime, masks=masks, note=reader.note)
+    scorers = [_scorer(name, run, options) for name in names]
     judged = scorers
     if details:
         from msds_plugin.adapters.scoring.details import with_regimes
 
         judged = with_regimes(scorers)
-    reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair})
     values: dict[tuple[_Given, str], float] = {}
     asked = [cast(Any, Pair)(reference, distorted) for distorted, reference in pairs]
-    with closing(score_pairs(asked, judged, Run(masks=masks, note=reader.note), opener=reader.open)) as results:
+    with closing(score_pairs(asked, judged, run, opener=reader.open)) as results:
         for result in results:
             if result.error is not None:
-                raise reader.error or ValueError(result.error)
+                raise reader.error or ValueError(f"{result.pair.distorted}: {result.error}")
             values[cast(Any, result.pair.distorted), result.metric] = result.score
     pictures = [(reader.thumbnails[distorted], reader.thumbnails[reference]) for distorted, reference in pairs[:_PICTURED]]
     columns: dict[str, Any] = {
@@ -276,7 +291,7 @@ def score(
         made = _Made(each, pairs, pictures, bool(masks))
         regimes = columns.get(f"{each.name} regime")
         found.append(Scores(columns[each.name], each.name, each.lower_is_better, reader.notes, regimes, made))
-    return found[0] if metric is None or isinstance(metric, str) else ScoreTable({each.metric: each for each in found})
+    return found[0] if isinstance(metric, str) else ScoreTable({each.metric: each for each in found})
 
 
 def save_image(given: Any, path: Path) -> None:
@@ -291,8 +306,7 @@ def save_image(given: Any, path: Path) -> None:
     picture = opened.in_srgb()
     if np.issubdtype(picture.colours.dtype, np.floating):  # as bytes, values beyond white would begin again at black
         check_range(torch.from_numpy(picture.colours), "the image")
-    colours = to_bytes(picture.colours)
-    Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours).save(path, "PNG")
+    replace_file(path, lambda part: to_pillow(picture.colours).save(part, "PNG"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,15 +330,16 @@ class _Made:
     masked: bool
 
 
-def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
-    """Distorted images and their references."""
-    if _is_path(x) and _is_path(y) and os.path.isdir(x) and os.path.isdir(y):
-        matched = match(Path(y), Path(x)).pairs
-        once = {pair.reference: _Given(str(pair.reference), pair.reference) for pair in matched}
-        return [(_Given(str(pair.distorted), pair.distorted), once[pair.reference]) for pair in matched]
+def _paired(x: Any, y: Any) -> tuple[list[tuple[_Given, _Given]], Matching]:
+    """Distorted images and their references, and how the images of folders were matched."""
+    if _is_folder(x) and _is_path(y) and os.path.exists(y):
+        found = match(Path(y), Path(x))
+        once = {pair.reference: _Given(str(pair.reference), pair.reference) for pair in found.pairs}
+        return [(_Given(str(pair.distorted), pair.distorted), once[pair.reference]) for pair in found.pairs], found
+    found = Matching((), "as they were given")
     distorted, references = _split(x, "x"), _split(y, "y")
     if len(references) == 1:
-        return [(each, references[0]) for each in distorted]
+        return [(each, references[0]) for each in distorted], found
     if len(references) != len(distorted):
         raise ValueError(f"{len(distorted)} distorted images and {len(references)} references: give one each, or a single one")
     pairs = list(zip(distorted, references, strict=True))
@@ -332,15 +347,15 @@ def _paired(x: Any, y: Any) -> list[tuple[_Given, _Given]]:
         for one, other in pairs:
             if _is_path(one.image) and _is_path(other.image) and Path(one.image).stem != Path(other.image).stem:
                 raise ValueError(f"{one} beside {other}: their names differ, so give lists of paths in the order of the pairs")
-    return pairs
+    return pairs, found
 
 
-def _masks(mask: Any, references: Sequence[_Given]) -> dict[_Given, _Given]:
-    """The mask of each reference."""
-    if _is_path(mask) and os.path.isdir(mask):
+def _masks(mask: Any, references: Sequence[_Given], unused: Iterable[Path]) -> dict[_Given, _Given]:
+    """The mask of each reference; masks of ``unused`` images are passed over."""
+    if _is_folder(mask):
         if not all(_is_path(each.image) for each in references):
             raise ValueError("a folder of masks is for references that are files: give a list of masks")
-        found = find_masks(Path(mask), [Path(each.image) for each in references])
+        found = find_masks(Path(mask), [Path(each.image) for each in references], unused)
         return {each: _Given(str(found[Path(each.image)]), found[Path(each.image)]) for each in references}
     masks = _split(mask, "mask")
     if len(masks) not in (1, len(references)):
@@ -350,6 +365,10 @@ def _masks(mask: Any, references: Sequence[_Given]) -> dict[_Given, _Given]:
 
 def _is_path(given: object) -> bool:
     return isinstance(given, (str, os.PathLike))
+
+
+def _is_folder(given: Any) -> bool:
+    return _is_path(given) and os.path.isdir(given)
 
 
 def _split(given: Any, side: str) -> list[_Given]:
@@ -375,8 +394,8 @@ def _split(given: Any, side: str) -> list[_Given]:
 class _Reader:
     """Opens what was given, and keeps what is to be said and shown of it."""
 
-    def __init__(self, pictured: Collection[_Given]) -> None:
-        self.notes: list[str] = []
+    def __init__(self, pictured: Collection[_Given], notes: Iterable[str]) -> None:
+        self.notes = list(notes)
         self.thumbnails: dict[_Given, str] = {}
         self.error: Exception | None = None
         self._pictured = pictured
@@ -389,7 +408,8 @@ class _Reader:
         try:
             opened = _open(given.image)
         except Exception as error:
-            self.error = self.error or error
+            known = _is_path(given.image) or not isinstance(error, TypeError | ValueError)
+            self.error = self.error or (error if known else type(error)(f"{given}: {error}"))
             raise
         if given in self._pictured:
             self.thumbnails[given] = _thumbnail(opened)
@@ -398,8 +418,7 @@ class _Reader:
 
 def _thumbnail(image: Opened) -> str:
     """A small picture of an image, as a data address for HTML."""
-    colours = to_bytes(image.thin(_SIDE) if isinstance(image, LargeImage) else image.colours)
-    picture = Image.fromarray(colours[..., 0] if colours.shape[2] == 1 else colours)
+    picture = to_pillow(image.thin(_SIDE) if isinstance(image, LargeImage) else image.colours)
     picture.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()
     picture.save(file, "PNG")
@@ -421,7 +440,9 @@ def _open(given: Any) -> Opened:
         return _from_array(np.asarray(given))
     if isinstance(given, Tensor):
         return _from_tensor(given)
-    raise TypeError(f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(given).__name__}")
+    raise TypeError(
+        f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(given).__name__}; several are a list"
+    )
 
 
 def _open_file(path: str | os.PathLike[str]) -> Opened:
@@ -445,10 +466,12 @@ def _from_pil(image: Image.Image) -> Picture:
     notes: tuple[str, ...] = ()
     profile: bytes | None = image.info.get("icc_profile") or None
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        if orientation != 1:
-            image = ImageOps.exif_transpose(image)
-            notes = (_TURNED.format(orientation),)
+        with _LOADING:
+            image.load()
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            if orientation != 1:
+                image = ImageOps.exif_transpose(image)
+                notes = (_TURNED.format(orientation),)
         if image.mode.startswith("I;16"):
             pixels = np.asarray(image).astype(np.uint16)
         elif image.mode in ("F", "I"):
@@ -472,10 +495,12 @@ def _from_array(array: npt.NDArray[Any]) -> Picture:
             f"an array is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}; "
             "for channels first give a tensor, torch.from_numpy(array)"
         )
-    whole = array.dtype in _WHOLE
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    whole = array.dtype.kind == "u" and array.dtype.itemsize <= 2
     if not whole and not np.issubdtype(array.dtype, np.floating):
         raise TypeError(f"values of type {array.dtype} have no known range: give uint8, uint16, or floats in [0, 1]")
-    values = np.require(array, array.dtype if whole else np.float32, ["C", "W"])
+    values = np.require(array, array.dtype.newbyteorder("=") if whole else np.float32, ["C", "W"])
     notes = _depth(values)
     if values.shape[2] == 4:
         samples = Samples(8 * values.itemsize, "unsigned" if whole else "floating-point", 3, alpha=3)
@@ -492,34 +517,25 @@ def _from_tensor(tensor: Tensor) -> Picture:
             f"a tensor is (3, H, W), (1, H, W), (H, W) or a batch (N, 3, H, W), got {tuple(tensor.shape)}; "
             "for channels last give an array, tensor.numpy()"
         )
-    if image.dtype != torch.uint8 and not image.is_floating_point():
-        raise TypeError(f"values of type {image.dtype} have no known range: give uint8, or floats in [0, 1]")
-    values = image if image.dtype == torch.uint8 else image.float()
-    return Picture(np.ascontiguousarray(values.permute(1, 2, 0).numpy()))
+    values = image.float() if image.is_floating_point() else image  # NumPy has no bfloat16
+    return _from_array(values.permute(1, 2, 0).numpy())
 
 
-# Metrics that are kept, as a cell is run again and again
-
-
-_kept: dict[Any, tuple[registry.Metric | None, Scorer]] = {}
-_MOST_KEPT = 4
-_PLAIN = (str, int, float, bool, type(None))
-
-
-def _scorer(metric: str, device: str | None, runtime: str | None, options: dict[str, Any]) -> Scorer:
-    """A scorer of these options, kept only where nothing that it is made of can change unnoticed: tensors and modules may
-    change in place, random weights are new each time. Files count by their content."""
+def _scorer(metric: str, run: Run, options: dict[str, Any]) -> Scorer:
+    """A scorer, the one of an earlier call where nothing that it is made of can have changed unnoticed: tensors, modules and a
+    user's own code may change in place, random weights are new each time. Files count by their content."""
     name, stated = parse_metric(metric)
     every = {**options, **stated}
-    if not all(isinstance(value, _PLAIN) for value in every.values()) or every.get("weights", "") is None:
-        return create_scorer(metric, device, runtime, **options)
-    files = tuple((key, content(value)) for key, value in every.items() if isinstance(value, str) and os.path.isfile(value))
-    row = registry.get(name) if name in registry.names() else None
-    key = (metric, device, runtime, tuple(sorted(options.items())), files)
-    made = _kept.pop(key, None)
-    if made is None or made[0] is not row:  # a name may be registered anew
-        made = row, create_scorer(metric, device, runtime, **options)
-    _kept[key] = made
-    for oldest in [*_kept][:-_MOST_KEPT]:
-        del _kept[oldest]
-    return made[1]
+    plain = all(isinstance(value, str | int | float | bool | None) for value in every.values())
+    own = name in registry.names() and not registry.get(name).built_in
+    if own or not plain or every.get("weights", "") is None:
+        return create_scorer(metric, run.device, run.runtime, **options)
+    files = [content(value) for value in every.values() if isinstance(value, str) and os.path.isfile(value)]
+    return _kept_scorer(metric, run.device, run.runtime, tuple(sorted(options.items())), *files)
+
+
+@lru_cache(maxsize=4, typed=True)
+def _kept_scorer(
+    metric: str, device: str | None, runtime: str | None, options: tuple[tuple[str, Any], ...], *files: str
+) -> Scorer:
+    return create_scorer(metric, device, runtime, **dict(options))

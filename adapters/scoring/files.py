@@ -49,10 +49,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         OSError: it cannot be written; names ``path``, which is left as it was.
     """
     target = Path(os.path.realpath(path))  # or a link would be replaced by a file
-    handle, name = tempfile.mkstemp(target.suffix, ".msds-", target.parent)  # a short name: the target's may be the longest
-    os.close(handle)
-    part = Path(name)
     try:
+        handle, name = tempfile.mkstemp(target.suffix, ".msds-", target.parent)  # short, as the target's may be the longest
+        os.close(handle)
+        part = Path(name)
         try:
             write(part)
             if target.exists():
@@ -62,14 +62,14 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
                 part.chmod(0o666 & ~mask)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, f"cannot write {path}: {_reason(error)}") from error
-        try:
-            part.replace(target)
-        except OSError:  # a file mounted by itself, as containers do, cannot be replaced
-            shutil.copyfile(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+            try:
+                part.replace(target)
+            except OSError:  # a file mounted by itself, as containers do, cannot be replaced
+                shutil.copyfile(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {_reason(error)}") from error
 
 
 def content(path: str | os.PathLike[str]) -> str:

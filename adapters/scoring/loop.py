@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
@@ -42,6 +41,7 @@ ALONE = 2**22
 PIXELS_ON_GPU = 2**24
 
 _LOG = logging.getLogger("msds_plugin")
+_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Result:
         score: NaN where there is none.
         seconds: time spent on this score, without reading the files; a reference's share counts for the first of its pairs.
         error: why there is no score.
-        key: what follows from the content of the two files as they were decoded, see ``store.pair_key``; None unless asked for.
+        key: that of the content that was decoded, see ``store.pair_keys``; None unless asked for.
     """
 
     pair: Pair
@@ -102,8 +102,7 @@ class Result:
 
 
 def joined(reference: str, distorted: str, half: str = "", mask: str = "") -> str:
-    """The key of a pair by the content of its files, by the half that is the reference where one file holds both, and by the
-    content of its mask."""
+    """The key of a pair: hashes of its files and its mask, and the half that is the reference where one file holds both."""
     text = "\0".join([reference, distorted, *filter(None, (half, mask))])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -151,56 +150,50 @@ def _side_by_side(work: _Work, tasks: Sequence[Sequence[Pair]], workers: int) ->
             for results in work.score(task):
                 yield from results
         return
-    waiting: SimpleQueue[Sequence[Pair] | None] = SimpleQueue()
-    found: SimpleQueue[list[Result] | None] = SimpleQueue()
+    found: SimpleQueue[list[Result] | None] = SimpleQueue()  # None at the end of a task
     stopped = threading.Event()
-    for each in (*tasks, *[None] * workers):
-        waiting.put(each)
 
-    def work_on_tasks() -> None:
-        torch.set_num_threads(max(1, work.cores // workers))
+    def work_on(task: Sequence[Pair]) -> None:
         try:
-            for task in iter(waiting.get, None):
-                for results in work.score(task):
-                    found.put(results)
-                    if stopped.is_set():
-                        return
+            for results in work.score(task):
+                found.put(results)
+                if stopped.is_set():
+                    return
         finally:
             found.put(None)
 
-    pool = ThreadPoolExecutor(workers, "msds")
-    threads = [pool.submit(work_on_tasks) for _ in range(workers)]
+    pool = ThreadPoolExecutor(workers, "msds", torch.set_num_threads, (max(1, work.cores // workers),))
     try:
-        for _ in threads:
+        running = [pool.submit(work_on, task) for task in tasks]
+        for _ in running:
             for results in iter(found.get, None):
                 yield from results
-        for thread in threads:
-            thread.result()  # raises what it ran into
+        for each in running:
+            each.result()  # raises what it ran into
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(work.cores)  # threads that are yet to come would get the share of the last one
 
 
+@dataclass(frozen=True)
 class _File:
-    """An image file that was opened, and the hash of what was decoded if scores are to be ``keyed``."""
+    """An image file that was opened; if scores are to be ``keyed`` also its hash, and what tells that it has changed since."""
 
-    def __init__(self, path: Path, open_it: Callable[[], Opened], keyed: bool) -> None:
-        self.path = path
-        self._state = state(path) if keyed else ()
-        self.image = open_it()
-        self.content = content(path) if keyed else ""
-
-    def check(self) -> None:
-        """Raise a ValueError if the file has changed since."""
-        if self._state and state(self.path) != self._state:
-            raise ValueError(f"{self.path} changed while it was scored: start the same command again")
+    path: Path
+    image: Opened
+    content: str
+    state: tuple[int, ...]
 
 
 @dataclass(eq=False)
 class _Reference:
-    """An image beside which others are scored, what of it counts, and its representations by the metrics' places."""
+    """An image beside which others are scored, what of it counts, and its representations by the metrics' places.
 
+    ``files``: its own, and that of the mask if any.
+    """
+
+    files: Sequence[_File]
     image: Opened
     mask: Mask | None
     represented: dict[int, Representation] = field(default_factory=dict)
@@ -208,18 +201,21 @@ class _Reference:
 
 @dataclass(frozen=True)
 class _Job:
-    """A pair whose files, (reference, distorted, mask if any), are open."""
+    """A pair whose files are open; ``image`` is the distorted one, in sRGB if need be."""
 
     pair: Pair
-    files: Sequence[_File]
+    file: _File
     image: Opened
     reference: _Reference
 
     def key(self) -> str:
-        for file in self.files:
-            file.check()
-        reference, distorted, *mask = (file.content for file in self.files)
-        return joined(reference, distorted, self.pair.half, *mask)
+        """The key of what was decoded; a ValueError if a file has changed since."""
+        reference, *mask = self.reference.files
+        files = (reference, self.file, *mask)
+        for file in files:
+            if state(file.path) != file.state:
+                raise ValueError(f"{file.path} changed while it was scored: start the same command again")
+        return joined(reference.content, self.file.content, self.pair.half, *(file.content for file in mask))
 
 
 class _Work:
@@ -230,24 +226,26 @@ class _Work:
         self.cores = torch.get_num_threads()
         self.notes = Notes(run.note)
         self.batch_size = 1 if any(scorer.device.type == "cpu" for scorer in scorers) else run.batch_size
-        self._lock = threading.Lock()
         if run.masks:
             run.note(describe(scorers))
 
     def score(self, task: Sequence[Pair]) -> Iterator[list[Result]]:
         """The results of each pair of one reference."""
+        first = task[0]
         try:
-            file = self._open(task[0], None)
-            masks, mask = self._masks(task[0], file.image)
+            files, mask = [self._open(first.reference, first)], None
+            if self.run.masks:
+                files.append(self._open(self.run.masks[first.reference], first, mask=True))
+                mask = to_mask(files[1].image, files[0].image.size, files[1].path)
         except Exception as error:  # whatever is wrong with one file must not cost the others
             yield from (self._failed(pair, error) for pair in task)
             return
         # As it is, and in sRGB where a distorted image has another profile.
-        references = {False: _Reference(file.image, mask)}
+        references = {False: _Reference(files, files[0].image, mask)}
         batch: list[_Job] = []
         for pair in task:
             try:
-                job = self._job(pair, file, masks, references)
+                job = self._job(pair, references)
             except Exception as error:
                 yield self._failed(pair, error)
                 continue
@@ -258,24 +256,19 @@ class _Work:
         if batch:
             yield from self._results(batch)
 
-    def _open(self, pair: Pair, reference: Opened | None) -> _File:
-        """The reference of a pair; given that, the distorted image."""
-        path = pair.reference if reference is None else pair.distorted
-        file = _File(path, partial(self._opener, pair, self.run.reading, reference), self.keyed)
-        self.notes.say(path, *file.image.notes)
-        return file
+    def _open(self, path: Path, pair: Pair, reference: Opened | None = None, mask: bool = False) -> _File:
+        """The reference of a pair, or its mask; given the reference, the distorted image."""
+        reading = self.run.reading
+        if mask:
+            pair, reading = replace(pair, reference=path, half=""), replace(reading, channel="rgb")
+        before = state(path) if self.keyed else ()
+        image = self._opener(pair, reading, reference)
+        self.notes.say(path, *image.notes)
+        return _File(path, image, content(path) if self.keyed else "", before)
 
-    def _masks(self, pair: Pair, reference: Opened) -> tuple[list[_File], Mask | None]:
-        if not self.run.masks:
-            return [], None
-        path = self.run.masks[pair.reference]
-        reading = replace(self.run.reading, channel="rgb")
-        file = _File(path, partial(self._opener, replace(pair, reference=path, half=""), reading, None), self.keyed)
-        return [file], to_mask(file.image, reference.size, path)
-
-    def _job(self, pair: Pair, file: _File, masks: Sequence[_File], references: dict[bool, _Reference]) -> _Job:
+    def _job(self, pair: Pair, references: dict[bool, _Reference]) -> _Job:
         original = references[False]
-        distorted = self._open(pair, original.image)
+        distorted = self._open(pair.distorted, pair, original.image)
         image = distorted.image
         if original.mask is not None and image.size != original.image.size:
             raise ValueError("its size is not that of its reference, as a mask needs: let it be resized (--resize, resize=)")
@@ -284,8 +277,8 @@ class _Work:
             self.notes.say(f"{pair.distorted} and {pair.reference}", PROFILES)
             image = image.in_srgb()
             if True not in references:
-                references[True] = _Reference(original.image.in_srgb(), original.mask)
-        return _Job(pair, (file, distorted, *masks), image, references[differ])
+                references[True] = replace(original, image=original.image.in_srgb(), represented={})
+        return _Job(pair, distorted, image, references[differ])
 
     def _fits(self, batch: Sequence[_Job], job: _Job) -> bool:
         first, number = batch[0], len(batch) + 1
@@ -347,7 +340,7 @@ class _Work:
         if not needed:
             yield
             return
-        with self._lock:
+        with _ALONE:
             share = torch.get_num_threads()
             torch.set_num_threads(self.cores)
             try:

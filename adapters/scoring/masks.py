@@ -87,18 +87,23 @@ def find_masks(mask: Path, references: Iterable[Path], unused: Iterable[Path] = 
     passed over.
 
     Raises:
+        FileNotFoundError: no such file or folder.
         ValueError: a reference without a mask, or a mask without a reference.
     """
-    images = tuple(dict.fromkeys(references))
+    if not mask.exists():
+        raise FileNotFoundError(f"no mask at {mask}")
     if not mask.is_dir():
-        return dict.fromkeys(images, mask)
-    folder = Path(os.path.commonpath([path.parent for path in images]))
+        return dict.fromkeys(references, mask)
+    given = {path: path for path in references}
+    if len({path.is_absolute() for path in given}) > 1:
+        given = {Path(os.path.abspath(path)): path for path in given}
+    folder = Path(os.path.commonpath([path.parent for path in given]))
     try:
-        found = match_listings(Listing(folder, images), list_folder(mask, True))
+        found = match_listings(Listing(folder, tuple(given)), list_folder(mask, True))
     except ValueError as error:
         raise ValueError(f"masks of the images in {folder}: {error}") from error
     spare = {path.stem for path in unused}
-    if lacking := [path for path in found.unmatched if path in images or path.stem not in spare]:
+    if lacking := [path for path in found.unmatched if path in given or path.stem not in spare]:
         names = ", ".join(map(str, lacking[:3])) + ", ..." * (len(lacking) > 3)
         raise ValueError(f"a mask for every reference, and a reference for every mask, of the same name; without one: {names}")
-    return {pair.reference: pair.distorted for pair in found.pairs}
+    return {given[pair.reference]: pair.distorted for pair in found.pairs}

@@ -7,11 +7,12 @@ import json
 import math
 import os
 import sqlite3
+import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
@@ -31,6 +32,7 @@ _Path: TypeAlias = str | os.PathLike[str]
 _APPLICATION = 0x4D534453  # "MSDS", in the header of the file
 _FORMAT = 2
 _PATIENCE = 120.0  # seconds to wait for another run that is writing
+_SIDES = ["reference", "distorted"]
 _WRITE_EVERY = 0.5  # seconds: a commit that is on disk for certain takes some milliseconds
 
 _TABLES = f"""
@@ -208,23 +210,21 @@ def store_beside(output: Path) -> Path:
 # What scores depend on
 
 
-def pair_key(reference: _Path, distorted: _Path) -> str:
-    """As :func:`pair_keys`, of one pair."""
-    return pair_keys([(reference, distorted)])[0]
+def pair_keys(pairs: Sequence[Pair], masks: Mapping[Any, Path] = MappingProxyType({})) -> list[str]:
+    """For each pair a text that follows from the content of its two files, wherever they are, and of the reference's mask.
 
-
-def pair_keys(pairs: Iterable[Pair | tuple[_Path, _Path]], masks: Mapping[Any, _Path] = MappingProxyType({})) -> list[str]:
-    """For each pair or (reference, distorted) a text that follows from the content of the two files, wherever they are, and
-    of the reference's mask. Every file is read once. What cannot be read, or is no regular file, counts as its path.
+    Every file is read once. What cannot be read, or is no regular file, counts as its path.
     """
-    sides = [(pair.reference, pair.distorted, pair.half) if isinstance(pair, Pair) else (*pair, "") for pair in pairs]
-    files = list(dict.fromkeys([path for *both, _ in sides for path in both] + list(masks.values())))
+    files = list(dict.fromkeys([path for pair in pairs for path in (pair.reference, pair.distorted)] + list(masks.values())))
     pool = ThreadPoolExecutor(min(8, max(1, len(files))))
     try:
-        contents: dict[_Path, str] = dict(zip(files, pool.map(content, files), strict=True))
+        contents = dict(zip(files, pool.map(content, files), strict=True))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return [joined(contents[one], contents[other], half, contents.get(masks.get(one, ""), "")) for one, other, half in sides]
+    masked = {reference: contents[mask] for reference, mask in masks.items()}
+    return [
+        joined(contents[pair.reference], contents[pair.distorted], pair.half, masked.get(pair.reference, "")) for pair in pairs
+    ]
 
 
 def identity(scorer: Scorer, run: Run) -> dict[str, Any]:
@@ -242,13 +242,18 @@ def identity(scorer: Scorer, run: Run) -> dict[str, Any]:
 
 
 def _versions(scorer: Scorer) -> dict[str, str]:
-    """Of the packages whose code computes the metric."""
-    packages = {type(part).__module__.partition(".")[0] for part in scorer.metric.modules()} - {"torch", "torchvision"}
-    packages |= {"msds-plugin", "piq"} if scorer.name.startswith("piq:") else {"msds-plugin"}
-    found = {}
-    for package in sorted(packages):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
+    """Of the packages whose code computes the metric; of a module that is in none, as those of ``--import``, a hash."""
+    modules = {type(part).__module__ for part in scorer.metric.modules()} | {"msds_plugin"}
+    if scorer.name.startswith("piq:"):  # whose metrics are functions
+        modules.add("piq")
+    found: dict[str, str] = {}
+    for module in sorted(modules):
+        package = module.partition(".")[0].replace("msds_plugin", "msds-plugin")
+        if package not in ("torch", "torchvision", *found):
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                found[module] = content(getattr(sys.modules[module], "__file__", None) or module)[:16]
     return found
 
 
@@ -286,27 +291,28 @@ def score_and_keep(
         with closing(score_pairs(keys, chosen, run, kept.path is not None)) as results:
             try:
                 for number, result in zip(cycle(numbers), results, strict=False):
-                    waiting.append((number, _of(keys[result.pair], result)))
+                    waiting.append((number, _for_key(keys[result.pair], finite(result))))
                     yield waiting[-1]
                     if time.monotonic() >= due:
-                        kept.add(waiting)
-                        waiting.clear()
+                        some, waiting = waiting, []  # first, as what cannot be kept now cannot be kept below either
+                        kept.add(some)
                         due = time.monotonic() + _WRITE_EVERY
-            except ResultsWriteError:  # a disk that is full stays so
-                waiting.clear()
-                raise
             finally:
                 if waiting:
                     kept.add(waiting)
 
 
-def _of(key: str, result: Result) -> Result:
-    """A result of the pair with this key: a finite score, or an error."""
-    error = result.error
-    if error is None and not math.isfinite(result.score):
-        error = f"the score is {result.score}"
-    if error is None and result.key not in (None, key):
-        error = "one of its two files changed while the run lasted: start the same command again"
+def finite(result: Result) -> Result:
+    """The same, an error where the score is infinite."""
+    if result.error is not None or math.isfinite(result.score):
+        return result
+    return replace(result, error=f"the score is {result.score}", score=math.nan)
+
+
+def _for_key(key: str, result: Result) -> Result:
+    """A result of the pair with this key; an error if its files have become others since."""
+    changed = result.error is None and result.key not in (None, key)
+    error = "one of its two files changed while the run lasted: start the same command again" if changed else result.error
     return replace(result, key=key, error=error, score=math.nan if error else result.score)
 
 
@@ -332,43 +338,43 @@ class Scored:
             kept.metric(scorer.name, identity(scorer, run) if by_content else {"place": place})
             for place, scorer in enumerate(scorers)
         ]
-        self._found: dict[tuple[int, str], float | str] = {}  # scores, or why there is none
-        for number in self._numbers:
-            self._found |= {(number, str(key)): score for key, score in kept.frame(number)["score"].dropna().items()}
+        #: What is known by key, a cell for each metric: a score, why there is none, or None for what was not tried yet.
+        self._rows: dict[str, list[float | str | None]] = {key: [None] * len(scorers) for key in self._keys}
+        for place, number in enumerate(self._numbers):
+            for key, score in kept.frame(number)["score"].dropna().items():
+                if key in self._rows:
+                    self._rows[str(key)][place] = score
 
     @property
     def ready(self) -> int:
         """How many scores there are."""
-        return sum(isinstance(found, float) for key in self._keys for found in self._row(key))
+        return sum(isinstance(cell, float) for key in self._keys for cell in self._rows[key])
 
     def run(self) -> Generator[None, None, None]:
         """Compute what is lacking; yields for each pair that is complete, those first that are."""
-        waiting = {key: pair for key, pair in zip(self._keys, self.pairs, strict=True) if None in self._row(key)}
-        rows = Counter(self._keys)
+        waiting = {key: pair for key, pair in zip(self._keys, self.pairs, strict=True) if None in self._rows[key]}
+        copies = Counter(self._keys)
         yield from (None for key in self._keys if key not in waiting)
         scorers = dict(zip(self._numbers, self.scorers, strict=True))
         with closing(score_and_keep(self.kept, scorers, waiting, self._run)) as results:
             for number, result in results:
-                key = str(result.key)
-                self._found[number, key] = result.error or result.score
-                if None not in self._row(key):
-                    yield from [None] * rows[key]
-
-    def _row(self, key: str) -> list[float | str | None]:
-        """What is known of a pair by each metric; None for what was not tried yet."""
-        return [self._found.get((number, key)) for number in self._numbers]
+                row = self._rows[str(result.key)]
+                row[self._numbers.index(number)] = result.error or result.score
+                if None not in row:
+                    yield from [None] * copies[str(result.key)]
 
     def frame(self) -> pd.DataFrame:
         """The pairs that are complete, in the order asked for: ``reference``, ``distorted``, ``folder`` if any, and metrics."""
         names = [scorer.name for scorer in self.scorers]
-        rows = [(_text(str(pair.reference)), _text(str(pair.distorted)), *self._row(key)) for pair, key in self._pairs()]
-        table = pd.DataFrame(rows, columns=["reference", "distorted", *names])
+        cells = [self._rows[key] for key in self._keys]
+        paths = [(_text(str(pair.reference)), _text(str(pair.distorted))) for pair in self.pairs]
+        table = pd.DataFrame([(*both, *row) for both, row in zip(paths, cells, strict=True)], columns=[*_SIDES, *names])
         if self.groups:
             table.insert(2, "folder", self.groups)
-        table = table.iloc[[place for place, key in enumerate(self._keys) if None not in self._row(key)]].reset_index(drop=True)
+        table = table[[None not in row for row in cells]].reset_index(drop=True)
         for scorer in self.scorers:
-            cells = (found if isinstance(found, float) else math.nan for found in table[scorer.name])
-            table[scorer.name] = [scorer.shown(cell) for cell in cells]
+            scores = (cell if isinstance(cell, float) else math.nan for cell in table[scorer.name])
+            table[scorer.name] = [scorer.shown(score) for score in scores]
         return table
 
     def means(self) -> pd.DataFrame:
@@ -393,11 +399,8 @@ class Scored:
     def failures(self) -> list[tuple[Pair, str, str]]:
         """What could not be scored: the pair, the metric and the reason."""
         return [
-            (pair, scorer.name, found)
-            for pair, key in self._pairs()
-            for scorer, found in zip(self.scorers, self._row(key), strict=True)
-            if isinstance(found, str)
+            (pair, scorer.name, cell)
+            for pair, key in zip(self.pairs, self._keys, strict=True)
+            for scorer, cell in zip(self.scorers, self._rows[key], strict=True)
+            if isinstance(cell, str)
         ]
-
-    def _pairs(self) -> Iterator[tuple[Pair, str]]:
-        return zip(self.pairs, self._keys, strict=True)

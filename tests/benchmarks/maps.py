@@ -14,8 +14,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from msds_plugin.adapters.images.read import read_image
+from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring.maps import overlay
-from msds_plugin.adapters.scoring.scorers import create_scorer
 
 SIDE, PLACE, MARGIN = 384, slice(144, 240), 16
 
@@ -48,7 +48,7 @@ def inside(shares: Tensor) -> float:
 
 def main(folder: Path, target: Path | None) -> None:
     lpips = pyiqa.create_metric("lpips", net="alex", spatial=True, device="cpu").net
-    scorers = [create_scorer(name, "cpu") for name in ("deepssim-fast", "msds-fast")]
+    scorers = [create_scorer(name, "cpu", "torch") for name in ("deepssim-fast", "msds-fast")]
     images = [read_image(path)[..., 64 : 64 + SIDE, 64 : 64 + SIDE] for path in sorted(folder.glob("*.png"))]
     print("damage", "metric", "dissimilarity", "inside", "inside of |map|", "inside of |gradient|", sep="\t")
     strip = []
@@ -61,9 +61,9 @@ def main(folder: Path, target: Path | None) -> None:
                 spatial = lpips(x, y)
             found.setdefault("lpips", []).append([spatial.mean().item(), inside(spatial), inside(spatial.abs()), float("nan")])
             for scorer in scorers:
-                shares = scorer.module.map(x, y)
+                shares = scorer.metric.map(x, y)
                 z = x.clone().requires_grad_()
-                scorer.module(z, y).sum().backward()
+                scorer.metric(z, y).sum().backward()
                 gradient = z.grad.abs().sum(1, keepdim=True)
                 row = [shares.sum().item(), inside(shares), inside(shares.abs()), inside(gradient)]
                 found.setdefault(scorer.name, []).append(row)

@@ -17,7 +17,7 @@ from PIL import Image
 from msds_plugin.adapters.images.read import decode, read_image
 from msds_plugin.adapters.scorers import Scorer, create_scorer
 from msds_plugin.adapters.scoring import Pair, Run, loop, score_pairs
-from msds_plugin.adapters.scoring.store import pair_key
+from msds_plugin.adapters.scoring.store import pair_keys
 from msds_plugin.adapters.wrap import ToolkitMetric
 from msds_plugin.metric import Metric
 
@@ -171,7 +171,7 @@ def test_what_was_decoded_says_which_content_a_score_is_of(pairs, tmp_path):
             Image.new("RGB", (72, 64)).save(pair.distorted)
         return opened
 
-    keys = {pair: pair_key(pair.reference, pair.distorted) for pair in pairs[:4]}
+    keys = dict(zip(pairs[:4], pair_keys(pairs[:4]), strict=True))
     results = {result.pair: result for result in score_pairs(keys, [toolkit(l1)], keyed=True, opener=swapping)}
     assert "changed while it was scored" in results[pairs[1]].error
     assert all(results[pair].key == keys[pair] for pair in (pairs[0], pairs[3]))

@@ -14,6 +14,7 @@ from msds_plugin.adapters.benchmark import compare
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring import Pair, Run, score_pairs
+from msds_plugin.adapters.scoring.masks import find_masks
 from msds_plugin.adapters.scoring.store import pair_keys
 from msds_plugin.adapters.scoring.tables import read_table
 
@@ -141,6 +142,26 @@ def test_masks_that_cannot_be_used(msds, images, mask, says):
     assert result.exit_code == 1
     assert says in result.stderr
     assert msds("score", "-m", "deepssim-fast", "r.png", "d.png", "--mask", "m.png", "--map", "maps").exit_code == 2
+    assert msds("score", "-m", "piq:psnr", "r.png", "d.png", "--mask", "absent.png").exit_code == 2
+
+
+def test_references_by_absolute_and_by_relative_paths_have_masks_of_one_folder(images, monkeypatch):
+    monkeypatch.chdir(images)
+    Path("masks").mkdir()
+    for name in ("r.png", "d.png"):
+        Path("masks", name).write_bytes(Path("m.png").read_bytes())
+    given = [images / "r.png", Path("d.png")]
+    assert find_masks(Path("masks"), given) == {path: Path("masks", path.name) for path in given}
+
+
+def test_transparency_of_a_mask_is_said(images):
+    said = []
+    mask = Image.open(images / "m.png")
+    mask.putalpha(mask.copy())
+    mask.save(images / "m.png")
+    run = Run(masks={images / "r.png": images / "m.png"}, note=said.append)
+    list(score_pairs([Pair(images / "r.png", images / "d.png")], [create_scorer("piq:psnr", "cpu")], run))
+    assert any("m.png has transparent pixels" in note for note in said)
 
 
 def test_a_mask_needs_images_of_one_size(images):
@@ -172,12 +193,18 @@ def test_masks_of_whatever_holds_them(images):
     x, y, mask = (np.array(Image.open(images / f"{name}.png")) for name in "drm")
     wanted = scores(images, images / "d.png")
     options = {"device": "cpu", "runtime": "torch"}
-    for form in (mask, mask / 255, str(images / "m.png"), Image.fromarray(mask), [mask]):
+    for form in (mask, mask / 255, mask > 0, str(images / "m.png"), Image.fromarray(mask), [mask]):
         found = msds_plugin.score(x, y, METRICS, mask=form, **options)
         assert [float(found[name]) for name in METRICS] == pytest.approx(wanted, abs=1e-6), type(form)
     assert "Mask: as saliency" in found["msds-fast"].notes[0]
     with pytest.raises(ValueError, match="no map"):
         found["msds-fast"].map()
+    for folder, names in (("r", "ab"), ("m", "ab"), ("d", "a")):
+        (images / folder).mkdir()
+        for name in names:
+            (images / folder / f"{name}.png").write_bytes((images / f"{folder}.png").read_bytes())
+    found = msds_plugin.score(images / "d", images / "r", METRICS, mask=images / "m", **options)
+    assert [float(found[name]) for name in METRICS] == pytest.approx(wanted, abs=1e-6)
     with pytest.raises(ValueError, match="2 masks and 1 references"):
         msds_plugin.score(x, y, METRICS, mask=[mask, mask], **options)
     with pytest.raises(ValueError, match="nowhere white"):

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib
 import math
 import multiprocessing
 import os
@@ -9,12 +10,14 @@ import signal
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from msds_plugin import registry
 from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.scorers import create_scorer
@@ -26,7 +29,7 @@ from msds_plugin.adapters.scoring.store import (
     ResultsInUseError,
     ResultsWriteError,
     identity,
-    pair_key,
+    pair_keys,
     score_and_keep,
 )
 from msds_plugin.adapters.scoring.tables import read_table, write_table, write_unfinished
@@ -133,14 +136,6 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_a_name_that_is_no_text_is_kept():
-    with Results() as results:
-        metric = results.metric("m", {})
-        pair = Pair(Path("r.png"), Path("caf\udce9.png"))
-        results.add([(metric, Result(pair, "m", math.nan, 0.1, "cannot read caf\udce9.png", "key"))])
-        assert results.frame(metric)["error"].tolist() == ["cannot read caf\\udce9.png"]
-
-
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
@@ -152,6 +147,8 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     with pytest.raises(OSError, match=f"cannot write {path}: No space left"):
         replace_file(path, fail)
     assert path.read_text() == "old"
+    with pytest.raises(OSError, match=r"cannot write .*table.csv: No such file"):
+        replace_file(tmp_path / "gone" / "table.csv", fail)
     path.chmod(0o640)
     replace_file(path, lambda part: part.write_text("new"))
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
@@ -159,23 +156,26 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
 
 
 def test_key_follows_the_files(tmp_path):
-    reference, distorted = tmp_path / "r.png", tmp_path / "d.png"
-    reference.write_bytes(b"1")
-    before = pair_key(reference, distorted)
-    assert before == pair_key(str(reference), tmp_path / ".." / tmp_path.name / "d.png")
+    def key(reference, distorted):
+        return pair_keys([Pair(tmp_path / reference, tmp_path / distorted)])[0]
+
+    (tmp_path / "r.png").write_bytes(b"1")
+    before = key("r.png", "d.png")
+    assert before == key("r.png", f"../{tmp_path.name}/d.png")
+    distorted = tmp_path / "d.png"
     distorted.write_bytes(b"2")
-    there = pair_key(reference, distorted)
+    there = key("r.png", "d.png")
     assert there != before
     os.utime(distorted, ns=(1, 1))
-    assert pair_key(reference, distorted) == there  # content counts, not the time
+    assert key("r.png", "d.png") == there  # content counts, not the time
     stat = distorted.stat()
     distorted.write_bytes(b"3")
     os.utime(distorted, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert pair_key(reference, distorted) not in (before, there)
+    assert key("r.png", "d.png") not in (before, there)
     (tmp_path / "moved.png").write_bytes(b"3")
-    assert pair_key(reference, tmp_path / "moved.png") == pair_key(reference, distorted)
-    assert pair_key(reference, tmp_path / "absent.png") != pair_key(reference, tmp_path / "absent2.png")
-    assert pair_key(distorted, reference) != pair_key(reference, distorted)
+    assert key("r.png", "moved.png") == key("r.png", "d.png")
+    assert key("r.png", "absent.png") != key("r.png", "absent2.png")
+    assert key("d.png", "r.png") != key("r.png", "d.png")
 
 
 def write_forever(path, start):
@@ -216,7 +216,7 @@ def test_only_what_is_lacking_is_computed_and_each_score_is_of_what_was_decoded(
         Image.fromarray(picture(index)).save(tmp_path / f"{index}.png")
     pairs = [Pair(tmp_path / "0.png", tmp_path / f"{index}.png") for index in range(1, 4)]
     scorers = [create_scorer(name, "cpu") for name in ("piq:psnr", "piq:ssim")]
-    keys = {pair_key(pair.reference, pair.distorted): pair for pair in pairs}
+    keys = dict(zip(pair_keys(pairs), pairs, strict=True))
     with Results(tmp_path / "kept.sqlite") as kept:
         numbers = {kept.metric(scorer.name, identity(scorer, Run())): scorer for scorer in scorers}
         first, second = numbers
@@ -243,6 +243,21 @@ def test_identity_tells_apart_all_that_scores_depend_on(random_alexnet_file):
     assert len({str(each) for each in found}) == len(found)
     assert identity(scorers[0], runs[0]) == found[0]
     assert identity(scorers[0], Run(workers=3, batch_size=2, reading=Reading(max_pixels=9))) == found[0]
+
+
+def test_identity_follows_the_code_of_a_metric_that_is_in_no_package(tmp_path, monkeypatch, own_metric):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "code_of_a_user.py"
+    file.write_text(
+        "from torch import nn\nclass Mine(nn.Module):\n    def forward(self, x, y): return (x - y).mean((1, 2, 3))\n"
+    )
+    module = importlib.import_module(file.stem)
+    registry.register(replace(own_metric, factory=module.Mine))
+    scorer = create_scorer(own_metric.name, "cpu")
+    before = identity(scorer, Run())
+    assert identity(scorer, Run()) == before
+    file.write_text(file.read_text() + "# a change\n")
+    assert identity(scorer, Run()) != before
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])

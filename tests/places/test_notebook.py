@@ -36,11 +36,23 @@ def test_everything_that_holds_an_image_gives_the_number_of_the_files():
     wanted = create_scorer("msds-fast", "cpu", "torch").metric(read_image(X), read_image(Y)).item()
     x, y = pixels(X), pixels(Y)
     tensor = torch.from_numpy(x.copy()).permute(2, 0, 1)
-    arrays = [x, np.ma.masked_array(x), x.astype(np.uint16) * 257, x / 255, x[None]]
+    deep = x.astype(np.uint16) * 257
+    arrays = [x, np.ma.masked_array(x), deep, deep.astype(">u2"), x / 255, x[None]]
     forms = [str(X), X, Image.open(X), [X], *arrays, tensor, tensor[None] / 255]
     for form in forms:
         assert score(form, y)[0] == pytest.approx(wanted, abs=1e-7), type(form)
     assert float(msds_plugin.score(X, Y, "msds-fast", runtime="torch")) == pytest.approx(wanted, abs=1e-7)
+
+
+def test_black_and_white_is_zero_and_255():
+    x = pixels(X)[..., 0] > 128
+    assert float(score(x, Y)) == float(score(torch.from_numpy(x), Y)) == float(score(x.astype(np.uint8) * 255, Y))
+
+
+def test_threads_share_an_image_that_pillow_has_not_decoded_yet():
+    wanted = float(score(pixels(X), Y, "piq:psnr"))
+    for _ in range(5):
+        assert list(score([Image.open(X)] * 6, Image.open(Y), "piq:psnr")) == [wanted] * 6
 
 
 def test_lists_one_reference_for_all_and_sizes_mixed():
@@ -128,7 +140,8 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
         (torch.zeros(64, 64, 3), ValueError, "channels last"),
         (torch.zeros(3, 64, 64, dtype=torch.int64), TypeError, "int64"),
         ([], ValueError, "empty"),
-        (None, TypeError, "NoneType"),
+        (None, TypeError, "x: .*NoneType"),
+        ([Y, np.zeros((64, 64), np.int64)], TypeError, r"x\[1\]: .*int64"),
         ("no.png", ImageFileError, "no.png"),
         (np.ma.masked_array(np.zeros((64, 64, 3), np.uint8), mask=True), TypeError, "masked array"),
     ],
@@ -136,8 +149,21 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
 def test_what_cannot_be_scored_says_why(given, error, says):
     with pytest.raises(error, match=says):
         score(given, np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match="3 distorted images and 2 references"):
-        score([X] * 3, [Y] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"x": [X] * 3, "y": [Y] * 2}, ValueError, "3 distorted images and 2 references"),
+        ({"x": [X, pixels(X)[:90]], "metric": "piq:psnr"}, ValueError, r"x\[1\]: its size is .* x 90"),
+        ({"metric": ""}, ValueError, "no metric named ''"),
+        ({"metric": msds_plugin.MSDS}, TypeError, "a metric is a name"),
+        ({"metric": "piq:psnr", "runtime": "abacus"}, ValueError, "unknown runtime 'abacus'"),
+    ],
+)
+def test_what_cannot_start_says_why(options, error, says):
+    with pytest.raises(error, match=says):
+        msds_plugin.score(**{"x": X, "y": Y, **options})
 
 
 def test_reprs():
@@ -173,6 +199,9 @@ def test_one_score_acts_as_a_number_and_several_compare_one_by_one():
     assert one >= two.values[0]
     assert f"{one:.1f} {two:.2f}" == "0.2 0.25, 0.50"
     assert (two > 0.3).tolist() == [False, True]
+    assert (np.mean(two), round(Scores([0.126], "m", False), 2)) == (0.375, 0.13)
+    one += 1
+    assert one == 1.25
 
 
 def test_folders_and_patterns(tmp_path):
@@ -186,6 +215,11 @@ def test_folders_and_patterns(tmp_path):
         assert list(found) == pytest.approx(wanted)
         assert [Path(name).name for name in found.names] == ["a.png", "b.png"]
     (tmp_path / "y/b.png").rename(tmp_path / "y/c.png")
+    (tmp_path / "x/deep").mkdir()
+    shutil.copy(X, tmp_path / "x/deep")
+    notes = score(tmp_path / "x", tmp_path / "y", "piq:psnr").notes
+    assert [Path(note.split()[0]).name for note in notes] == ["c.png", "b.png", "deep"]
+    assert all("left out" in note for note in notes)
     with pytest.raises(ValueError, match="their names differ"):
         score(str(tmp_path / "x/*.png"), str(tmp_path / "y/*.png"), "piq:psnr")
     with pytest.raises(ValueError, match="their names differ"):

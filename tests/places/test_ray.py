@@ -3,14 +3,17 @@
 import os
 import shutil
 import signal
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
 
@@ -19,10 +22,11 @@ from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.ray import score, shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
-from msds_plugin.adapters.ray.score import _connect, _room
+from msds_plugin.adapters.ray.score import _all_done, _connect, _room
 from msds_plugin.adapters.ray.shard import Job, write_lost, write_shard
 from msds_plugin.adapters.scorers import create_scorers
 from msds_plugin.adapters.scoring import Run, score_pairs
+from msds_plugin.adapters.wrap import ToolkitMetric
 
 METRIC = "piq:psnr"
 
@@ -94,7 +98,7 @@ def test_folders_by_uri_are_matched_as_folders_are(files, store):
     store(**dict.fromkeys(("r/a.png", "r/b.png", "d/a.jpg", "d/b.jpg", "d/deep/c.jpg", "d/notes.txt"), b""))
     r, d = "memory://bucket/r", "memory://bucket/d"
     expected = [(f"{r}/a.png", f"{d}/a.jpg"), (f"{r}/b.png", f"{d}/b.jpg")]
-    assert list(read_pairs((r, f"{d}/"))) == expected
+    assert list(read_pairs((r, f"{d}/"))) == list(read_pairs([r, f"{d}/"])) == expected
     assert list(read_pairs((f"{r}/a.png", d))) == [(f"{r}/a.png", f"{d}/{name}.jpg") for name in ("a", "b", "deep/c")]
     assert list(read_pairs(expected[0])) == expected[:1]
     with pytest.raises(ValueError, match=r"no image in memory://bucket/none"):
@@ -136,6 +140,24 @@ def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_ag
     assert {row["error"] for row in rows(job.folder)} == {None}
 
 
+def test_a_shard_for_which_no_node_has_the_memory_is_given_up(files, job):
+    errors = pytest.importorskip("ray").exceptions
+
+    class Cluster:
+        exceptions = errors
+
+        @staticmethod
+        def wait(running, num_returns):
+            return running[:1], running[1:]
+
+        @staticmethod
+        def get(_):
+            raise errors.OutOfMemoryError("a node is low on memory")
+
+    actor = SimpleNamespace(score=SimpleNamespace(remote=lambda *_: object()))
+    assert [done.failed for done in _all_done(Cluster, [actor], job, [files[:4]])] == [4]
+
+
 def test_what_names_the_file_of_a_shard(files):
     def random(metric="deepssim"):
         return create_scorers([metric], "cpu", "torch", backbone="alexnet", weights=None)
@@ -156,7 +178,9 @@ def test_what_names_the_file_of_a_shard(files):
 
 
 def test_images_and_output_by_uri(files, scorers, store):
-    memory = store(**{Path(path).name: Path(path).read_bytes() for pair in files[:8] for path in pair})
+    memory = store(
+        **{Path(path).name: Path(path).read_bytes() for pair in files[:8] for path in pair}, **{"no.png": b"no image"}
+    )
     pairs = [tuple(f"memory://bucket/{Path(path).name}" for path in pair) for pair in files[:8]]
     job = Job.of(scorers, "memory://bucket/out", Run())
     assert write_shard(pairs, scorers, job).failed == 0
@@ -165,6 +189,9 @@ def test_images_and_output_by_uri(files, scorers, store):
     expected = local(files[:8], scorers, workers=0)
     assert found == [expected[pair] for pair in files[:8]]
     assert write_shard(pairs, scorers, job).computed == 0
+    wrong = [("memory://bucket/no.png", pairs[0][1])]
+    write_shard(wrong, scorers, job)
+    assert job.read(wrong)[0]["error"].startswith("cannot read memory://bucket/no.png: ")
 
 
 def test_shards_score_what_the_whole_list_scores(files, scorers, job, monkeypatch):
@@ -185,9 +212,25 @@ def test_what_is_computed_again(tmp_path, files, scorers, job):
     shutil.copy(files[0][0], reference)
     assert write_shard(pairs, scorers, job).computed == 3
     assert [row[METRIC] == 80 for row in rows(job.folder)] == [False, True, False]
-    kept = Path(job.folder, job.file(pairs))
-    kept.write_bytes(kept.read_bytes()[:-100])
+
+
+def test_a_damaged_file_is_computed_again(files, scorers, job):
+    pairs = files[:3]
+    write_shard(pairs, scorers, job)
+    kept, wanted = Path(job.folder, job.file(pairs)), rows(job.folder)
+    whole = kept.read_bytes()
+    for at in range(0, len(whole), 61):
+        kept.write_bytes(whole[:at] + b"\xff\x00\xa5" + whole[at + 3 :])
+        write_shard(pairs, scorers, job)
+        assert rows(job.folder) == wanted
+    kept.write_bytes(whole[:-100])
     assert [write_shard(pairs, scorers, job).computed for _ in range(2)] == [3, 0]
+
+
+def test_an_infinite_score_is_an_error(files, scorers, job):
+    scorers = [replace(scorers[0], metric=ToolkitMetric(lambda x, y: torch.full((len(x),), torch.inf), "infinite"))]
+    assert write_shard(files[:1], scorers, job).failed == 1
+    assert rows(job.folder)[0]["error"] == "the score is inf"
 
 
 def test_more_than_any_node_has_is_an_error():
@@ -198,6 +241,7 @@ def test_more_than_any_node_has_is_an_error():
 
     assert _room(Cluster, 3, 0) == 2
     assert _room(Cluster, 1, 0.5) == 2
+    assert _room(Cluster, 1, 0.2) == 5
     with pytest.raises(ValueError, match="no node has 9 cores"):
         _room(Cluster, 9, 0)
 
@@ -208,6 +252,23 @@ def test_where_nothing_can_be_done(files, tmp_path):
         score(files, [METRIC], tmp_path / "file")
     with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         _connect(pytest.importorskip("ray"), "127.0.0.1:1")
+
+
+def test_a_signal_while_ray_starts_is_for_whom_it_was_before():
+    class Cluster:
+        @staticmethod
+        def init(**_):
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+            signal.raise_signal(signal.SIGTERM)
+
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with pytest.raises(SystemExit):
+            _connect(Cluster, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
 
 
 def test_uris_as_a_command_line_has_them():
