@@ -42,8 +42,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 #: Pixels from which on a TIFF is read in windows: as a tensor it would take 12 bytes for each.
 LARGE = 64_000_000
-#: Bytes of decoded strips and tiles that each file keeps: a band of windows, so that none is decoded twice.
-_CACHE = 96 << 20
+#: Decoded strips and tiles that each file keeps: those near a window, so that none is decoded twice, up to so many bytes.
+_NEAR, _CACHE = 2048, 96 << 20
 
 _KINDS: dict[int, Literal["unsigned", "signed", "floating-point"]] = {1: "unsigned", 2: "signed", 3: "floating-point"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
@@ -306,7 +306,8 @@ class _Parts:
                 "or shorter strips, or raise the limit (--max-pixels, max_pixels=)"
             )
         size = self._height * self._width * self._together * page.dtype.itemsize
-        self._decoded = lru_cache(max(1, _CACHE // size))(partial(_decode, file, page))
+        near = self._planes * (_NEAR // self._height + 1) * (_NEAR // self._width + 1)
+        self._decoded = lru_cache(max(1, min(near, _CACHE // size)))(partial(_decode, file, page))
 
     def read(self, rows: Span, columns: Span) -> Array:
         """The values (H, W, channels) between two rows and two columns."""
