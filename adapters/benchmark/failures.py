@@ -14,8 +14,7 @@ from torch import Tensor
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.summary import Scores
-from msds_plugin.adapters.images.large import is_large
-from msds_plugin.adapters.images.read import ImageFileError, Reading, decode, to_tensor
+from msds_plugin.adapters.images.read import ImageFileError, Reading, decode, is_large, to_tensor
 
 #: Cycles per pixel above which energy counts as high-frequency: half of what a row of pixels can carry.
 FREQUENCY = 0.25

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -40,8 +39,6 @@ from msds_plugin.adapters.images.colours import (
 # What it has to say goes to a program's log if there is one, and not to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-#: Pixels from which on a TIFF is read in windows: as a tensor it would take 12 bytes for each.
-LARGE = 64_000_000
 #: Decoded strips and tiles that each file keeps: those near a window, so that none is decoded twice, up to so many bytes.
 _NEAR, _CACHE = 2048, 96 << 20
 
@@ -165,20 +162,6 @@ class LargeImage:
         if self._page.orientation in (2, 3, 7, 8):
             columns = self._page.size[1] - columns[1], self._page.size[1] - columns[0]
         return rows, columns
-
-
-def is_tiff(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as a TIFF does."""
-    with open(path, "rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def is_large(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a TIFF of at least :data:`LARGE` pixels."""
-    try:
-        return Path(path).is_file() and is_tiff(path) and math.prod(tiff_size(path)) >= LARGE
-    except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
-        return False
 
 
 def tiff_size(path: str | os.PathLike[str]) -> tuple[int, int]:

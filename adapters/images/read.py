@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import threading
@@ -21,10 +22,12 @@ from msds_plugin.adapters.images.colours import MAX_PIXELS, Array, colour, luma,
 from msds_plugin.adapters.images.colours import ImageFileError as ImageFileError
 from msds_plugin.adapters.images.colours import Picture as Picture
 from msds_plugin.adapters.images.colours import Reading as Reading
-from msds_plugin.adapters.images.large import LargeImage, is_large, is_tiff, tiff_size
+from msds_plugin.adapters.images.large import LargeImage, tiff_size
 from msds_plugin.adapters.images.listing import PLUGINS, readable_suffixes
 from msds_plugin.adapters.images.pairs import Pair
 
+#: Pixels from which on a TIFF is read in windows: as a tensor it would take 12 bytes for each.
+LARGE = 64_000_000
 #: Pixels by which the sizes of two images may differ to be compared after a crop.
 NEARLY = 8
 # What is to be said of a pair.
@@ -64,6 +67,20 @@ def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     content = Path(path).read_bytes()
     with open_content(content) as image:
         return image.size if orientation_of(image, content) in (5, 6, 7, 8) else image.size[::-1]
+
+
+def is_tiff(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a TIFF does."""
+    with open(path, "rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def is_large(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a TIFF of at least :data:`LARGE` pixels."""
+    try:
+        return Path(path).is_file() and is_tiff(path) and math.prod(tiff_size(path)) >= LARGE
+    except Exception:  # tifffile has many for a damaged file; who reads it next says what is wrong
+        return False
 
 
 def to_tensor(pixels: Picture | Array, device: str | torch.device = "cpu") -> Tensor:

@@ -169,7 +169,8 @@ def _connect(ray: Any, address: str | None) -> None:
 
     def give_back() -> None:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # as that of a library in C is, which Python cannot set
+                signal.signal(number, handler)
 
     try:
         ray.init(address=address, log_to_driver=False)

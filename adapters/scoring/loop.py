@@ -19,9 +19,20 @@ from typing import Any, TypeAlias, cast, get_args
 import torch
 from torch import Tensor
 
-from msds_plugin.adapters.images.large import LARGE, LargeImage
+from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.images.read import PROFILES, SIZES, Notes, Opened, Picture, Reading, alike, open_side, to_tensor
+from msds_plugin.adapters.images.read import (
+    LARGE,
+    PROFILES,
+    SIZES,
+    Notes,
+    Opened,
+    Picture,
+    Reading,
+    alike,
+    open_side,
+    to_tensor,
+)
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring.files import content, state
 from msds_plugin.adapters.scoring.masks import Mask, describe, takes_weights, to_mask

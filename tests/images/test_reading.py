@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from msds_plugin.adapters.images import large as large_images
 from msds_plugin.adapters.images.colours import colour, luma, to_srgb, unit
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.pairs import Pair
@@ -47,7 +46,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every TIFF is large."""
-    monkeypatch.setattr(large_images, "LARGE", 1)
+    monkeypatch.setattr("msds_plugin.adapters.images.read.LARGE", 1)
 
 
 def tensor(image: Picture | LargeImage) -> np.ndarray:
@@ -177,7 +176,7 @@ def test_resizing_to_the_reference(save, size, monkeypatch) -> None:
     expected = np.rint(imresize(values() / 255, *size).clip(0, 1) * 255)[2:-2, 2:-2] / 255
     np.testing.assert_allclose(tensor(distorted), expected, atol=1.01 / 255)  # another neighbour where it is in the middle
     assert np.isclose(tensor(distorted), expected, atol=1e-6).mean() > 0.99
-    monkeypatch.setattr(large_images, "LARGE", 1)
+    monkeypatch.setattr("msds_plugin.adapters.images.read.LARGE", 1)
     with pytest.raises(ImageFileError, match="cannot resize"):
         open_pair(Pair(y, save("x.tif", values())), reading)
 

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from msds_plugin.adapters.images import large as large_images
 from msds_plugin.adapters.images.colours import TRANSPARENT, unit
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.read import ImageFileError, Reading, decode, preview, read_image, size_of
@@ -248,7 +247,7 @@ def test_a_preview_is_the_same_by_both_readers(tmp_path, monkeypatch, orientatio
     array = (picture().astype(np.float32) / 255) * 7
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
     small = preview(tmp_path / "x.tif", 30, Reading(peak=7))
-    monkeypatch.setattr(large_images, "LARGE", 1)
+    monkeypatch.setattr("msds_plugin.adapters.images.read.LARGE", 1)
     large = preview(tmp_path / "x.tif", 30, Reading(peak=7))
     assert small.size == large.size == ((30, 21) if orientation < 5 else (21, 30))
     assert np.abs(np.asarray(small).astype(int) - np.asarray(large)).mean() < 6

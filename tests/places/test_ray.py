@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -254,21 +255,24 @@ def test_where_nothing_can_be_done(files, tmp_path):
         _connect(pytest.importorskip("ray"), "127.0.0.1:1")
 
 
-def test_a_signal_while_ray_starts_is_for_whom_it_was_before():
-    class Cluster:
-        @staticmethod
-        def init(**_):
-            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
-            signal.raise_signal(signal.SIGTERM)
+SIGNALLED = """
+import signal, sys
+from msds_plugin.adapters.ray.score import _connect
 
-    heard = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
-    try:
-        with pytest.raises(SystemExit):
-            _connect(Cluster, None)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert heard == [signal.SIGTERM]
+class Cluster:
+    @staticmethod
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, lambda number, _: print("heard", number, flush=True))
+_connect(Cluster, None)
+"""
+
+
+def test_a_signal_while_ray_starts_is_for_whom_it_was_before():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.stdout.split(), done.returncode) == (["heard", "15"], 15), done.stderr
 
 
 def test_uris_as_a_command_line_has_them():
