@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -166,20 +166,19 @@ def _connect(ray: Any, address: str | None) -> None:
             raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
     ours = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if ours else {}
-
-    def give_back() -> None:
-        for number, handler in handlers.items():
-            if handler is not None:  # as that of a library in C is, which Python cannot set
-                signal.signal(number, handler)
-
+    stopped: SystemExit | None = None
     try:
         ray.init(address=address, log_to_driver=False)
     except SystemExit as error:  # how Ray answers SIGTERM, also while it starts
-        give_back()
-        signal.raise_signal(cast(int, error.code))
-        raise
+        stopped = error
     finally:
-        give_back()
+        for number, handler in handlers.items():
+            if handler is not None:  # as that of a library in C is, which Python cannot set
+                signal.signal(number, handler)
+    if stopped is not None:
+        if stopped.code == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise stopped
 
 
 def _room(ray: Any, cpus: int, gpus: float) -> int:
