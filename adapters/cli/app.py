@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +48,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what would be lost or guessed: the first of two values where one is taken, an empty value, ``-o=FILE``."""
-        for text in args:
+        for text in takewhile("--".__ne__, args):
             if re.match(r"-[a-z]=", text):
                 ctx.fail(f"{text}: after one dash there is no '=', write {text[:2]} {text[3:]}")
         parser: Any = self.make_parser(ctx)

@@ -154,6 +154,7 @@ def test_a_module_with_a_metric_of_ones_own(msds, tmp_path, toolkits_as_before):
         ("ray pairs.csv -o out -m ,", "-m names no metric"),
         ("score reference.png distorted.png --map ''", "--map is empty"),
         ("score reference.png distorted.png -o=scores.csv", "write -o scores.csv"),
+        ("score -- -o=absent.png distorted.png", "no file or folder at -o=absent.png"),
         ("score reference.png ''", "an argument is empty"),
         ("robustness . --resize cubic", "images cannot be resampled by 'cubic'"),
     ],
