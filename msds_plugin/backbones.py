@@ -195,10 +195,7 @@ def _by_table(name: str, layers: str | Sequence[str] | None, weights: Weights) -
         weight_files.load(net, table.rename(dict(weights)), "the tensors given as weights")
     elif weights is not None:
         path = table.locate() if weights == "imagenet" else Path(weights)
-        state = weight_files.read_state_dict(path)
-        renamed = table.rename(state)
-        weight_files.load(net, renamed, str(path))
-        weight_files.check_sums(path, state, [renamed[label] for label in net.state_dict()])
+        weight_files.load(net, table.rename(weight_files.read_state_dict(path)), str(path))
     _fold_batch_norms(net)
     if weights is not None:
         weight_files.check_tensors(net.named_parameters(), str(weights))  # a variance below zero shows only now

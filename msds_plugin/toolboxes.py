@@ -33,7 +33,9 @@ def from_timm(name: str, layers: str | Sequence[str] | None, weights: str | Path
         raise MissingDependencyError(f"timm:{name} needs timm ({error}): pip install timm") from error
     options: dict[str, Any] = {"pretrained": weights is not None, "features_only": True}
     if weights is not None and weights != "imagenet":
-        options["pretrained_cfg_overlay"] = {"state_dict": weight_files.read_checked(weights)}
+        state = weight_files.read_state_dict(weights)
+        weight_files.check_tensors(state.items(), str(weights))
+        options["pretrained_cfg_overlay"] = {"state_dict": state}
     with torch.random.fork_rng(devices=[]):  # the caller's seed is for the values that stay random
         try:
             whole: Any = timm.create_model(name, **options)
@@ -118,7 +120,6 @@ def from_torchvision(name: str, layers: str | Sequence[str] | None, weights: str
         renamed = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key): value for key, value in state.items()}
         counters = {key: torch.tensor(0) for key in net.state_dict() if key.endswith("num_batches_tracked")}
         weight_files.load(net, counters | renamed, str(path))
-        weight_files.check_sums(path, state, [renamed[key] for key in net.state_dict() if key in renamed])
     images = entry.transforms()
     smallest = max(strides[layer] for layer in chosen)
     return Backbone(OwnModule(net), f"torchvision:{name}", chosen, images.mean, images.std, smallest)

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from msds_plugin import DeepSSIM, MissingDependencyError, WeightsFileError, WeightsNotFoundError, build_backbone
-from msds_plugin.weights import read_state_dict
 
 
 @pytest.fixture
@@ -184,13 +183,6 @@ def damage(path: Path, entry: zipfile.ZipInfo) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_a_damaged_entry_that_is_used(number, alexnet_path):
-    damage(alexnet_path, entry_of(alexnet_path, number))
-    with pytest.raises(WeightsFileError, match=r"alexnet\.pth"):
-        build_backbone("alexnet", weights=alexnet_path)
-
-
 def test_transposed_tensors_of_a_file_lie_in_order(alexnet_state, tmp_path):
     turned = {
         name: value.T.contiguous().T if value.dim() == 2 else value.movedim(0, -1).contiguous().movedim(-1, 0)
@@ -201,18 +193,11 @@ def test_transposed_tensors_of_a_file_lie_in_order(alexnet_state, tmp_path):
     assert parameters_to_vector(metric.parameters()).numel() > 10**6
 
 
-def test_damage_that_only_the_checksum_shows(alexnet_path):
-    damage(alexnet_path, entry_of(alexnet_path, 2))
-    assert all(value.isfinite().all() for value in read_state_dict(alexnet_path).values())
-    with pytest.raises(WeightsFileError, match=r"is damaged: its part .*data/2 is not what was written"):
-        build_backbone("alexnet", weights=alexnet_path)
-
-
-def test_a_damaged_entry_that_is_not_used(alexnet_path):
-    damage(alexnet_path, entry_of(alexnet_path, 8))
-    build_backbone("alexnet", "relu2", alexnet_path)
-    with pytest.raises(WeightsFileError, match=r"data/8"):
-        build_backbone("alexnet", "relu5", alexnet_path)
+@pytest.mark.parametrize("number", range(13))
+def test_damage_that_only_the_checksum_shows(number, alexnet_path):
+    damage(alexnet_path, entry_of(alexnet_path, number))
+    with pytest.raises(WeightsFileError, match=rf"is damaged: its part .*data/{number} is not what was written"):
+        build_backbone("alexnet", "relu2", alexnet_path)
 
 
 def test_damage_in_a_file_for_timm(tmp_path):
