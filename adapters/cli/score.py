@@ -109,7 +109,8 @@ def score(
 
     with setup():
         how = options.pairing(match, by_order, layout, side_by_side, recursive)
-        reference, folders = _sides(files, reference, distorted, bool(layout or side_by_side), how.table is not None)
+        one_folder = bool(layout or side_by_side)
+        reference, folders = options.sides(files, reference, distorted, one_folder, how.table is not None)
         metrics = options.metric_names(metric)
         if saliency is None and saliency_threshold is not None:
             raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
@@ -191,27 +192,6 @@ def score(
     unscored = not allow_unmatched and any(each.unscored for each in matchings.values())
     if lacking or unscored or not complete:
         raise typer.Exit(INCOMPLETE)
-
-
-def _sides(
-    files: Sequence[Path] | None, reference: Path | None, distorted: Sequence[Path] | None, one_folder: bool, listed: bool
-) -> tuple[Path | None, list[Path]]:
-    """The reference and what is beside it, by options or by their place (``files``).
-
-    With ``one_folder`` it holds both; pairs that are ``listed`` in a table need neither.
-    """
-    if files and (reference is not None or distorted):
-        raise ValueError("give the two sides by -r and -d, or by their place (msds score REFERENCE DISTORTED), not both")
-    if files:
-        reference, *distorted = files
-    rest = list(dict.fromkeys(distorted or []))
-    if one_folder:
-        if (reference is None) == (not rest) or len(rest) > 1:
-            raise ValueError("with --layout or --side-by-side give one folder, which holds both sides")
-        return reference or rest[0], []
-    if not listed and (reference is None or not rest):
-        raise ValueError("what is to be compared? msds score REFERENCE DISTORTED, or -r REFERENCE -d DISTORTED")
-    return reference, rest
 
 
 def _make_scorers(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options
+from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options, sides
 from msds_plugin.adapters.cli.shared.terminal import (
     INCOMPLETE,
     arrow,
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 
 @run_options("batch_size", "workers", "peak", "max_pixels")
 def video(
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Reference video, or a folder of its frames.")],
-    distorted: Annotated[Path, typer.Option("--distorted", "-d", help="Distorted video, or a folder of its frames.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="REFERENCE DISTORTED", help="In place of -r and -d: two videos, or folders of frames."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "-r", help="Reference video, or a folder of its frames.")
+    ] = None,
+    distorted: Annotated[
+        Path | None, typer.Option("--distorted", "-d", help="Distorted video, or a folder of its frames.")
+    ] = None,
     metric: Metrics = None,
     every: Annotated[int, typer.Option(min=1, help="Score each Nth frame of the distorted video.")] = 1,
     align: Annotated[
@@ -48,8 +56,11 @@ def video(
     so far.
     """
     with setup():
+        first, others = sides(files, reference, None if distorted is None else [distorted])
+        if first is None or len(others) != 1:
+            raise ValueError("a video is compared with one other video")
         metrics = metric_names(metric)
-    score_videos(reference, distorted, metrics, every, output, plot, json, align, run=run)
+    score_videos(first, others[0], metrics, every, output, plot, json, align, run=run)
 
 
 def score_videos(

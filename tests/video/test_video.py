@@ -494,7 +494,14 @@ def test_command(tmp_path, reference, suffix):
     assert [frame["frameNum"] for frame in known["frames"]] == list(range(12))
     assert known["frames"][3]["metrics"]["piq:psnr"] == pytest.approx(table["piq:psnr"][3])
     assert known["pooled_metrics"]["piq:psnr"]["mean"] == pytest.approx(table["piq:psnr"].mean())
-    for more in (["-o", "no.txt"], ["--plot", "no_folder/p.png"], ["--plot", "p.xyz"], ["--align", "best"], ["--every", "0"]):
+    for more in (
+        ["-o", "no.txt"],
+        ["--plot", "no_folder/p.png"],
+        ["--plot", "p.xyz"],
+        ["--align", "best"],
+        ["--every", "0"],
+        [x],
+    ):
         assert msds(*command, *more).exit_code == 2, more
 
 
@@ -503,7 +510,7 @@ def test_a_longer_log_stays(tmp_path, reference):
     cut.write_bytes(reference.read_bytes()[: reference.stat().st_size // 2])
     log.write_text('{"frames": 3}')  # something else
     for x, code in ((reference, 0), (cut, 1)):
-        done = msds("video", "-r", reference, "-d", x, "-m", "piq:psnr", "-o", output, "--json", log)
+        done = msds("video", reference, x, "-m", "piq:psnr", "-o", output, "--json", log)
         assert done.exit_code == code, done.output
         assert len(json.loads(log.read_text())["frames"]) == len(read_table(output)) == 30
 

@@ -207,6 +207,31 @@ def refuse(given: Mapping[str, object], words: str) -> None:
 # which files belong together
 
 
+def sides(
+    files: Sequence[Path] | None,
+    reference: Path | None,
+    distorted: Sequence[Path] | None,
+    one_folder: bool = False,
+    listed: bool = False,
+) -> tuple[Path | None, list[Path]]:
+    """The reference and what is beside it, by options or by their place (``files``).
+
+    With ``one_folder`` it holds both; pairs that are ``listed`` in a table need neither.
+    """
+    if files and (reference is not None or distorted):
+        raise ValueError("give the two sides by -r and -d, or by their place (REFERENCE DISTORTED), not both")
+    if files:
+        reference, *distorted = files
+    rest = list(dict.fromkeys(distorted or []))
+    if one_folder:
+        if (reference is None) == (not rest) or len(rest) > 1:
+            raise ValueError("with --layout or --side-by-side give one folder, which holds both sides")
+        return reference or rest[0], []
+    if not listed and (reference is None or not rest):
+        raise ValueError("what is to be compared? Give REFERENCE DISTORTED, or -r REFERENCE -d DISTORTED")
+    return reference, rest
+
+
 def pairing(
     match: str | None = None,
     by_order: bool = False,
