@@ -12,8 +12,8 @@ import numpy as np
 from msds_plugin.adapters.images.colours import Array
 from msds_plugin.adapters.video.read import Frame, Preview
 
-#: Another offset than none must fit so much better, in so many of the frames.
-_BETTER, _MOSTLY = 0.9, 0.75
+#: Another offset than none must fit so much better, in so many of the frames, and well enough: 2 - 2 r is 1 where r is a half.
+_BETTER, _MOSTLY, _FITS = 0.9, 0.75, 1.0
 
 
 def near_of(reference: Preview, distorted: Preview) -> float:
@@ -45,7 +45,7 @@ def find_offset(reference: Preview, distorted: Preview) -> tuple[float, bool]:
     gains = found[0][both] - found[best][both]
     telling = np.abs(gains) > 0.1 * np.abs(gains).max(initial=0)  # frames of a still scene fit at any offset
     mostly = not telling.any() or float((gains[telling] > 0).mean()) >= _MOSTLY
-    if not (costs[best] < _BETTER * costs[0] - 1e-4 and mostly):
+    if not (costs[best] < min(_BETTER * costs[0] - 1e-4, _FITS) and mostly):
         return float(offsets[0]), False
     matched, near_in = _nearest(times, other + offsets[best], near)
     return float(offsets[best] + np.median((times[matched] - other - offsets[best])[near_in])), False

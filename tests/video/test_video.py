@@ -285,6 +285,12 @@ def test_an_offset_in_a_scene_that_begins_still(tmp_path, psnr, still):
     psnr(y, x, len(frames) - 5, SAME, "0.200 s after")
 
 
+def test_frames_that_fit_nowhere_are_compared_from_the_first_on(tmp_path, reference, psnr):
+    other = np.random.default_rng(8).integers(0, 256, (8, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = [np.roll(other, (index, 3 * index), (0, 1)) for index in range(30)]
+    psnr(reference, write(tmp_path / "x.mkv", frames), 30, problem="")
+
+
 def test_rates_that_are_nearly_one(tmp_path, psnr):
     frames = [picture(index % 20, 16, 16) for index in range(600)]
     y, x = (write(tmp_path / f"{int(rate)}.mkv", frames, rate=rate) for rate in (Fraction(24000, 1001), 24))
