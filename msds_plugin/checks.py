@@ -115,6 +115,8 @@ def check_size(image: Image, smallest: int, levels: int = 1, name: str = "image"
 def too_small(image: Image, fits: int, levels: int, reason: str, name: str = "image") -> str:
     """The message for an image whose level ``fits``, counted from 0, is the first that is too small."""
     height, width = image.shape[-2:]
+    if levels == 1:
+        return f"{name} of {height} x {width} pixels is too small: it is {reason}; use a larger image"
     advice = f"use levels={fits} or a larger image" if fits else "no number of levels fits: use a larger image"
     return (
         f"{name} of {height} x {width} pixels is too small: level {fits} of {levels} would be "
