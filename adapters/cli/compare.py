@@ -80,7 +80,7 @@ def compare(
     results = outputs[0].with_suffix(".sqlite") if outputs else None
 
     def say_found(folder: str, matching: Matching) -> None:
-        if matching.how != "matched by name":
+        if matching.how != "matched by name" or matching.notes:
             say(folder)
             options.say_matching(matching)
 
@@ -130,7 +130,7 @@ def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path
             if not paths:
                 raise FileNotFoundError(f"no folder at {path}")
         for each in paths:
-            if each.exists() and any(reference.exists() and each.samefile(reference) for reference in references):
+            if any(reference.resolve().is_relative_to(each.resolve()) for reference in references):
                 say(f"{each} is the reference itself, and no method: left out")
             else:
                 found.append((name or each.name, each))

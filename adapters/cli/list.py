@@ -11,9 +11,6 @@ import typer
 from msds_plugin.adapters.cli.shared.options import refuse
 from msds_plugin.adapters.cli.shared.terminal import setup, show_table
 
-#: Columns of a terminal that has room for titles beside names.
-_WIDE = 100
-
 
 def list_metrics(
     all: Annotated[bool, typer.Option("--all", help="Also list pyiqa's and piq's metrics.")] = False,
@@ -32,6 +29,6 @@ def list_metrics(
         if (row.full_reference or not full_reference) and not (mine and row.origin in ("msds-plugin", "pyiqa", "piq"))
     ]
     columns = ["name", "title", "better", "range", "summary"]
-    if sys.stdout.isatty() and get_terminal_size().columns < _WIDE:
+    if sys.stdout.isatty() and get_terminal_size().columns < 100:
         columns.remove("title")  # the name in other letters
     show_table(columns, [[getattr(row, column) for column in columns] for row in chosen])

@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +106,7 @@ def score(
     """
     from msds_plugin.adapters.images.listing import VIDEO_SUFFIXES
     from msds_plugin.adapters.images.pairs import match as match_files
+    from msds_plugin.adapters.scorers import create_scorers
 
     with setup():
         how = options.pairing(match, by_order, layout, side_by_side, recursive)
@@ -129,14 +130,9 @@ def score(
             if output is None or len(folders) > 1:
                 raise ValueError("--engine ray needs --output, a folder that every node sees, and takes one -d")
         elif videos:
-            of_names = {
-                "--match": match,
-                "--by-order": by_order,
-                "--recursive": recursive,
-                "--allow-unmatched": allow_unmatched,
-            }
+            naming = {"--match": match, "--by-order": by_order, "--recursive": recursive, "--allow-unmatched": allow_unmatched}
             others = {"--saliency": saliency, "--address": address, "--peak": run.reading.peak}
-            options.refuse({**of_images, **of_names, **others}, "videos are scored without")
+            options.refuse({**of_images, **naming, **others}, "videos are scored without")
             if reference is None or len(videos) < 2 or len(folders) > 1:
                 raise ValueError("a video is compared with one other video and with nothing else")
         else:
@@ -145,15 +141,14 @@ def score(
             sides: list[Path | None] = [*folders] or [None]
             matchings = {str(side or ""): match_files(reference, side, how) for side in sides}
     if engine == "ray":
-        from msds_plugin.adapters.scorers import create_scorers
-
-        with setup():  # these scorers only tell which of them take saliency
-            made = create_scorers(metrics, "cpu", run.runtime, fusion, **networks) if salient else []
-            names = _with_saliency(metrics, made, salient) if salient else metrics
+        with setup():
+            if salient:  # these scorers only tell which of them take it
+                able = create_scorers(metrics, "cpu", run.runtime, fusion, **networks)
+                metrics = _with_saliency(metrics, able, salient)
         folder = folders[0] if folders else None
         made_with = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
         more = {"run": run, "workers": run.workers or 2, "address": address, **made_with}
-        score_folders_on_ray(reference, folder, how, names, output, allow_unmatched, **more)
+        score_folders_on_ray(reference, folder, how, metrics, output, allow_unmatched, **more)
         return
     if videos and reference is not None:
         from msds_plugin.adapters.cli.video import score_videos
@@ -176,7 +171,11 @@ def score(
     with setup():
         for path in filter(None, (output, summary)):
             check_output(path)
-        scorers, lacking = _make_scorers(metrics, run, fusion, networks, salient)
+        lacking: dict[str, str] = {}
+        scorers = create_scorers(metrics, run.device, run.runtime, fusion, lacking, **networks)
+        if salient:
+            made = [name for name in metrics if name not in lacking]
+            scorers = create_scorers(_with_saliency(made, scorers, salient), run.device, run.runtime, fusion, **networks)
         for name, reason in lacking.items():
             say(f"Without {name}: {reason}")
         if map is not None:
@@ -188,24 +187,10 @@ def score(
             from msds_plugin.adapters.scoring.details import with_regimes
 
             scorers = with_regimes(scorers)
-    complete = _score(pairs, scorers, run, _Wanted(output, summary, map, explain, layout == "3dgs"))
+    complete = _score(pairs, scorers, run, output, summary, map, explain, nested=layout == "3dgs")
     unscored = not allow_unmatched and any(each.unscored for each in matchings.values())
     if lacking or unscored or not complete:
         raise typer.Exit(INCOMPLETE)
-
-
-def _make_scorers(
-    names: Sequence[str], run: Run, fusion: Path | None, networks: Mapping[str, Any], saliency: str
-) -> tuple[list[Scorer], dict[str, str]]:
-    """The metrics, and by their names why others cannot be made; ``saliency``: options for those that take it."""
-    from msds_plugin.adapters.scorers import create_scorers
-
-    lacking: dict[str, str] = {}
-    scorers = create_scorers(names, run.device, run.runtime, fusion, lacking, **networks)
-    if saliency:
-        made = [name for name in names if name not in lacking]
-        scorers = create_scorers(_with_saliency(made, scorers, saliency), run.device, run.runtime, fusion, **networks)
-    return scorers, lacking
 
 
 def _with_saliency(names: Sequence[str], scorers: Sequence[Scorer], saliency: str) -> list[str]:
@@ -229,25 +214,22 @@ def _check_maps(scorers: Sequence[Scorer], folder: Path) -> None:
         say(f"Without maps, which it does not have: {without}")
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What becomes of scores: files of scores and of means, a folder of maps (None for none of each), what they mean.
+def _score(
+    pairs: Mapping[Pair, str],
+    scorers: Sequence[Scorer],
+    run: Run,
+    output: Path | None,
+    summary: Path | None,
+    maps: Path | None,
+    explain: bool,
+    nested: bool,
+) -> bool:
+    """Score pairs, each of a group, show and write the scores; whether all are there.
 
-    A summary in JSON may be nested by the parts of the groups' names, as ``results.json`` of Gaussian splatting.
+    With ``nested`` a summary in JSON is nested by the parts of the groups' names, as ``results.json`` of Gaussian splatting.
     """
-
-    output: Path | None
-    summary: Path | None
-    maps: Path | None
-    explain: bool
-    by_group: bool
-
-
-def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wanted: _Wanted) -> bool:
-    """Score pairs, each of a group, show and write the scores; whether all are there."""
     from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, Scored, store_beside
 
-    output = wanted.output
     groups = list(pairs.values()) if any(pairs.values()) else None
     with setup():
         kept = Results(None if output is None else store_beside(output), alone=True, what=output)
@@ -270,11 +252,11 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
         try:
             with stoppable(), clean_stdout():
                 if output is not None and not isinstance(end, OSError):
-                    _write(scored, means, output, wanted.explain)
-                if wanted.summary is not None and len(scored.frame()) < len(pairs) and wanted.summary.exists():
-                    say(f"{wanted.summary} is of an earlier run and stays as it is")
-                elif wanted.summary is not None:
-                    _write_summary(means, wanted.summary, wanted.by_group)
+                    _write(scored, means, output, explain)
+                if summary is not None and len(scored.frame()) < len(pairs) and summary.exists():
+                    say(f"{summary} is of an earlier run and stays as it is")
+                elif summary is not None:
+                    _write_summary(means, summary, nested)
         except (KeyboardInterrupt, OSError) as error:
             end = end if isinstance(end, OSError) else error
         if isinstance(end, OSError):  # first, since stdout may be on the disk that is full
@@ -282,7 +264,7 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
         _show(scored, output is None or isinstance(end, OSError))
         if len(pairs) > 1:
             _show_means(scored, means)
-        if wanted.explain:
+        if explain:
             _explain(scored)
         _say_failures(scored)
         if isinstance(end, OSError):
@@ -291,7 +273,7 @@ def _score(pairs: Mapping[Pair, str], scorers: Sequence[Scorer], run: Run, wante
             onwards = "" if output is None else "; the same command goes on from here"
             say(f"Interrupted: {len(scored.frame())} of {len(pairs)} pairs were scored{onwards}")
             raise typer.Exit(exit_code())
-    drawn = wanted.maps is None or _draw_maps(scored, wanted.maps, run)
+    drawn = maps is None or _draw_maps(scored, maps, run)
     if scored.failures and output is not None and scored.ready:
         say("The same command tries only these again")
     return drawn and not scored.failures
@@ -314,20 +296,20 @@ def _write(scored: Scored, means: pd.DataFrame, output: Path, explain: bool) -> 
         scored.kept.remove()
 
 
-def _write_summary(means: pd.DataFrame, path: Path, by_group: bool) -> None:
+def _write_summary(means: pd.DataFrame, path: Path, nested: bool) -> None:
     from msds_plugin.adapters.scoring.files import replace_file
     from msds_plugin.adapters.scoring.tables import write_table
 
-    if not (by_group and path.suffix.lower() == ".json" and "folder" in means):
+    if not (nested and path.suffix.lower() == ".json" and "folder" in means):
         write_table(means, path)
         return
-    nested: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for row in means.to_dict("records"):
-        place = nested
+        place = content
         for part in row["folder"].split("/"):
             place = place.setdefault(part, {})
         place[row["metric"]] = None if math.isnan(row["mean"]) else row["mean"]
-    replace_file(path, lambda part: part.write_text(json.dumps(nested, indent=2) + "\n", encoding="utf-8"))
+    replace_file(path, lambda part: part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
 
 
 def _draw_maps(scored: Scored, folder: Path, run: Run) -> bool:

@@ -54,12 +54,14 @@ def open_content(content: bytes) -> Image.Image:
     raise UnidentifiedImageError(f"it is not an image of a known format, or its header is damaged{reason}")
 
 
-def orientation_of(image: Any, content: bytes) -> int | None:
-    """As EXIF counts them; None also where the EXIF block is damaged, which viewers pass over."""
+def orientation_of(image: Any, content: bytes | None = None) -> int | None:
+    """As EXIF counts them, of a file's content or an image in memory; None also where the EXIF block is damaged, which viewers
+    pass over.
+    """
     if image.format == "JXL" and not image.jpeg:  # its header counts, by which its decoder has turned it
         return None
     # A PNG decodes its pixels to look for EXIF behind them.
-    there = image.format != "PNG" or b"eXIf" in content
+    there = image.format != "PNG" or content is None or b"eXIf" in content
     try:
         found: int | None = (image.getexif() if there else Image.Image.getexif(image)).get(0x0112)
     except Exception:
@@ -80,19 +82,24 @@ def decode_content(content: bytes, reading: Reading) -> Picture:
         values, samples = found or _by_pillow(image, content)
         colours, transparent = to_colours(values, samples, reading)
         notes = (FRAMES,) * several + (INKS,) * inks + (TRANSPARENT,) * transparent
-        profile = None if inks else _profile(image, content)
-        return Picture(turn(colours, orientation_of(image, content)), profile, notes, reading.channel)
+        profile, turned = None if inks else _profile(image, content), orientation_of(image, content)
+        return Picture(turn(colours, turned), profile, notes, reading.channel, turned)
 
 
 def _by_pillow(image: Image.Image, content: bytes) -> tuple[Array, Samples]:
-    profile, mode = image.info.get("icc_profile"), image.mode
     if image.format in ("JPEG", "MPO"):
         # The same pixels as Pillow's, of the same library, but its warnings are errors.
-        space = {"L": "GRAY", "RGB": "RGB"}.get(mode)
+        space = {"L": "GRAY", "RGB": "RGB"}.get(image.mode)
         values = simplejpeg.decode_jpeg(content, space or "CMYK", strict=True)
         if space:
             return _of_channels(values, 8)
+    return values_of(image)
+
+
+def values_of(image: Image.Image) -> tuple[Array, Samples]:
+    """The values of an image in memory, or that Pillow decodes now; inks with a profile as RGB."""
     image.load()
+    profile, mode = image.info.get("icc_profile"), image.mode
     if mode in ("F", "I"):
         return np.array(image)[..., None], Samples(32, "floating-point" if mode == "F" else "signed", 1)
     if mode.startswith("I;16"):

@@ -154,12 +154,14 @@ class Picture:
         profile: its colour profile, which has not been applied; None for sRGB.
         notes: what a user should know of how it was read.
         channel: what becomes of it as a tensor, see :class:`Reading`.
+        orientation: by which it has been turned, see :func:`turn`.
     """
 
     colours: Array
     profile: bytes | None = None
     notes: tuple[str, ...] = ()
     channel: str = "rgb"
+    orientation: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -131,8 +131,8 @@ class LargeImage:
         with naming(self.path), self._file:
             self._reading.check_size(width, height)
             colours, transparent = self._colours((0, height), (0, width))
-        notes = self._page.notes + (TRANSPARENT,) * transparent
-        return Picture(turn(colours, self._page.orientation), self.profile, notes, self._reading.channel)
+        notes, turned = self._page.notes + (TRANSPARENT,) * transparent, self._page.orientation
+        return Picture(turn(colours, turned), self.profile, notes, self._reading.channel, turned)
 
     def thin(self, most: int) -> Array:
         """Every n-th pixel of every n-th row, at most so many on each side: (H, W, 1 or 3), float32 in 0 to 1."""

@@ -45,6 +45,8 @@ class Pairing:
 
     #: Look into sub-folders; those that hold nothing but folders are looked into without it.
     recursive: bool = False
+    #: Pair equal names only, and guess nothing from those that differ.
+    exact: bool = False
     #: Pair the sorted names (numbers in names count as numbers) of folders with equally many images.
     by_order: bool = False
     #: The distorted images' names, where ``{name}`` is that of the reference and ``*`` anything: ``{name}_q*``. A pattern
@@ -114,20 +116,23 @@ def match(reference: Path | None, distorted: Path | None = None, how: Pairing = 
     if how.layout is not None:
         return _in_layout(reference, how.layout)
     if distorted is None:
-        found = list_folder(reference, how.recursive) if reference.is_dir() else Listing(reference.parent, (reference,))
+        found = _listed(reference, how)
         pairs = tuple(Pair(path, path, half=how.side_by_side) for path in found.images)
         words = f"cut from files of which the {how.side_by_side} half is the reference"
         return Matching(pairs, words, left_out=found.left_out, unscored=_hidden(found))
     if reference.is_dir() and not distorted.is_dir():
         raise ValueError(f"{reference} is a folder but {distorted} is a file: give the file of its reference")
     itself = (f"{distorted} is compared with itself",) if reference.samefile(distorted) else ()
-    if not distorted.is_dir():
-        return Matching((Pair(reference, distorted),), "of two files", notes=itself)
-    found = list_folder(distorted, how.recursive)
-    if reference.is_dir():
-        return replace(match_listings(list_folder(reference, how.recursive), found, how), notes=itself)
+    found = _listed(distorted, how)
+    if reference.is_dir() or how.pattern or how.by_order:
+        return replace(match_listings(_listed(reference, how), found, how), notes=itself)
     pairs = tuple(Pair(reference, path) for path in found.images)
-    return Matching(pairs, "of one reference with every image", left_out=found.left_out, unscored=_hidden(found))
+    words = "of one reference with every image" if distorted.is_dir() else "of two files"
+    return Matching(pairs, words, left_out=found.left_out, unscored=_hidden(found), notes=itself)
+
+
+def _listed(path: Path, how: Pairing) -> Listing:
+    return list_folder(path, how.recursive) if path.is_dir() else Listing(path.parent, (path,))
 
 
 def match_listings(references: Listing, distorted: Listing, how: Pairing = Pairing()) -> Matching:
@@ -143,7 +148,7 @@ def match_listings(references: Listing, distorted: Listing, how: Pairing = Pairi
         found, words = _by_order(*sides), "matched by sorted order"
     else:
         found, words = _by_name(*sides), "matched by name"
-        if not found:
+        if not (found or how.exact):
             found, words = _by_affix(*sides)
     used = set(found.values())
     without = [path for path in distorted.images if path not in found]
@@ -170,9 +175,14 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
+def _composed(text: str) -> str:
+    """Equal for names that differ in the way Unicode writes accents only."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _alike(text: str) -> str:
-    """Equal for names that differ in case, or in the way Unicode writes accents, only."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """The same for names that differ in case, too."""
+    return _composed(_composed(text).casefold())
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -216,16 +226,19 @@ def _by_name(references: _Names, distorted: _Names) -> dict[Path, Path]:
 
 
 def _by_pattern(references: _Names, distorted: _Names, pattern: str) -> dict[Path, Path]:
-    by_stem = _index(references, _stem)
-    parts = (".*".join(map(re.escape, part.split("*"))) for part in pattern.split("{name}"))
-    fits = re.compile("(?P<name>.+)".join(parts), re.DOTALL)
-    whole, in_folder = "." in pattern.rpartition("{name}")[2], "/" not in pattern
+    by_stem = _index(references, lambda name: _composed(_stem(name)))
+    parts = _composed(pattern).split("{name}")
+    before, behind = (re.compile(".*".join(map(re.escape, part.split("*"))), re.DOTALL) for part in parts)
+    whole, in_folder = "." in parts[1], "/" not in pattern
     found = {}
     for name, path in distorted.items():
-        text = name if whole else _stem(name)
+        text = _composed(name if whole else _stem(name))
         folder, slash, last = text.rpartition("/") if in_folder else ("", "", text)
-        fit = fits.fullmatch(last)
-        fitting = by_stem.get(folder + slash + fit["name"], ()) if fit else ()
+        ends = [at for at in range(len(last) + 1) if behind.fullmatch(last, at)]
+        inner = {last[begin:end] for begin in range(len(last)) if before.fullmatch(last, 0, begin) for end in ends}
+        fits = {each: by_stem[folder + slash + each] for each in inner if folder + slash + each in by_stem}
+        longest = max(fits, key=len, default="")
+        fitting = [reference for each, those in fits.items() if each == longest or each not in longest for reference in those]
         if len(fitting) > 1:
             raise _several(path, fitting)
         if fitting:

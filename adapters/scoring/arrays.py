@@ -20,16 +20,18 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from msds_plugin import registry
-from msds_plugin.adapters.images.colours import Samples, apply_profile, to_colours, to_pillow
+from msds_plugin.adapters.images.codecs import orientation_of, values_of
+from msds_plugin.adapters.images.colours import Samples, to_colours, to_pillow, turn
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Matching, Pair, match
 from msds_plugin.adapters.images.read import ImageFileError, Opened, Picture, Reading, open_image, reconcile
 from msds_plugin.adapters.scorers import DEFAULT, Scorer, create_scorer, each_once, parse_metric
+from msds_plugin.adapters.scoring.details import with_regimes
 from msds_plugin.adapters.scoring.files import content, replace_file
 from msds_plugin.adapters.scoring.loop import Run, score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
@@ -41,10 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Scores", "score"]
 
-_ORIENTATION = 0x0112  # of EXIF
 _ALPHA = "is laid over white, as it has an alpha channel"
 _TURNED = "is turned as its EXIF orientation {} says"
 _DEEP = "has 16 bits, which are kept"
+#: What holds several images, in an order, which files of a folder that are listed one by one have not.
+_SEVERAL = (list, tuple, pd.Series, pd.api.extensions.ExtensionArray)
 #: Pairs that are shown as pictures, scores in one line, and pixels of a picture's side.
 _PICTURED, _IN_A_ROW, _SIDE = 6, 8, 96
 #: Held while Pillow decodes an image, which it does at the first use: several threads may have the same one.
@@ -228,8 +231,8 @@ def score(
     Args:
         x: distorted image or images: paths, folders, patterns of paths (``"results/*.png"``), PIL images, numpy arrays (uint8,
             uint16, bool or float in [0, 1]; grey (H, W), RGB (H, W, 3) or RGBA), tensors ((3, H, W) or (1, H, W)), batches of
-            either (N, ...), or lists of any of these. An EXIF orientation is applied, 16 bits are kept, transparent images are
-            laid over white, pairs whose colour profiles differ are compared in sRGB; ``notes`` of the result says where.
+            either (N, ...), or lists or pandas columns of any of these. An EXIF orientation is applied, 16 bits are kept,
+            transparency is laid over white, pairs whose colour profiles differ are compared in sRGB: ``notes`` say where.
         y: references; a single one serves every image of ``x``. Two folders are matched by name, as ``msds score`` does. The
             sizes of a pair may differ if the metric allows.
         metric: any name of ``msds list --all``, options after commas if need be: ``"msds,backbone=alexnet"``; or several. None
@@ -270,11 +273,7 @@ def score(
     reader = _Reader({given for pair in pairs[:_PICTURED] for given in pair}, left_out)
     run = Run(None if device is None else str(device), runtime, masks=masks, note=reader.note)
     scorers = [_scorer(name, run, options) for name in names]
-    judged = scorers
-    if details:
-        from msds_plugin.adapters.scoring.details import with_regimes
-
-        judged = with_regimes(scorers)
+    judged = with_regimes(scorers) if details else scorers
     values: dict[tuple[_Given, str], float] = {}
     asked = [cast(Any, Pair)(reference, distorted) for distorted, reference in pairs]
     with closing(score_pairs(asked, judged, run, opener=reader.open)) as results:
@@ -286,12 +285,11 @@ def score(
     columns: dict[str, Any] = {
         each.name: [each.shown(values[distorted, each.name]) for distorted, _ in pairs] for each in judged
     }
-    found = []
+    found = ScoreTable()
     for each in scorers:
-        made = _Made(each, pairs, pictures, bool(masks))
-        regimes = columns.get(f"{each.name} regime")
-        found.append(Scores(columns[each.name], each.name, each.lower_is_better, reader.notes, regimes, made))
-    return found[0] if isinstance(metric, str) else ScoreTable({each.metric: each for each in found})
+        made, regimes = _Made(each, pairs, pictures, bool(masks)), columns.get(f"{each.name} regime")
+        found[each.name] = Scores(columns[each.name], each.name, each.lower_is_better, reader.notes, regimes, made)
+    return found[scorers[0].name] if isinstance(metric, str) else found
 
 
 def save_image(given: Any, path: Path) -> None:
@@ -373,20 +371,15 @@ def _is_folder(given: Any) -> bool:
 
 def _split(given: Any, side: str) -> list[_Given]:
     """The images in what was given for one side."""
-    if _is_path(given):
-        path = os.fspath(given)
-        if os.path.isdir(path):
-            return [_Given(str(each), each) for each in list_images(path)]
-        if glob.has_magic(path) and not os.path.exists(path):
-            found = sorted(glob.glob(path, recursive=True))
-            if not found:
-                raise ValueError(f"no file matches {path}")
-            return [_Given(each, each) for each in found]
-        return [_Given(side if isinstance(given, Image.Image) else str(given), given)]
-    many = isinstance(given, (list, tuple)) or (isinstance(given, (np.ndarray, Tensor)) and given.ndim == 4)
-    images = list(given) if many else [given]
+    images: list[Any] = [given]
+    if _is_folder(given):
+        images = list(list_images(given))
+    elif _is_path(given) and glob.has_magic(os.fspath(given)) and not os.path.exists(given):
+        images = sorted(glob.glob(os.fspath(given), recursive=True))
+    elif isinstance(given, _SEVERAL) or (isinstance(given, (np.ndarray, Tensor)) and given.ndim in (1, 4)):
+        images = list(given)
     if not images:
-        raise ValueError("no image in an empty list")
+        raise ValueError(f"no file matches {given}" if _is_path(given) else "no image in an empty list")
     places = [side] if len(images) == 1 else [f"{side}[{index}]" for index in range(len(images))]
     return [_Given(str(image) if _is_path(image) else place, image) for place, image in zip(places, images, strict=True)]
 
@@ -428,63 +421,42 @@ def _thumbnail(image: Opened) -> str:
 def _open(given: Any) -> Opened:
     """One image of any kind; a TypeError for no image, and for values of a type without a known range."""
     if _is_path(given):
-        return _open_file(given)
+        opened = open_image(given, Reading())
+        return opened if isinstance(opened, LargeImage) else _noted(opened)
     if isinstance(given, Image.Image):
-        return _from_pil(given)
+        return _noted(_from_pil(given))
     if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
         raise TypeError(
             "a masked array is not an image: fill what is masked (array.filled(0)), in both images alike, or weight places "
             "with a metric's saliency="
         )
     if isinstance(given, np.ndarray):
-        return _from_array(np.asarray(given))
+        return _noted(_from_array(np.asarray(given)))
     if isinstance(given, Tensor):
-        return _from_tensor(given)
+        return _noted(_from_tensor(given))
     raise TypeError(
         f"an image is a path, a PIL image, a numpy array or a torch tensor, not {type(given).__name__}; several are a list"
     )
 
 
-def _open_file(path: str | os.PathLike[str]) -> Opened:
-    opened = open_image(path, Reading())
-    if isinstance(opened, LargeImage):
-        return opened
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):
-        orientation = 1  # of a format that Pillow does not know
-    notes = (_TURNED.format(orientation),) if orientation != 1 else ()
-    return replace(opened, notes=(*opened.notes, *notes, *_depth(opened.colours)))
-
-
-def _depth(colours: npt.NDArray[Any]) -> tuple[str, ...]:
-    return (_DEEP,) if colours.dtype == np.uint16 else ()
+def _noted(picture: Picture) -> Picture:
+    """With notes on how it was turned, and on its depth."""
+    turned = (_TURNED.format(picture.orientation),) if picture.orientation in range(2, 9) else ()
+    return replace(picture, notes=picture.notes + turned + (_DEEP,) * (picture.colours.dtype == np.uint16))
 
 
 def _from_pil(image: Image.Image) -> Picture:
-    notes: tuple[str, ...] = ()
-    profile: bytes | None = image.info.get("icc_profile") or None
     try:
         with _LOADING:
-            image.load()
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            if orientation != 1:
-                image = ImageOps.exif_transpose(image)
-                notes = (_TURNED.format(orientation),)
-        if image.mode.startswith("I;16"):
-            pixels = np.asarray(image).astype(np.uint16)
-        elif image.mode in ("F", "I"):
-            raise TypeError(f"a PIL image of mode {image.mode} has no known range: give an array with values in [0, 1]")
-        else:
-            if image.mode == "CMYK" and profile is not None:
-                image, profile = apply_profile(image, profile), None
-            clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            pixels = np.asarray(image.convert("RGBA" if clear else "L" if image.mode in ("1", "L") else "RGB"))
+            values, samples = values_of(image)
+            orientation = orientation_of(image)
     except OSError as error:  # Pillow decodes late
         raise ImageFileError(f"cannot read {getattr(image, 'filename', 'the image')}: {error}") from error
-    picture = _from_array(pixels)
-    return replace(picture, profile=profile, notes=(*notes, *picture.notes))
+    if samples.bits == 32:
+        raise TypeError(f"a PIL image of mode {image.mode} has no known range: give an array with values in [0, 1]")
+    colours, transparent = to_colours(values, samples, Reading())
+    profile = None if image.mode in ("CMYK", "LAB") else image.info.get("icc_profile") or None
+    return Picture(turn(colours, orientation), profile, (_ALPHA,) * transparent, orientation=orientation)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Picture:
@@ -501,12 +473,11 @@ def _from_array(array: npt.NDArray[Any]) -> Picture:
     if not whole and not np.issubdtype(array.dtype, np.floating):
         raise TypeError(f"values of type {array.dtype} have no known range: give uint8, uint16, or floats in [0, 1]")
     values = np.require(array, array.dtype.newbyteorder("=") if whole else np.float32, ["C", "W"])
-    notes = _depth(values)
+    transparent = False
     if values.shape[2] == 4:
         samples = Samples(8 * values.itemsize, "unsigned" if whole else "floating-point", 3, alpha=3)
         values, transparent = to_colours(values, samples, Reading(peak=1.0))
-        notes += (_ALPHA,) * transparent
-    return Picture(values, notes=notes)
+    return Picture(values, notes=(_ALPHA,) * transparent)
 
 
 def _from_tensor(tensor: Tensor) -> Picture:

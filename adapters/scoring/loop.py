@@ -369,7 +369,8 @@ def _represent(scorer: Scorer, images: Sequence[Opened], mask: Mask | None) -> R
     batch: Tensor | LargeImage
     if isinstance(images[0], LargeImage):  # alone in its batch
         if not scorer.metric.reads_windows:
-            raise ValueError(f"images of {LARGE // 10**6} megapixels and more are read in windows, which {scorer.name} cannot")
+            size = f"TIFFs of {LARGE // 10**6} megapixels and more"
+            raise ValueError(f"{size} are read in windows, which {scorer.name} cannot: cut out a part, or save them as PNG")
         batch = images[0]
     else:
         batch = torch.cat([to_tensor(image, scorer.device) for image in images if isinstance(image, Picture)])

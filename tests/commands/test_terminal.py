@@ -14,6 +14,7 @@ import pytest
 from msds_plugin import __version__, registry
 from msds_plugin.adapters.cli.list import list_metrics
 from msds_plugin.adapters.cli.shared import terminal
+from msds_plugin.adapters.cli.shared.options import run_options
 
 
 def drawn(capsys, monkeypatch, width, columns, rows, numbers=0):
@@ -113,6 +114,7 @@ def test_help_and_version(msds):
     assert "TEXT" in msds("score", "-h").stdout
     assert "<" not in msds("score", "-h").stdout
     assert __version__ in msds("--version").stdout
+    assert run_options()(lambda *, run: None).__doc__ is None  # as python -OO leaves a command
 
 
 def test_a_module_with_a_metric_of_ones_own(msds, tmp_path, toolkits_as_before):

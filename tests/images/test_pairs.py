@@ -64,6 +64,8 @@ def test_trees_are_matched_by_their_paths(tmp_path) -> None:
 def test_left_out_images_count_as_unscored(tmp_path) -> None:
     assert matched(tmp_path, "a.png", "a.png more/b.png").unscored == 1
     assert match(tmp_path / "r/a.png", tmp_path / "d").unscored == 1
+    own = match(tmp_path / "r/a.png", tmp_path / "d", Pairing(recursive=True, pattern="{name}*"))
+    assert (names(own), own.unscored) == ("a.png:a.png", 1)
     assert match(tmp_path / "r", tmp_path / "d", Pairing(recursive=True)).unscored == 1
 
 
@@ -120,17 +122,19 @@ def test_names_that_agree_but_for_their_ends(tmp_path, references, distorted, ex
         ("cat.png dog.png q10.png", "sr_cat_q10.png sr_dog_q10.png", "sr_cat_q10.png may belong to any of cat.png, q10.png"),
         ("a.png a.jpg", "a.bmp", "a.bmp may belong to any of a.jpg, a.png"),
         ("a.png b.png", "c.png", "2 reference images cannot be matched by order with 1"),
-        ("a.png b.png", "c.png", "no name of a distorted image"),
+        ("a.png b.png", "c_of_d.png", "no name of a distorted image"),
+        ("cat.png dog.png", "cat_dog_of_1.png", "cat_dog_of_1.png may belong to any of cat.png, dog.png"),
     ],
 )
 def test_what_is_not_guessed(tmp_path, references, distorted, reason) -> None:
-    how = {"by_order": "by order" in reason, "pattern": "{name}_of_none" if "no name" in reason else None}
+    how = {"by_order": "by order" in reason, "pattern": "*{name}*_of_*" if "_of_" in distorted else None}
     with pytest.raises(ValueError, match=reason):
         matched(tmp_path, references, distorted, **how)
 
 
 ACCENT = "caf\u00e9"
 ENDS = "cat_x4.png dog_x4.jpg elk_x4.png"
+CATS = "cat_2.png:a_cat_2_x4_sr.png cat.png:a_cat_x4_sr.png"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,8 @@ ENDS = "cat_x4.png dog_x4.jpg elk_x4.png"
         ("a\nb.png c.png", "a\nb_\nx4.png c_x4.png", {"pattern": "{name}_*"}, None, 0),
         ("cat.png dog.png", ENDS, {"pattern": "{name}_*"}, "cat.png:cat_x4.png dog.png:dog_x4.jpg", 1),
         ("cat.png dog.png", "sr-dog.png sr-elk.png dog.png", {"pattern": "sr-{name}"}, "dog.png:sr-dog.png", 2),
+        ("cat.png cat_2.png", "a_cat_2_x4_sr.png a_cat_x4_sr.png", {"pattern": "*_{name}_*"}, CATS, 0),
+        (f"{ACCENT}.png e.png", unicodedata.normalize("NFD", f"{ACCENT}_1.png e_1.png"), {"pattern": "{name}_*"}, None, 0),
     ],
 )
 def test_other_ways(tmp_path, references, distorted, how, expected, unscored) -> None:

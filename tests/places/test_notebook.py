@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageCms
@@ -42,6 +43,7 @@ def test_everything_that_holds_an_image_gives_the_number_of_the_files():
     for form in forms:
         assert score(form, y)[0] == pytest.approx(wanted, abs=1e-7), type(form)
     assert float(msds_plugin.score(X, Y, "msds-fast", runtime="torch")) == pytest.approx(wanted, abs=1e-7)
+    assert float(score(Image.open(X).convert("RGB").convert("LAB"), y)) == pytest.approx(wanted, abs=0.01)
 
 
 def test_black_and_white_is_zero_and_255():
@@ -65,6 +67,10 @@ def test_lists_one_reference_for_all_and_sizes_mixed():
     assert scores[:2] == pytest.approx(each[:2], abs=1e-6)
     assert scores.mean() == pytest.approx(np.mean(each), abs=1e-6)
     assert np.asarray(scores).shape == (3,)
+    several = [str(X), str(Y)]
+    column = pd.Series(several, index=[5, 3])  # as it is after sorting
+    for form in (np.array(several), column, column.values, pd.Series([x, y])):
+        assert list(score(form, y)) == pytest.approx([each[0], 1], abs=1e-6), type(form)
 
 
 def test_grey_is_rgb():
@@ -84,6 +90,8 @@ def test_orientation_is_applied_and_said(tmp_path):
         scores = score(form, Y)
         assert float(scores) == upright
         assert "EXIF orientation 6" in repr(scores)
+    turned.save(tmp_path / "damaged.png", exif=b"no EXIF")
+    assert float(score(Image.open(tmp_path / "damaged.png"), turned)) == 1
 
 
 def test_transparency_is_laid_over_white_and_said(tmp_path):
@@ -141,6 +149,7 @@ def test_colour_profiles_that_differ_are_brought_to_srgb_and_that_is_said(tmp_pa
         (torch.zeros(3, 64, 64, dtype=torch.int64), TypeError, "int64"),
         ([], ValueError, "empty"),
         (None, TypeError, "x: .*NoneType"),
+        (GOLDEN.glob("hats*.png"), TypeError, "generator"),  # in no order
         ([Y, np.zeros((64, 64), np.int64)], TypeError, r"x\[1\]: .*int64"),
         ("no.png", ImageFileError, "no.png"),
         (np.ma.masked_array(np.zeros((64, 64, 3), np.uint8), mask=True), TypeError, "masked array"),

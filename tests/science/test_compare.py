@@ -71,6 +71,8 @@ def test_images_that_a_method_lacks(root, save):
     more = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN)
     assert more.notes[0] == "EDSR has results without a reference (2): alone.png, sub (a folder that was not looked into)."
     assert more.notes[2] == "No method has a result of these references (1): unused.png."
+    masked = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN, mask=root / "GT/Set5")  # one is unused
+    assert masked.table["n"].equals(more.table["n"])
     assert more.lacking == 3
     own = compare(folders(root, "Set5"), root / "GT/Set5", METRICS[:1], run=RUN, own=True)
     assert own.table["n"].tolist() == [5, 5, 4]
@@ -130,12 +132,15 @@ def test_a_broken_result_costs_its_image_for_all_methods(root):
     made = compare(folders(root, "Set8"), root / "GT/Set8", METRICS[:1], run=RUN)
     assert made.table["n"].tolist() == [7, 7, 7]
     assert made.failures["distorted"].tolist() == [str(root / "results/EDSR/Set8/im3.png")]
+    made = replace(made, unavailable={"msds": "no weights"})
+    for text in (to_text(made), to_latex(made), to_document(made).to_markdown()):
+        assert "piq:psnr has no score of EDSR for im3.png: its means are without." in text
+        assert "msds could not be made: no weights" in text
 
 
 def test_methods_that_are_one_image_each(root):
-    made = compare(
-        {name: path / "im0.png" for name, path in folders(root, "Set8").items()}, root / "GT/Set8/im0.png", METRICS[:1], run=RUN
-    )
+    methods = {name: path / "im0.png" for name, path in folders(root, "Set8").items()}
+    made = compare(methods, root / "GT/Set8/im0.png", METRICS[:1], run=RUN)
     assert made.table["n"].tolist() == [1, 1, 1]
     assert not made.lacking
 
@@ -189,17 +194,18 @@ def test_odd_names_of_methods_are_shown_as_text(root):
 
 def test_command(root, msds, monkeypatch):
     options = "compare", "--workers", 0, "--device", "cpu"
-    done = msds(
-        *options, "-r", "Set5=GT/Set5", "-r", "Set8=GT/Set8", "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS),
-        "-o", "t.tex", "-o", "t.html", "-o", "t.md", "-o", "t.txt", "-o", "t.csv",
-    )  # fmt: skip
+    outputs = [part for suffix in ("tex", "html", "md", "txt", "csv") for part in ("-o", f"t.{suffix}")]
+    shutil.copytree("GT", "results/GT")
+    sets = ["-r", "Set5=results/GT/Set5", "-r", "Set8=results/GT/Set8"]
+    done = msds(*options, *sets, "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS), *outputs)
     assert done.exit_code == 1, done.output  # Bicubic lacks an image
+    assert "results/GT is the reference itself, and no method: left out" in done.stderr
     assert "Bicubic lacks 1 of 5 images of Set5: im4.png" in done.stderr
     assert "piq:psnr overall: swin is better than Bicubic and EDSR; EDSR is better than Bicubic." in done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert lines[0] == ["group", "method", "piq:psnr ↑", "piq:gmsd ↓", "images"]
     assert [line[:2] for line in lines[1:4]] == [["Set5", "Bicubic"], ["Set5", "EDSR"], ["Set5", "swin"]]
-    assert all((root / f"t.{suffix}").stat().st_size for suffix in ("tex", "html", "md", "txt"))
+    assert all((root / name).stat().st_size for name in outputs[1::2])
     table = pd.read_csv(root / "t.csv")
     assert table.columns.tolist() == ["group", "method", "metric", "mean", "std", "n", "rank"]
     assert len(pd.read_csv(root / "t.scores.csv")) == 2 * (3 * 13 - 1)
@@ -207,23 +213,13 @@ def test_command(root, msds, monkeypatch):
     assert lines[11] == ["group", "metric", "method", "minus", "difference", "p (Holm)"]
     with monkeypatch.context() as terminal:
         terminal.setattr("msds_plugin.adapters.cli.compare.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
-        shown = msds(*options, "-r", "Set5=GT/Set5", "-r", "Set8=GT/Set8", "results/*", "-m", METRICS[0]).stdout
+        shown = msds(*options, *sets, "results/*", "-m", METRICS[0]).stdout
     assert shown.count("metric\tmethod\tminus\tdifference\tp (Holm)\n") == 3  # a table for each group
     scored = []
     original = store.score_pairs
     monkeypatch.setattr(store, "score_pairs", lambda pairs, *rest: original(scored.append(list(pairs)) or scored[-1], *rest))
-    again = msds(
-        *options,
-        "-r",
-        "GT/Set8",
-        "EDSR=results/EDSR/Set8",
-        "bare=GT/Set8",
-        "new=results/Swin_IR/Set5",
-        "-m",
-        METRICS[0],
-        "-o",
-        "t.csv",
-    )
+    given = f"-r GT/Set8 EDSR=results/EDSR/Set8 bare=GT/Set8 new=results/Swin_IR/Set5 -m {METRICS[0]} -o t.csv"
+    again = msds(*options, *given.split())
     assert again.exit_code == 1, again.output
     assert "GT/Set8 is the reference itself, and no method: left out" in again.stderr
     assert all(pair.distorted.parts[-3] == "Swin_IR" for pairs in scored for pair in pairs)  # what was kept is not scored again

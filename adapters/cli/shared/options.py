@@ -148,7 +148,7 @@ def run_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., 
                 run = _run(**{each.name: given.pop(each.name) for each in options if each.name in given})
             command(**given, run=run)
 
-        if "Exit codes" not in (command.__doc__ or ""):
+        if command.__doc__ and "Exit codes" not in command.__doc__:  # python -OO keeps none
             with_run.__doc__ = f"{command.__doc__}{_EXIT_CODES}"
         with_run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         with_run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
