@@ -12,9 +12,9 @@ import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.labels import check_lines, find_images, numbers, places, read_labels
 from msds_plugin.adapters.benchmark.runner import run
 from msds_plugin.adapters.benchmark.summary import few_references
+from msds_plugin.adapters.images.labels import check_lines, find_images, numbers, places, read_labels
 from msds_plugin.adapters.scorers import Scorer
 
 _COLUMNS = {

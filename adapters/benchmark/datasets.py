@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msds_plugin.adapters.benchmark.labels import check_lines, find_images, is_number, numbers, places, read_labels
+from msds_plugin.adapters.images.labels import check_lines, find_images, is_number, numbers, places, read_labels
 from msds_plugin.adapters.images.listing import is_meant_as_image
 from msds_plugin.checks import MissingDependencyError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -386,31 +385,28 @@ def _described(affixes: set[_Affix]) -> str:
 
 
 def _from_table(table: Path, reference: Path | None, distorted: Path | None) -> Matching:
-    folders, pairs = (reference or table.parent, distorted or table.parent), []
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-            columns = [name.strip().lower() for name in next(rows, [])]
-            if not (columns.count("reference") == columns.count("distorted") == 1):
-                has = ", ".join(columns) or "none"
-                raise ValueError(f"{table} needs the columns reference and distorted, each once, it has {has}")
-            for row in filter(any, rows):
-                values = dict(zip(columns, map(str.strip, row), strict=False))
-                if any(row[len(columns) :]):
-                    raise ValueError(
-                        f"line {rows.line_num} of {table} has more cells than columns: quote names with a separator"
-                    )
-                if not (values.get("reference") and values.get("distorted")):
-                    raise ValueError(f"line {rows.line_num} of {table} lacks a reference or a distorted image")
-                pairs.append(Pair(folders[0] / values["reference"], folders[1] / values["distorted"], values.get("group", "")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not CSV in UTF-8: {error}; save it as such") from error
+    from msds_plugin.adapters.images.labels import check_lines, find_images, places, read_labels  # and pandas, for tables only
+
+    cells = read_labels(table)
+    found = places(table, cells.iloc[0], {name: (name,) for name in ("reference", "distorted", "group")})
+    if not found.keys() >= {"reference", "distorted"}:
+        raise ValueError(f"{table} needs the columns reference and distorted, it has {', '.join(filter(None, cells.iloc[0]))}")
+    rows, sides, notes = cells.iloc[1:], [], []
+    for name, folder in (("reference", reference), ("distorted", distorted)):
+        names = rows[found[name]]
+        check_lines(table, f"no {name} image", names.eq(""))
+        paths, otherwise = find_images(names, folder or table.parent)
+        sides.append(map(Path, paths))
+        if otherwise:
+            notes.append(
+                f"{table}: {otherwise} {name} names differ from the files' in case, slashes or accents; the files are taken"
+            )
+    pairs = tuple(map(Pair, *sides, rows[found["group"]] if "group" in found else [""] * len(rows)))
     if not pairs:
         raise ValueError(f"{table} holds no pair")
-    same = sum(pair.reference == pair.distorted for pair in pairs)
-    return Matching(tuple(pairs), f"of {table}", notes=(f"{same} images are compared with themselves",) if same else ())
+    if same := sum(pair.reference == pair.distorted for pair in pairs):
+        notes.append(f"{same} images are compared with themselves")
+    return Matching(pairs, f"of {table}", notes=tuple(notes))
 
 
 def _in_layout(root: Path, layout: str) -> Matching:

@@ -172,19 +172,23 @@ def test_a_table(tmp_path) -> None:
     for separator in ";\t":
         table.write_text(f"distorted{separator}reference\n\nb, c.png{separator}a.png\n{separator}\n", encoding="utf-8-sig")
         assert match(None, how=Pairing(table=table)).pairs == (Pair(tmp_path / "a.png", tmp_path / "b, c.png"),)
+    touch(tmp_path / "d", "\xe4.png")
+    table.write_text("reference,distorted\nA.png,d\\\xe4.png\nnone.png,b.png\n", encoding="latin-1")  # of Excel on Windows
+    matching = match(None, how=Pairing(table=table))
+    assert matching.pairs[0] == Pair(tmp_path / "a.png", tmp_path / "d/\xe4.png")
+    assert [note.split(": ")[1][:20] for note in matching.notes] == ["1 reference names di", "1 distorted names di"]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("a.png,b.png\n", "needs the columns"),
-        ("reference,distorted,distorted\na.png,b.png,c.png\n", "each once"),
-        ("reference,distorted\n\na.png,\n", "line 3 of .* lacks"),
-        ("reference,distorted\na, b.png,c.png\n", "line 2 of .* more cells"),
-        ("", "none"),
+        ("reference,distorted,distorted\na.png,b.png,c.png\n", "two columns of the name distorted"),
+        ("reference,distorted\n\na.png,\n", "line 3 has no distorted image"),
+        ("reference,distorted\na, b.png,c.png\n", "line 2 has 3 fields"),
+        ("", "no rows"),
         ("reference,distorted\n", "holds no pair"),
-        ("reference,distorted\n\xe4.png,b.png\n", "not CSV in UTF-8"),
-        ('reference,distorted\n"a.png,b.png\n', "not CSV in UTF-8"),
+        ('reference,distorted\n"a.png,b.png\n', "cannot be read"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, text, reason) -> None:
