@@ -75,11 +75,9 @@ def assert_alike(
 
 
 def _place(picture: Path, image: Path, new: Path) -> Path:
-    """The file of the picture of an image in ``new``."""
-    if not new.is_dir():
-        return picture
-    inside = picture / image.relative_to(new)
-    return inside if inside.suffix == ".png" else inside.with_name(f"{inside.name}.png")
+    """The file of the picture of an image in ``new``, a PNG."""
+    place = picture / image.relative_to(new) if new.is_dir() else picture
+    return place if place.suffix.lower() == ".png" else place.with_name(f"{place.name}.png")
 
 
 def _write_junit(verdicts: Sequence[Verdict], path: Path) -> None:

@@ -59,7 +59,9 @@ def test_what_looks_alike_passes_and_what_does_not_fails(images):
     assert done.stdout.endswith("more than 1 (local)\n")
     assert done.stdout.count("\n") == 1
     assert list(Path("pictures").rglob("*")) == [Path("pictures/1.png")]
-    assert Image.open("pictures/1.png").size == (3 * 176 + 2 * 8, 176)
+    assert msds("assert", "golden/1.png", "blurred/1.png", "--picture", "one.jpg").exit_code == 1
+    for picture in ("pictures/1.png", "one.jpg.png"):
+        assert Image.open(picture).size == (3 * 176 + 2 * 8, 176)
     failures = ET.parse("found.xml").getroot().findall("testcase/failure")
     assert [failure.get("message", "")[:10] for failure in failures] == ["it differs"]
 
