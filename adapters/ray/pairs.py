@@ -11,7 +11,7 @@ from typing import Any
 
 from msds_plugin.adapters.images.colours import ImageFileError
 from msds_plugin.adapters.images.listing import Listing, is_meant_as_image
-from msds_plugin.adapters.images.pairs import Matching, Pairing, match, match_listings
+from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match, match_listings
 from msds_plugin.adapters.ray.places import filesystem, join, local_path, names_in
 
 #: (reference, distorted), paths or URIs.
@@ -66,23 +66,23 @@ def matched(reference: str, distorted: str, how: Pairing = Pairing()) -> tuple[l
     if None not in sides:
         found = match(sides[0] if reference else None, sides[1] if distorted else None, how)
         return sorted((_text(pair.reference), _text(pair.distorted)) for pair in found.pairs), found
-    if is_meant_as_image(distorted):
-        return [(_text(reference), _text(distorted))], Matching((), "of two files")
-    images = _listing(distorted)
-    if is_meant_as_image(reference):
-        names = [(_text(reference), join(distorted, str(path.relative_to("/")))) for path in images.images]
-        return sorted(names), Matching((), "of one reference with every image")
-    found = match_listings(_listing(reference), images, how)
-    relative = ((pair.reference.relative_to("/"), pair.distorted.relative_to("/")) for pair in found.pairs)
-    return sorted((join(reference, str(r)), join(distorted, str(d))) for r, d in relative), found
+    references, images = _places(reference), _places(distorted)
+    if is_meant_as_image(reference) and not (how.pattern or how.by_order):
+        words = "of two files" if is_meant_as_image(distorted) else "of one reference with every image"
+        found = Matching(tuple(Pair(*references, path) for path in images), words)
+    else:
+        found = match_listings(Listing(Path("/"), tuple(references)), Listing(Path("/"), tuple(images)), how)
+    return sorted((references[pair.reference], images[pair.distorted]) for pair in found.pairs), found
 
 
-def _listing(folder: str) -> Listing:
-    """The images below a folder, as if it were the root."""
-    images = tuple(Path("/", name) for name in names_in(folder) if is_meant_as_image(name))
+def _places(place: str) -> dict[Path, str]:
+    """The images below a folder, by their paths as if it were the root; or the file itself."""
+    if is_meant_as_image(place):
+        return {Path("/", place.rpartition("/")[2]): _text(place)}
+    images = {Path("/", name): _text(join(place, name)) for name in names_in(place) if is_meant_as_image(name)}
     if not images:
-        raise ImageFileError(f"no image in {folder}")
-    return Listing(Path("/"), images)
+        raise ImageFileError(f"no image in {place}")
+    return images
 
 
 def _read_list(place: str) -> Iterator[Names]:

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from msds_plugin.adapters.cli.ray import _place
 from msds_plugin.adapters.images.colours import Reading
-from msds_plugin.adapters.images.pairs import Pair
+from msds_plugin.adapters.images.pairs import Pair, Pairing
 from msds_plugin.adapters.ray import score, shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
 from msds_plugin.adapters.ray.score import _all_done, _connect, _room
@@ -102,6 +102,7 @@ def test_folders_by_uri_are_matched_as_folders_are(files, store):
     assert list(read_pairs((r, f"{d}/"))) == list(read_pairs([r, f"{d}/"])) == expected
     assert list(read_pairs((f"{r}/a.png", d))) == [(f"{r}/a.png", f"{d}/{name}.jpg") for name in ("a", "b", "deep/c")]
     assert list(read_pairs(expected[0])) == expected[:1]
+    assert matched(f"{r}/a.png", d, Pairing(pattern="{name}*", recursive=True))[0] == expected[:1]
     with pytest.raises(ValueError, match=r"no image in memory://bucket/none"):
         read_pairs(("memory://bucket/none", d))
     store(**{"d/late.jpg": b""})
