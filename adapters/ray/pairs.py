@@ -69,7 +69,8 @@ def matched(reference: str, distorted: str, how: Pairing = Pairing()) -> tuple[l
     references, images = _places(reference), _places(distorted)
     if is_meant_as_image(reference) and not (how.pattern or how.by_order):
         words = "of two files" if is_meant_as_image(distorted) else "of one reference with every image"
-        found = Matching(tuple(Pair(*references, path) for path in images), words)
+        (one,) = references
+        found = Matching(tuple(Pair(one, path) for path in images), words)
     else:
         found = match_listings(Listing(Path("/"), tuple(references)), Listing(Path("/"), tuple(images)), how)
     return sorted((references[pair.reference], images[pair.distorted]) for pair in found.pairs), found
