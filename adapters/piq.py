@@ -53,6 +53,7 @@ class MetricLoss(_Loss):
     """
 
     metric_name: ClassVar[str]
+    fusion_logits: Tensor | None
 
     def __init__(self, data_range: float = 1.0, reduction: str = "mean", **options: Any) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class MetricLoss(_Loss):
             raise ValueError(f"data_range must be the largest value an image can have, got {data_range}")
         self.data_range = data_range
         self._held = Held(self.metric_name, options)
-        self._held.register_trained(self)
+        self.register_parameter("fusion_logits", self._held.trained)
 
     @property
     def metric(self) -> Metric:
@@ -86,8 +87,7 @@ class MetricLoss(_Loss):
         except AssertionError as error:
             advice = "; divide 8-bit values by 255 or pass data_range=255, and clamp what a network or a resize overshoots"
             raise AssertionError(f"{error}{advice if 'values' in str(error) else ''}") from error
-        self._held.take_trained(self)
-        return self._held(x / self.data_range, y / self.data_range)
+        return self._held(x / self.data_range, y / self.data_range, self.fusion_logits)
 
     def _check(self, image: Tensor, name: str) -> None:
         if not isinstance(image, Tensor):

@@ -34,10 +34,12 @@ class PyiqaMetric(nn.Module):
         options: those of its factory.
     """
 
+    fusion_logits: Tensor | None
+
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         super().__init__()
         self._held = Held(name, options)
-        self._held.register_trained(self)
+        self.register_parameter("fusion_logits", self._held.trained)
 
     @property
     def metric(self) -> Metric:
@@ -49,8 +51,7 @@ class PyiqaMetric(nn.Module):
 
         As a loss, which is the only case in which pyiqa lets gradients be, ``x`` may leave that range by 3.
         """
-        self._held.take_trained(self)
-        return self._held(x, y, training=torch.is_grad_enabled(), **options).reshape(-1, 1)
+        return self._held(x, y, self.fusion_logits, training=torch.is_grad_enabled(), **options).reshape(-1, 1)
 
 
 class PyiqaMultiScale(nn.Module):

@@ -114,7 +114,7 @@ class FullReference(Metric):
             self.scores.append(scores)
             return
         self.total = self.total.double() + scores.double().sum()
-        self.count = self.count + len(scores)
+        self.count = self.count.long() + len(scores)
 
     def compute(self) -> Tensor:
         """The mean of all scores so far, a scalar; or all of them, (N,)."""

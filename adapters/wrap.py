@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from msds_plugin import registry
 from msds_plugin.backbones import vgg16_around
@@ -135,7 +136,7 @@ class Held:
 
     Attributes:
         metric: the metric itself.
-        trained: what is to be trained, with ``learn_fusion=True``: the module that holds this registers it.
+        trained: with ``learn_fusion=True`` the parameter that the module which holds this registers as ``fusion_logits``.
     """
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
@@ -146,7 +147,7 @@ class Held:
         if not registry.get(name).built_in:  # ours are frozen
             self.metric.requires_grad_(False)
 
-    def __call__(self, x: Tensor, y: Tensor, training: bool = False, **options: Any) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor, trained: Tensor | None = None, training: bool = False, **options: Any) -> Tensor:
         """Scores (N,) of distorted images ``x`` beside references ``y``.
 
         Grey images are taken as RGB. Half precision, as of autocast, is compared in float32, and so may stand beside it.
@@ -154,6 +155,8 @@ class Held:
         Args:
             x, y: (N, 3 or 1, H, W), values in [0, 1]. An ``x`` that requires gradients may leave that range by
                 :data:`OVERSHOOT`, as the output of a network in training does.
+            trained: the module's ``fusion_logits`` now: a loaded state may have put another parameter in place, a
+                parametrisation, ``functional_call`` or FSDP a tensor that is no parameter.
             training: the same for an ``x`` that requires none, as in the validation of a loss.
             options: further arguments of the metric.
 
@@ -170,18 +173,15 @@ class Held:
         check_range(y, "the reference image y")
         dtype = torch.promote_types(x.dtype, y.dtype)
         dtype = torch.float32 if dtype in HALF else dtype
-        scores = self._like(x.device, dtype)(x.to(dtype), y.to(dtype), **options)
+        if isinstance(trained, nn.Parameter):
+            self.metric.fusion_logits = trained
+            trained = None
+        metric, pair = self._like(x.device, dtype), (x.to(dtype), y.to(dtype))
+        if trained is None:
+            scores: Tensor = metric(*pair, **options)
+        else:
+            scores = functional_call(metric, {"fusion_logits": trained}, pair, options)
         return scores.detach() if predicted and self.trained is None else scores
-
-    def register_trained(self, module: nn.Module) -> None:
-        """Make what is trained a parameter of ``module`` as well."""
-        if self.trained is not None:
-            module.register_parameter("fusion_logits", self.trained)
-
-    def take_trained(self, module: nn.Module) -> None:
-        """Use the parameter of ``module``: a state that was loaded may have put another in place of the one it had."""
-        if self.trained is not None:
-            self.metric.fusion_logits = module.fusion_logits
 
     def _like(self, device: torch.device, dtype: torch.dtype) -> Metric:
         """The metric on this device and in this type."""

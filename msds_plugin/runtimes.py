@@ -29,6 +29,9 @@ KERNELS = 64
 #: Uses of one size after which a model is compiled for it: a tenth faster at 384 x 512; and how many such models are kept.
 RECURRING, KEPT = 32, 4
 
+#: Processes that compiled a model, this one or those that it was forked from.
+_compiled_in: set[int] = set()
+
 #: Side in pixels of the example that a module is traced with, if that is large enough: small is fast.
 SIDE = 128
 
@@ -70,7 +73,13 @@ class Compiled:
 
         Raises:
             ValueError: tensors that want gradients, or that are not on the CPU.
+            RuntimeError: this process was forked from one in which OpenVINO ran: its threads are not here, and it would hang.
         """
+        if _compiled_in - {os.getpid()}:
+            raise RuntimeError(
+                "OpenVINO does not work in a process forked from one that used it: start processes by spawn or forkserver, "
+                "use the metric only after the fork, or make it with runtime='torch'"
+            )
         given = [tensor for tensor in tensors if tensor is not None]
         for tensor in given:
             self.check(tensor)
@@ -90,13 +99,10 @@ class Compiled:
         with self._lock:
             if key not in self._graphs:
                 self._graphs[key] = _Graph(self.module, self.smallest, example, half=key[1])
-            return self._graphs[key].model([tuple(tensor.shape) for tensor in example])
+            return self._graphs[key].model(tuple([tuple(tensor.shape) for tensor in example]))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"module": self.module, "smallest": self.smallest}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Compiled, (self.module, self.smallest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         return self  # nothing in it can be changed
@@ -108,6 +114,7 @@ class _Graph:
     def __init__(self, module: nn.Module, smallest: int, example: Sequence[Tensor], half: bool) -> None:
         import openvino
 
+        _compiled_in.add(os.getpid())
         self.graph = _convert(module, smallest, example)
         self.graph.reshape({place: openvino.PartialShape([-1, each.shape[1], -1, -1]) for place, each in enumerate(example)})
         threads = torch.get_num_threads()
@@ -122,9 +129,8 @@ class _Graph:
         self.by_size: dict[tuple[tuple[int, ...], ...], _Model] = {}
         self.uses: Counter[tuple[tuple[int, ...], ...]] = Counter()
 
-    def model(self, shapes: Sequence[tuple[int, ...]]) -> _Model:
+    def model(self, sizes: tuple[tuple[int, ...], ...]) -> _Model:
         """The model for inputs of these shapes."""
-        sizes = tuple(shapes)
         if sizes in self.by_size:
             return self.by_size[sizes]
         self.uses[sizes] += 1

@@ -12,7 +12,7 @@ import pandas as pd
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.runner import run
+from msds_plugin.adapters.benchmark.runner import Benchmark, run
 from msds_plugin.adapters.benchmark.summary import few_references
 from msds_plugin.adapters.images.labels import check_lines, find_images, numbers, places, read_labels
 from msds_plugin.adapters.scorers import Scorer
@@ -48,16 +48,24 @@ class ChoiceSummary:
         table: what :func:`statistics.choices` says of each metric on each set, with ``dataset`` first and ``resampled``, the
             number of images that a metric saw at another size.
         significance: what it says of each two metrics, likewise.
-        failures: images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``.
         notes: what a reader has to know.
-        unavailable: metrics that could not be made, with the reason.
+        made: the scores of the versions, and how they were made.
     """
 
     table: pd.DataFrame
     significance: pd.DataFrame
-    failures: pd.DataFrame
     notes: tuple[str, ...]
-    unavailable: Mapping[str, str]
+    made: Benchmark
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``."""
+        return self.made.scores.failures
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Metrics that could not be made, with the reason."""
+        return self.made.unavailable
 
 
 def load_choices(path: str | os.PathLike[str], name: str | None = None) -> Choices:
@@ -127,8 +135,7 @@ def run_choices(
         tables.append(table)
         tests.append(test)
         notes += few_references(each.name, int(table["references"].max()))
-    both = (pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True))
-    return ChoiceSummary(*both, made.scores.failures, tuple(notes), made.unavailable)
+    return ChoiceSummary(pd.concat(tables, ignore_index=True), pd.concat(tests, ignore_index=True), tuple(notes), made)
 
 
 def _as_dataset(each: Choices) -> Dataset:

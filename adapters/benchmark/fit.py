@@ -25,8 +25,6 @@ from msds_plugin.metric import digest
 
 FOLDS = 5
 MOST_LEVELS = 5
-#: Below this p value the difference between learned and equal weights is taken for real.
-SIGNIFICANT = 0.05
 EQUAL, LEARNED = "equal", "learned"
 
 
@@ -55,7 +53,7 @@ class FusionFit:
         """Whether learned weights beat equal ones on held-out references, in one sentence."""
         row = self.held_out.set_index("fusion").loc[LEARNED]
         found = f"SRCC {round(row['difference'], 4) + 0.0:+.4f}, p = {row['p']:.2g}, {self.file.references} references"
-        if not row["p"] < SIGNIFICANT:
+        if not row["p"] < statistics.LEVEL:
             return f"Learned weights do not beat equal ones on held-out references ({found}): keep equal weights."
         if row["difference"] < 0:
             return f"Learned weights are worse than equal ones on held-out references ({found}): keep equal weights."

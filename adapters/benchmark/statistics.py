@@ -385,10 +385,7 @@ def correlation_interval(
 
 def mean_interval(values: Array, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
     """95 % interval of the mean of one value per reference, by resampling the references."""
-    count = len(values)
-    if count < 2:
-        return UNKNOWN
-    return percentiles(resample(np.arange(count), resamples, seed) @ values / count)
+    return percentiles(resample(np.arange(len(values)), resamples, seed) @ values / max(1, len(values)))
 
 
 def percentiles(values: Array) -> Interval:

@@ -14,7 +14,7 @@ from msds_plugin.adapters.cli.shared import options
 from msds_plugin.adapters.cli.shared.terminal import finish, progress, resumable, say, setup, show_table
 
 if TYPE_CHECKING:
-    from msds_plugin.adapters.benchmark import Benchmark, ChoiceSummary, Summary
+    from msds_plugin.adapters.benchmark import ChoiceSummary, Summary
     from msds_plugin.adapters.scoring import Run
 
 
@@ -74,6 +74,7 @@ def benchmark(
 
     from msds_plugin.adapters.benchmark import load_choices, run_choices, summarise
     from msds_plugin.adapters.benchmark import run as run_benchmark
+    from msds_plugin.adapters.benchmark.report import page
     from msds_plugin.adapters.scoring.tables import write_table
 
     method: Any = None if resize == "none" else resize
@@ -93,15 +94,20 @@ def benchmark(
             summed = summarise(made.scores, shares, resamples, seed, made.notes, made.resampled)
         if sets:
             chosen = run_choices(metrics, sets, results, run, progress, method, resamples=resamples, seed=seed)
-    _show(summed, chosen)
-    with setup():
-        if output is not None:
-            write_table((summed or chosen).table, output)  # type: ignore[union-attr]
-        if report is not None:
-            say(f"The report is {_report(made, summed, chosen, report, frequency)}")
-    failures = [*([made.scores.failures] if made else []), *([chosen.failures] if chosen else [])]
-    unavailable = {**(made.unavailable if made else {}), **(chosen.unavailable if chosen else {})}
-    finish(pd.concat(failures), unavailable)
+    try:
+        with setup():
+            if output is not None:
+                write_table((summed or chosen).table, output)  # type: ignore[union-attr]
+            if report is not None:
+                if made and summed:
+                    path = page.write_report(made, summed, report, frequency, progress, chosen)
+                else:
+                    path = page.write_choices(chosen, report)  # type: ignore[arg-type]
+                say(f"The report is {path}")
+    finally:  # whoever reads stdout may stop early, and files may not be writable: neither costs the other
+        _show(summed, chosen)
+    runs = [each for each in (made, chosen.made if chosen else None) if each]
+    finish(pd.concat([each.scores.failures for each in runs]), runs[0].unavailable)
 
 
 def _shares(text: str | None) -> dict[str, float]:
@@ -117,23 +123,6 @@ def _shares(text: str | None) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"--factors takes name=share, separated by commas: {part!r} is not that") from None
     return checked_factors(shares)
-
-
-def _report(
-    made: Benchmark | None, summed: Summary | None, chosen: ChoiceSummary | None, folder: Path, frequency: float
-) -> Path:
-    from msds_plugin.adapters.benchmark.report import page
-    from msds_plugin.adapters.benchmark.report.document import Document
-
-    sections = [] if chosen is None else [page.choices(chosen.table), page.choice_tests(chosen.significance)]
-    tables = {} if chosen is None else {"choices": chosen.table, "choice_significance": chosen.significance}
-    if made is not None and summed is not None:
-        return page.write_report(made, summed, folder, frequency, progress, sections, tables)
-    document = Document("Image quality metrics beside human choices", tables=tables)
-    document.notes(chosen.notes if chosen is not None else ())
-    for section in sections:
-        document.section(section)
-    return document.write(folder)
 
 
 def _show(summed: Summary | None, chosen: ChoiceSummary | None) -> None:

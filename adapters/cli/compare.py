@@ -91,9 +91,11 @@ def compare(
         how, names = options.pairing(match, recursive=recursive), options.metric_names(metric)
         grouped = references.get("", references)
         made = compare_methods(folders, grouped, names, results, run, own, how, progress, say_found, mask)
-    _show(made)
-    with setup():
-        _write(made, outputs, run)
+    try:
+        with setup():
+            _write(made, outputs, run)
+    finally:  # whoever reads stdout may stop early, and files may not be writable: neither costs the other
+        _show(made)
     finish(made.failures, made.unavailable)
     if made.lacking:
         raise typer.Exit(INCOMPLETE)

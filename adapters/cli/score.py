@@ -134,7 +134,7 @@ def score(
             others = {"--saliency": saliency, "--address": address, "--peak": run.reading.peak}
             options.refuse({**of_images, **naming, **others}, "videos are scored without")
             if reference is None or len(videos) < 2 or len(folders) > 1:
-                raise ValueError("a video is compared with one other video and with nothing else")
+                raise ValueError("a video is compared with one other video; with a GIF or a folder of frames by msds video")
         else:
             options.refuse({"--address": address, "--every": every != 1}, "images are scored here without")
             options.refuse({"--map": map} if mask else {}, "with --mask there is no")

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.terminal import resumable, stoppable
+from msds_plugin.adapters.cli.shared.terminal import progress, resumable
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from msds_plugin.adapters.scoring import Run
 
 
@@ -38,9 +36,6 @@ def train(
 
     What was learned belongs to the labels and to the content of the images: with others it says so and does not go on.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from msds_plugin.adapters.research.training import from_opinions, load_twoafc, train_spips
     from msds_plugin.adapters.scoring.files import check_file
 
@@ -56,14 +51,6 @@ def train(
             data = load_twoafc(twoafc)
         else:
             data = from_opinions(options.one_dataset(dataset, data_root, csv, root, lower_better, "a metric is trained on"))
-        with stoppable(), Progress(transient=True, console=Console(stderr=True)) as bar:
-            tasks: dict[str, TaskID] = {}
-
-            def step(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(what, total=of)
-                bar.update(tasks[what], completed=done)
-
-            made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, run, step)
+        made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, run, progress)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in made.held_out.items())
     print(f"{made.path}: on held-out scenes {figures} ({made.facts['epochs']} epochs)")

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from msds_plugin.adapters.cli.shared.options import Metrics, metric_names, run_options, sides
-from msds_plugin.adapters.cli.shared.terminal import (
-    INCOMPLETE,
-    arrow,
-    exit_code,
-    progress,
-    say,
-    setup,
-    show_table,
-)
+from msds_plugin.adapters.cli.shared.terminal import INCOMPLETE, arrow, exit_code, progress, say, setup, show_table
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring import Run
@@ -127,5 +119,5 @@ def score_videos(
     show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"], pooled, numbers=6)
     if failures:
         say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
-    if stopped or not complete:
+    if not complete:
         raise typer.Exit(exit_code() if stopped else INCOMPLETE)

@@ -13,6 +13,7 @@ import pandas as pd
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_pyiqa
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
+from msds_plugin.adapters.benchmark.report.page import add_unscored
 from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.benchmark.summary import summarise
@@ -215,4 +216,7 @@ def write_report(made: Reproduction, directory: str | os.PathLike[str]) -> Path:
     page.heading("Published and measured")
     page.notes(made.notes)
     page.section(table(made))
+    if len(made.failures):
+        add_unscored(page, made.failures, "failures.csv")
+        page.tables["failures"] = made.failures
     return page.write(directory)

@@ -19,7 +19,7 @@ from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
 from msds_plugin.adapters.benchmark.report.figures import to_svg
-from msds_plugin.adapters.benchmark.report.page import add_origin, add_unscored, thumbnail
+from msds_plugin.adapters.benchmark.report.page import add_origin, add_unscored, left_out, thumbnail
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, Resampling, check_resize, make_scorers, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.images.colours import to_bytes
@@ -113,8 +113,8 @@ def make_images(
     """Write the images that are not there yet as PNG, and list all of them.
 
     A photograph's images lie in a folder named after its name and content, so that a changed photograph gets new ones. The
-    columns are ``photograph``, ``reference``, ``distorted`` (paths), ``distortion``, ``level``, ``deformation``,
-    ``strength``; ``none`` and zero where there is none.
+    columns are ``photograph`` (its path below ``photographs``), ``reference``, ``distorted`` (paths), ``distortion``,
+    ``level``, ``deformation``, ``strength``; ``none`` and zero where there is none.
     """
     source = Path(photographs)
     if not source.is_dir():
@@ -131,17 +131,17 @@ def make_images(
                 sides = f"{pixels.shape[1]} x {pixels.shape[0]}"
                 raise ValueError(f"{file} is {sides} pixels: at least {SMALLEST} on each side are needed")
             photo = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
-            for row in _of_photograph(file, photo, Path(folder), levels, moves):
+            for row in _of_photograph(file.relative_to(source), photo, Path(folder), levels, moves):
                 rows.append(row)
                 advance()
     return pd.DataFrame(rows, columns=_IMAGE)
 
 
 def _of_photograph(
-    file: Path, photo: Photo, folder: Path, levels: Sequence[tuple[str, float]], moves: Sequence[tuple[str, float]]
+    name: Path, photo: Photo, folder: Path, levels: Sequence[tuple[str, float]], moves: Sequence[tuple[str, float]]
 ) -> Iterator[tuple[object, ...]]:
-    told_apart = f"{_RECIPE} {file.name}".encode() + photo.tobytes()
-    own = folder / f"{file.stem}-{hashlib.sha256(told_apart).hexdigest()[:12]}"
+    told_apart = f"{_RECIPE} {name.as_posix()}".encode() + photo.tobytes()
+    own = folder / f"{name.stem}-{hashlib.sha256(told_apart).hexdigest()[:12]}"
     own.mkdir(parents=True, exist_ok=True)
     reference = own / "reference.png"
     _keep(reference, inner(photo))
@@ -153,7 +153,7 @@ def _of_photograph(
                 if spoilt is None:
                     spoilt = photo if distortion == NONE else DISTORTIONS[distortion](photo, level)
                 _keep(path, inner(spoilt) if deformation == NONE else DEFORMATIONS[deformation](spoilt, strength))
-            yield file.name, str(reference), str(path), distortion, level, deformation, strength
+            yield name.as_posix(), str(reference), str(path), distortion, level, deformation, strength
 
 
 def _keep(path: Path, photo: Photo) -> None:
@@ -242,7 +242,7 @@ def write_report(made: Benchmark, summed: pd.DataFrame, numbers: pd.DataFrame, d
     photographs, images = table["photograph"].nunique(), table["distorted"].nunique()
     page = Document("References that do not line up", f"{photographs} photographs, {images} images · {made.made['date']}")
     page.tables |= {"robustness": summed, "scores": table[["metric", *_IMAGE, "score", "seconds", "error"]]}
-    page.notes(made.notes)
+    page.notes([*left_out(made), *made.notes])
     page.heading("Rank and penalty")
     page.text(
         "Rank: Spearman's correlation between the scores of distorted images with and without the deformation, within a "

@@ -14,6 +14,7 @@ import pandas as pd
 from msds_plugin.adapters.benchmark import failures, statistics
 from msds_plugin.adapters.benchmark.report.document import Document, Section, shown
 from msds_plugin.adapters.benchmark.report.figures import heat_map, to_svg
+from msds_plugin.adapters.benchmark.report.page import add_unscored
 from msds_plugin.adapters.benchmark.summary import Scores, agreements, overall
 from msds_plugin.adapters.images.read import Reading
 from msds_plugin.adapters.research.study import CELL, Study
@@ -208,4 +209,5 @@ def write_report(study: Study, summed: StudySummary, directory: str | os.PathLik
             "in relations.csv."
         )
         page.section(shown(counts, list(map(str, counts)), 3, "Errors and high frequencies", text))
+    add_unscored(page, study.failures, "scores.csv")
     return page.write(directory)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.adapters.benchmark.datasets import Dataset
+from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.benchmark.statistics import srcc
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Notes, Picture, open_pair, to_tensor
@@ -41,8 +42,6 @@ DRAWN = 8
 #: A difference in opinion of this many standard deviations makes the preference 73 %.
 SOFT = 0.25
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-Step = Callable[[str, int, int], object]
 
 
 # What people said, as comparisons of two distorted images of which one is preferred
@@ -172,7 +171,7 @@ def train_spips(
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     run: Run = Run(device="cpu"),  # noqa: B008 (frozen)
-    step: Step = lambda what, done, of: None,
+    progress: Progress = no_progress,
 ) -> TrainedSPIPS:
     """Learn the weights of SPIPS, and write them.
 
@@ -192,7 +191,7 @@ def train_spips(
         seed: of everything that is random.
         cache: folder for what the frozen network computes of the images; None for ``<out>.features``.
         run: device of the frozen network and of the training (None for the CPU), and how image files are read.
-        step: called with what is being done, how much of it is, and of how much.
+        progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
 
     Raises:
         ValueError: fewer than three scenes, or too few to compare, a number of epochs below 1, images that SPIPS cannot
@@ -211,18 +210,18 @@ def train_spips(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metric = SPIPS.untrained(backbone, backbone_weights).to(device)
-    kept, keys = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), run, step)
+    with progress("features", len(data.pairs)) as advance:
+        kept, keys = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), run, advance)
     inputs = Inputs(kept.maps.to(device), kept.thumbnails.to(device))
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
     images = hashlib.sha256("".join(keys).encode()).hexdigest()
     settings = {"images or network": images, "labels": data.labels(), "seed": seed, "patience": patience}
     state = _State(metric.fusion, Path(f"{path}.checkpoint"), settings)
-    for epoch in range(state.epoch, epochs):
-        if state.since >= patience:
-            break
-        _epoch(state, data, inputs, learn, seed, epoch)
-        state.judge(_loss(state, *data.comparisons(stop, _generator(seed, -1)), inputs).item())
-        step("epochs", epoch + 1, epochs)
+    with progress("epochs", max(0, epochs - state.epoch)) as advance:
+        while state.epoch < epochs and state.since < patience:
+            _epoch(state, data, inputs, learn, seed, state.epoch)
+            state.judge(_loss(state, *data.comparisons(stop, _generator(seed, -1)), inputs).item())
+            advance()
     metric.fusion.load_state_dict(state.best)
     held_out = _held_out(metric.fusion, data, inputs, test, seed)
     facts = {
@@ -246,7 +245,7 @@ def train_spips(
 
 
 def inputs_of(
-    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, step: Step
+    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, advance: Callable[[], object]
 ) -> tuple[Inputs, list[str]]:
     """The learned part's inputs of all pairs, on the CPU, and for each a key of the files' content, reading and network, by
     which ``folder`` keeps them.
@@ -256,7 +255,7 @@ def inputs_of(
     contents = {path: content(path) for path in states}
     network = f"{version('msds-plugin')} {metric.description} {digest(metric.backbone)} {run.reading}"
     notes, found, keys = Notes(run.note), [], []
-    for done, pair in enumerate(pairs, 1):
+    for pair in pairs:
         keys.append(hashlib.sha256(" ".join((network, *(contents[path] for path in pair))).encode()).hexdigest()[:32])
         file = folder / f"{keys[-1]}.safetensors"
         try:
@@ -268,7 +267,7 @@ def inputs_of(
                     raise ValueError(f"{path} changed meanwhile: start the same command again") from None
             replace_file(file, partial(save_file, kept))
         found.append(kept)
-        step("features", done, len(pairs))
+        advance()
     return Inputs(*(torch.stack([kept[name] for kept in found]) for name in ("maps", "thumbnails"))), keys
 
 

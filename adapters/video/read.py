@@ -34,7 +34,7 @@ _DAMAGE = re.compile(
 #: Containers whose header states the length.
 _STATES_LENGTH = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "avi", "flv", "asf", "nut", "mxf"}
 #: Those of them that count it from zero, not from the first frame.
-_FROM_ZERO = {"matroska,webm", "asf", "nut"}
+_FROM_ZERO = {"matroska,webm", "asf", "nut", "flv"}
 #: Containers whose times may jump, and by how many seconds more than that is no pause.
 _MAY_JUMP, _PAUSE = {"mpegts", "mpeg", "ogg"}, 10.0
 _JOINED = 4  # packets

@@ -94,7 +94,7 @@ class VideoScores(Iterator[FrameScores]):
                 )
         elif self._align == "time" and abs(first) > self._near:
             self.notes.append(f"{begin}: compared by these times")
-        self.notes += _differences(reference, distorted, intervals)
+        self.notes += _differences(reference, distorted, intervals, self._run.reading.resize)
         if self._align != "index" and _drift(reference, distorted) > self._near:
             self.notes.append(
                 f"the rates differ: reference {reference.rate:.3f}, distorted {distorted.rate:.3f} frames per second: frames "
@@ -173,14 +173,13 @@ def _square(reference: Source, distorted: Source) -> list[str]:
     return notes
 
 
-def _differences(reference: Source, distorted: Source, intervals: Sequence[float | None]) -> list[str]:
+def _differences(reference: Source, distorted: Source, intervals: Sequence[float | None], resize: bool) -> list[str]:
     notes = []
-    (width, height), other = (side.square or side.size for side in (reference, distorted))
-    if (width, height) != other:
-        notes.append(
-            f"the frames differ in size: reference {width} x {height}, distorted {other[0]} x {other[1]}; "
-            "compared as they are, by the metrics that can"
-        )
+    sizes = [side.square or side.size for side in (reference, distorted)]
+    if sizes[0] != sizes[1]:
+        first, second = (f"{width} x {height}" for width, height in sizes)
+        how = "the distorted ones are resized" if resize else "compared as they are, by the metrics that can"
+        notes.append(f"the frames differ in size: reference {first}, distorted {second}; {how}")
     interlaced = [name for name, side in (("reference", reference), ("distorted video", distorted)) if side.interlaced]
     if interlaced:
         which = " and the ".join(interlaced) + (" are" if interlaced[1:] else " is")

@@ -220,6 +220,9 @@ def test_what_is_refused(pair, monkeypatch):
         metric(pair[0] * 2, pair[1])
     with pytest.raises(ValueError, match="too small"):
         metric(pair[0][..., :20], pair[1])
+    monkeypatch.setattr(runtimes, "_compiled_in", {0})
+    with pytest.raises(RuntimeError, match="forked from one that used it"):
+        metric(*pair)
     monkeypatch.setattr(runtimes, "has_openvino", lambda: False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'msds-plugin\[fast\]'"):
         DeepSSIM("alexnet", weights=None, runtime="openvino")

@@ -2,11 +2,13 @@ import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from msds_plugin.adapters.benchmark import datasets, failures, load_choices, run_choices, runner, statistics, summary
@@ -480,7 +482,7 @@ def test_pairs_that_differ_in_size(folder, scorer):
     assert abs(summed.table["srcc"][0]) < 0.9  # references differ in level, which only the whole table sees
 
 
-def test_command_on_choices_and_sizes_that_differ(folder, msds):
+def test_command_on_choices_and_sizes_that_differ(folder, msds, monkeypatch):
     base = [*OPTIONS, "-m", "psnr", "-m", "ssim"]
     done = msds(*base, "--csv", "opinions.csv", "--choices", "choices.csv", "--resize", "bicubic", "--report", "both")
     assert done.exit_code == 0, done.output
@@ -500,3 +502,18 @@ def test_command_on_choices_and_sizes_that_differ(folder, msds):
     assert only.exit_code == 0, only.output
     assert (folder / "one/report.html").exists()
     assert pd.read_csv(folder / "c.csv")["dataset"].tolist() == ["mine", "mine"]
+    (folder / "r0_0.png").write_text("broken")
+    for more in ([], ["--csv", "opinions.csv"]):
+        lost = msds(
+            *base, "-m", "deepssim,backbone=alexnet,weights=nowhere", "--choices", "mine=choices.csv", *more, "--report", "lost"
+        )
+        text = (folder / "lost/report.md").read_text()
+        assert lost.exit_code == 1
+        assert "could not be made, and is left out" in text
+        assert "| mine | psnr | r0_0.png | cannot read" in text.replace(f"{folder}/", "")
+        assert "mine has 5 references" in text
+        assert "mine" in set(pd.read_csv(folder / "lost/failures.csv")["dataset"])
+    # A reader of stdout that goes away, as head does, costs no file.
+    monkeypatch.setattr("msds_plugin.adapters.cli.benchmark.show_table", Mock(side_effect=typer.Exit(141)))
+    assert msds(*base, "--csv", "opinions.csv", "--report", "head").exit_code == 141
+    assert (folder / "head/report.html").exists()

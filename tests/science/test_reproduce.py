@@ -142,9 +142,13 @@ def test_the_command_goes_on_where_it_stopped(root, tmp_path, msds, monkeypatch)
     assert one.exit_code == 0, one.output
     assert "TID2013" in one.stdout
     assert "Published and measured" in (tmp_path / "report/report.md").read_text()
-    monkeypatch.setattr("msds_plugin.adapters.scoring.store.score_pairs", lambda *args, **kwargs: pytest.fail("scored again"))
-    again = msds(*arguments, "--dataset", "tid2013")
+    with monkeypatch.context() as patch:
+        patch.setattr("msds_plugin.adapters.scoring.store.score_pairs", lambda *args, **kwargs: pytest.fail("scored again"))
+        again = msds(*arguments, "--dataset", "tid2013")
     assert again.stdout == one.stdout
+    next(root.glob("tid2013/distorted_images/*")).write_text("broken")
+    assert msds(*arguments, "--dataset", "tid2013", "--report", "report").exit_code == 1
+    assert "1 in all; failures.csv lists them" in (tmp_path / "report/report.md").read_text()
     rest = msds(*arguments)
     assert rest.exit_code == 1
     assert "CSIQ is missing" in rest.output

@@ -1,5 +1,7 @@
 """Deformations, distortions, and metrics on both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,6 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from skimage import data, transform
-from torch import Tensor
 
 from msds_plugin.adapters.benchmark.runner import resample
 from msds_plugin.adapters.research.distortions import (
@@ -19,10 +20,8 @@ from msds_plugin.adapters.research.distortions import (
     margin,
 )
 from msds_plugin.adapters.research.robustness import make_images, overall, run_robustness, strengths_of, summarise, write_report
-from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.checks import MissingDependencyError
-from msds_plugin.metric import Images, Metric
 
 RUN = Run(workers=0)
 SEAMS = "seam carving"
@@ -39,25 +38,6 @@ def folder(tmp_path, photo, save):
     for name, image in (("a.png", photo), ("b.png", photo[:, ::-1])):
         save(image, tmp_path / "photographs" / name)
     return tmp_path / "photographs"
-
-
-class Distance(Metric):
-    """A distance that counts what it is asked."""
-
-    lower_is_better = True
-    description = "distance"
-    asked = 0
-
-    def _represent(self, image: Tensor) -> Images:
-        return Images("distance", image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        self.asked += len(a)
-        return (a.image - b.image).abs().mean((1, 2, 3))
-
-
-def scorer(metric):
-    return Scorer("error", metric, torch.device("cpu"), {}, True, False)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +127,8 @@ def test_images_are_made_once_and_for_each_photograph(folder, tmp_path):
     assert len(set(changed["distorted"]) & set(listed["distorted"])) == 2 * 4
 
 
-def test_a_run_goes_on_where_it_stopped(folder, tmp_path):
-    metric = Distance()
+def test_a_run_goes_on_where_it_stopped(folder, tmp_path, scorer, mean_error):
+    metric = mean_error()
     options = {"images": tmp_path / "made", "results": tmp_path / "r.sqlite", "run": RUN}
     first = run_robustness([scorer(metric)], folder, {"shift": [4]}, {"blur": [1, 2, 4]}, **options)
     assert metric.asked >= 16
@@ -161,9 +141,9 @@ def test_a_run_goes_on_where_it_stopped(folder, tmp_path):
     assert len(more.scores.table) == 24
 
 
-def test_rank_and_penalty(folder, tmp_path):
+def test_rank_and_penalty(folder, tmp_path, scorer):
     chosen = {"shift": [1, 4]}, {"blur": [1, 2, 4], "noise": [5, 20]}
-    made = run_robustness([scorer(Distance())], folder, *chosen, tmp_path / "made", run=RUN)
+    made = run_robustness([scorer()], folder, *chosen, tmp_path / "made", run=RUN)
     found = summarise(made).set_index("strength")
     assert found.loc[0, "rank"] == pytest.approx(1)
     assert found.loc[0, "penalty"] == 0
@@ -236,10 +216,22 @@ def test_report_and_command(folder, tmp_path, msds):
     assert set(pd.read_csv(tmp_path / "views.csv")["strength"]) == {0, 2}
 
 
-def test_report_of_a_metric_without_scores(folder, tmp_path):
-    class Silent(Distance):
-        def _compare(self, a, b):
+def test_report_of_a_metric_without_scores(folder, tmp_path, scorer, mean_error):
+    class Silent(mean_error):
+        def forward(self, x, y):
             raise RuntimeError("never")
 
     made = run_robustness([scorer(Silent())], folder, {"shift": [4]}, {"blur": [1]}, tmp_path / "made", run=RUN)
-    assert "never" in write_report(made, summarise(made), overall(made), tmp_path / "report").read_text()
+    made = replace(made, unavailable={"lost": "no weights"})
+    page = write_report(made, summarise(made), overall(made), tmp_path / "report").read_text()
+    assert "never" in page
+    assert "lost could not be made" in page
+
+
+def test_photographs_of_one_name_in_two_folders(folder, tmp_path, scorer):
+    for name in ("day", "night"):
+        (tmp_path / "both" / name).mkdir(parents=True)
+        Image.open(folder / "a.png").save(tmp_path / "both" / name / "a.png")
+    made = run_robustness([scorer()], tmp_path / "both", {"shift": [4]}, {"blur": [1, 2]}, tmp_path / "made", run=RUN)
+    assert set(made.scores.table["photograph"]) == {"day/a.png", "night/a.png"}
+    assert set(summarise(made)["photographs"]) == {2}

@@ -1,5 +1,7 @@
 """The grid of backbones, layers, levels and comparisons."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,3 +204,6 @@ def test_the_command(data, tmp_path, msds):
     assert (tmp_path / "report/nested.csv").exists()
     assert "SRCC by layer and level" in (tmp_path / "report/report.html").read_text()
     assert len(pd.read_csv("cells.csv")) == 10 * 3
+    Path(data.table["distorted"][0]).write_text("broken")
+    assert msds(*arguments, "--report", "report").exit_code == 1
+    assert "1 in all; scores.csv lists them" in (tmp_path / "report/report.md").read_text()

@@ -161,6 +161,11 @@ def test_learned_fusion_stays_the_parameter_that_its_optimiser_knows(adapter):
     other = ADAPTERS[adapter]("msds-lite-fast", learn_fusion=True)
     other.load_state_dict(loss.state_dict(), assign=True)
     assert other(*images(1)).item() == loss(*images(1)).item()
+    given = {name: value.detach() + torch.arange(value.numel()) for name, value in loss.named_parameters()}  # no parameters
+    gradients = torch.func.grad(lambda values: torch.func.functional_call(loss, values, images(1)).sum())(given)
+    assert all((gradient != 0).all() for gradient in gradients.values())
+    expected = ADAPTERS[adapter]("msds-lite-fast", fusion=(logits.detach() + torch.arange(3)).softmax(0))(*images(1))
+    assert torch.func.functional_call(loss, given, images(1)).item() == pytest.approx(expected.item(), abs=1e-6)
     assert copy.deepcopy(loss)(*images(1)).item() == loss(*images(1)).item()
 
 

@@ -153,6 +153,7 @@ def test_images_of_other_types(dtype):
     for _ in range(3):
         metric.update(x, y)
     assert float(metric.compute()) == pytest.approx(float(MSDSFast()(x.float(), y.float())), rel=1e-6)
+    assert metric.count.dtype == torch.int64  # half precision counts no further than 2048
 
 
 def test_names_that_are_taken_are_left_alone(own_metric):

@@ -329,6 +329,7 @@ CONTAINERS = {
     "x.mkv": {"codec": "libx264", "pix": "yuv420p"},
     "x.webm": {"codec": "libvpx-vp9", "pix": "yuv420p"},
     "x.ts": {"codec": "libx264", "pix": "yuv420p"},
+    "x.flv": {"codec": "libx264", "pix": "yuv420p"},
     "x.avi": {"codec": "mjpeg", "pix": "yuvj420p"},
     "faststart.mp4": {"codec": "libx264", "pix": "yuv420p", "mux": {"movflags": "+faststart"}},
     "fragmented.mp4": {"codec": "libx264", "pix": "yuv420p", "mux": {"movflags": "+frag_keyframe+empty_moov"}},
@@ -461,7 +462,7 @@ def test_other_sizes(tmp_path, reference, psnr):
     results = score_video(reference, x, create_scorers(["piq:psnr"], "cpu"))
     assert all(math.isnan(row.scores[0]) and "psnr" in row.error for row in results)
     assert "differ in size" in results.notes[0]
-    psnr(reference, x, 3, 15, reading={"resize": True})
+    psnr(reference, x, 3, 15, "are resized", reading={"resize": True})
 
 
 def test_pooling():
@@ -500,15 +501,8 @@ def test_command(tmp_path, reference, suffix):
     assert [frame["frameNum"] for frame in known["frames"]] == list(range(12))
     assert known["frames"][3]["metrics"]["piq:psnr"] == pytest.approx(table["piq:psnr"][3])
     assert known["pooled_metrics"]["piq:psnr"]["mean"] == pytest.approx(table["piq:psnr"].mean())
-    for more in (
-        ["-o", "no.txt"],
-        ["--plot", "no_folder/p.png"],
-        ["--plot", "p.xyz"],
-        ["--align", "best"],
-        ["--every", "0"],
-        [x],
-    ):
-        assert msds(*command, *more).exit_code == 2, more
+    for more in ("-o no.txt", "--plot no_folder/p.png", "--plot p.xyz", "--align best", "--every 0", "third.mkv"):
+        assert msds(*command, *more.split()).exit_code == 2, more
 
 
 def test_a_longer_log_stays(tmp_path, reference):
@@ -527,3 +521,6 @@ def test_score_takes_videos_too(reference):
     for option in (["--recursive"], ["--allow-unmatched"], ["--address", "auto"], ["--peak", "255"]):
         refused = msds("score", reference, reference, "-m", "piq:psnr", *option)
         assert (refused.exit_code, option[0] in refused.stderr) == (2, True)
+    for other in (reference.parent, reference.with_suffix(".gif")):
+        refused = msds("score", reference, other, "-m", "piq:psnr")
+        assert (refused.exit_code, "by msds video" in refused.stderr) == (2, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from msds_plugin.adapters.benchmark import failures, statistics, summary
+from msds_plugin.adapters.benchmark.choices import ChoiceSummary
 from msds_plugin.adapters.benchmark.report import figures
 from msds_plugin.adapters.benchmark.report.document import Cell, Document, Section, figure, interval, shown, sortable
 from msds_plugin.adapters.benchmark.runner import Benchmark, Progress, no_progress
@@ -165,8 +166,7 @@ def write_report(
     directory: str | os.PathLike[str],
     frequency: float = failures.FREQUENCY,
     progress: Progress = no_progress,
-    sections: Sequence[Section] = (),
-    tables: Mapping[str, pd.DataFrame] | None = None,
+    chosen: ChoiceSummary | None = None,
 ) -> Path:
     """Write ``report.html``, ``report.md`` with its ``figures``, and every table as CSV; the path of the page.
 
@@ -175,7 +175,7 @@ def write_report(
         directory: made if there is none; files of these names in it are replaced.
         frequency: in cycles per pixel, from where on energy counts as high-frequency.
         progress: shows how far it is, for example :func:`terminal.progress`.
-        sections, tables: further ones, on the page and as CSV.
+        chosen: what the metrics make of forced choices, if that belongs on the page too.
 
     Raises:
         OSError: the folder cannot be written; what is in it stays as it was.
@@ -190,8 +190,7 @@ def write_report(
     page = Document("Image quality metrics beside human opinions", about)
     for dataset in scores.datasets:
         page.text(_finding(scores, summed, dataset))
-    unavailable = [f"{name} could not be made, and is left out: {reason}" for name, reason in benchmark.unavailable.items()]
-    page.notes([*unavailable, *summed.notes])
+    page.notes([*left_out(benchmark), *summed.notes, *(chosen.notes if chosen else ())])
     page.section(agreement(summed))
     whole = overall(summed)
     page.heading(whole.title)
@@ -199,21 +198,24 @@ def write_report(
     page.weighted(_shares(summed), summed.overall)
     for dataset in scores.datasets:
         _draw(page, scores, summed, dataset)
-    for section in (differences(summed), within(summed.table), needed(summed.significance), *sections):
+    for section in (differences(summed), within(summed.table), needed(summed.significance)):
         page.section(section)
+    failed = scores.failures
+    if chosen is not None:
+        _add_choices(page, chosen)
+        failed = pd.concat([failed, chosen.failures], ignore_index=True)
     page.heading("Where metrics fail")
     page.text(f"Energy is the share of an image's power spectrum above {frequency:g} cycles per pixel.")
     page.section(frequencies(relations), 3)
     _add_outliers(page, benchmark, errors)
-    add_unscored(page, scores.failures, "failures.csv")
+    add_unscored(page, failed, "failures.csv")
     described = []
     for dataset, lower in scores.opinion_lower_is_better.items():
         rows, better = scores.of(dataset, scores.metrics[0]), "lower" if lower else "higher"
         described.append(f"{dataset}: {len(rows)} pairs, {rows['reference'].nunique()} references, {better} is better")
-    bootstrap = f"{summed.resamples} resamples of references, seed {summed.seed}"
     beside = {
         "data sets": "; ".join(described),
-        "bootstrap": bootstrap,
+        "bootstrap": f"{summed.resamples} resamples of references, seed {summed.seed}",
         "high frequency": f"above {frequency:g} cycles per pixel",
     }
     add_origin(page, benchmark, beside)
@@ -223,16 +225,37 @@ def write_report(
         "significance": summed.significance,
         "overall": summed.overall,
         "relations": relations,
-        "failures": scores.failures,
+        "failures": failed,
         "scores": scores.table,
         "metrics": benchmark.metrics,
-        **(tables or {}),
     }
     return page.write(directory)
 
 
+def write_choices(chosen: ChoiceSummary, directory: str | os.PathLike[str]) -> Path:
+    """Write a report of forced choices alone, otherwise as :func:`write_report`; the path of the page."""
+    page = Document("Image quality metrics beside human choices")
+    page.notes([*left_out(chosen.made), *chosen.notes])
+    _add_choices(page, chosen)
+    add_unscored(page, chosen.failures, "failures.csv")
+    add_origin(page, chosen.made)
+    page.tables |= {"failures": chosen.failures, "metrics": chosen.made.metrics}
+    return page.write(directory)
+
+
+def _add_choices(page: Document, chosen: ChoiceSummary) -> None:
+    page.section(choices(chosen.table))
+    page.section(choice_tests(chosen.significance))
+    page.tables |= {"choices": chosen.table, "choice_significance": chosen.significance}
+
+
+def left_out(benchmark: Benchmark) -> list[str]:
+    """The metrics that could not be made, and why, in sentences."""
+    return [f"{name} could not be made, and is left out: {reason}" for name, reason in benchmark.unavailable.items()]
+
+
 def _finding(scores: Scores, summed: Summary, dataset: str) -> str:
-    """The best metric of a data set, and what is not shown to differ from it, in a sentence."""
+    """The best metric of a data set, and what is not shown to be lower, in a sentence."""
     table = summed.table[summed.table["dataset"] == dataset].set_index("metric", drop=False)
     references = int(table["references"].max())
     images = scores.of(dataset, scores.metrics[0])["distorted"].nunique()
@@ -242,11 +265,14 @@ def _finding(scores: Scores, summed: Summary, dataset: str) -> str:
     best = str(table["srcc"].idxmax())
     ((found,),) = shown(table.loc[[best]], ["srcc"]).texts
     pairs = summed.significance[summed.significance["dataset"] == dataset]
-    alike = pairs[~(pairs["p_holm"] < statistics.LEVEL)]
-    rivals = [*alike.loc[alike["b"] == best, "a"], *alike.loc[alike["a"] == best, "b"]]
+    tested = pairs[pairs["p_holm"] < statistics.LEVEL]
+    # By the sign: on the images that both scored, another metric may be shown to be higher.
+    lower = [*tested.loc[(tested["a"] == best) & (tested["difference"] > 0), "b"]]
+    lower += [*tested.loc[(tested["b"] == best) & (tested["difference"] < 0), "a"]]
+    rivals = [name for name in table.index if name not in (best, *lower)]
     beside = "; every other metric is shown to be lower" if len(table) > 1 else ""
     if rivals:
-        beside = f"; not shown to differ from it: {', '.join(rivals)}"
+        beside = f"; not shown to be lower: {', '.join(rivals)}"
     return f"{size} Highest SRCC: {best}, {found}{beside}."
 
 
