@@ -52,7 +52,7 @@ class Term:
         weight: of this term, beside the others'.
 
     Raises:
-        ValueError: a scale that is not above 0, or a negative weight.
+        ValueError: a scale that is not above 0, a negative weight, or a metric of which lower is better taken for a similarity.
     """
 
     metric: Callable[[Tensor, Tensor], Tensor]
@@ -63,6 +63,8 @@ class Term:
     def __post_init__(self) -> None:
         if not (0 < self.scale < math.inf and 0 <= self.weight < math.inf):
             raise ValueError(f"a term needs a scale above 0 and a weight of 0 or more, got {self.scale} and {self.weight}")
+        if isinstance(self.metric, Metric) and self.metric.lower_is_better and self.dissimilarity is from_similarity:
+            raise ValueError(f"{type(self.metric).__name__} is no similarity: lower is better, so give dissimilarity=None")
 
     def found(self, score: Tensor) -> Tensor:
         """The dissimilarity that a score of the metric stands for, at least 0."""

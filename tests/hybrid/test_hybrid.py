@@ -175,6 +175,7 @@ def test_the_source_tells_constants_and_weights_apart(terms):
         (lambda: Hybrid([Term(difference, weight=0.0)]), "positive sum"),
         (lambda: Term(difference, scale=0.0), "scale above 0"),
         (lambda: Term(difference, weight=-1.0), "weight of 0 or more"),
+        (lambda: Term(MDSI()), "MDSI is no similarity"),
         (lambda: Term(difference, scale=math.nan), "scale above 0"),
         (lambda: msds_hybrid(None, levels=0), "levels must be at least 1"),
         (lambda: msds_hybrid(None, layers=[]), "at least one"),
