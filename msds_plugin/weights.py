@@ -55,7 +55,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _damaged_part(path: Path) -> str | None:
-    """The first part of a zip file that its checksum, at which torch does not look, denies."""
+    """The first part of a zip file whose content does not match its checksum, which torch does not check; None if all do."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
 

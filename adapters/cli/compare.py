@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +87,7 @@ def compare(
     with resumable(kept=results is not None):
         _check(outputs)
         references = _references(reference)
-        folders = _methods(methods, list(references.values()))
+        folders = _methods(methods, references)
         how, names = options.pairing(match, recursive=recursive), options.metric_names(metric)
         grouped = references.get("", references)
         made = compare_methods(folders, grouped, names, results, run, own, how, progress, say_found, mask)
@@ -121,18 +121,18 @@ def _references(given: Sequence[str]) -> dict[str, Path]:
     return groups
 
 
-def _methods(given: Sequence[str], references: Sequence[Path]) -> dict[str, Path]:
+def _methods(given: Sequence[str], references: Mapping[str, Path]) -> dict[str, Path]:
     """Folders of results by method; a pattern such as results/* that no shell has resolved is resolved here."""
     found: list[tuple[str, Path]] = []
     for text in given:
-        name, path = options.named_path(text)
-        paths = [Path(path)]
-        if name is None and glob.has_magic(path) and not Path(path).exists():
-            paths = [each for each in sorted(map(Path, glob.glob(path))) if each.is_dir()]
+        name, place = options.named_path(text)
+        paths = [Path(place)]
+        if name is None and glob.has_magic(place) and not Path(place).exists():
+            paths = [each for each in sorted(map(Path, glob.glob(place))) if each.is_dir()]
             if not paths:
-                raise FileNotFoundError(f"no folder at {path}")
+                raise FileNotFoundError(f"no folder at {place}")
         for each in paths:
-            if any(reference.resolve().is_relative_to(each.resolve()) for reference in references):
+            if any(path.resolve() in (each.resolve(), (each / group).resolve()) for group, path in references.items()):
                 say(f"{each} is the reference itself, and no method: left out")
             else:
                 found.append((name or each.name, each))

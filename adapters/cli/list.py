@@ -29,6 +29,6 @@ def list_metrics(
         if (row.full_reference or not full_reference) and not (mine and row.origin in ("msds-plugin", "pyiqa", "piq"))
     ]
     columns = ["name", "title", "better", "range", "summary"]
-    if sys.stdout.isatty() and get_terminal_size().columns < 100:
-        columns.remove("title")  # the name in other letters
+    if sys.stdout.isatty() and get_terminal_size().columns < 100:  # no room for titles, which are the names in other letters
+        columns.remove("title")
     show_table(columns, [[getattr(row, column) for column in columns] for row in chosen])

@@ -180,7 +180,7 @@ def _composed(text: str) -> str:
 
 
 def _alike(text: str) -> str:
-    """The same for names that differ in case, too."""
+    """Equal for names that differ in case, or in the way Unicode writes accents, only."""
     return _composed(_composed(text).casefold())
 
 

@@ -46,7 +46,7 @@ __all__ = ["Scores", "score"]
 _ALPHA = "is laid over white, as it has an alpha channel"
 _TURNED = "is turned as its EXIF orientation {} says"
 _DEEP = "has 16 bits, which are kept"
-#: What holds several images, in an order, which files of a folder that are listed one by one have not.
+#: Sequences of images. Not iterators: Path.glob gives files in no particular order.
 _SEVERAL = (list, tuple, pd.Series, pd.api.extensions.ExtensionArray)
 #: Pairs that are shown as pictures, scores in one line, and pixels of a picture's side.
 _PICTURED, _IN_A_ROW, _SIDE = 6, 8, 96

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 
 from msds_plugin.adapters.benchmark import compare
 from msds_plugin.adapters.benchmark.compare import _tables, means, to_document, to_latex, to_text, verdicts, with_signs
+from msds_plugin.adapters.cli.compare import _methods
 from msds_plugin.adapters.scoring import Run, store
 
 METRICS = ["piq:psnr", "piq:gmsd"]
@@ -200,6 +202,7 @@ def test_command(root, msds, monkeypatch):
     done = msds(*options, *sets, "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS), *outputs)
     assert done.exit_code == 1, done.output  # Bicubic lacks an image
     assert "results/GT is the reference itself, and no method: left out" in done.stderr
+    assert _methods(["one=results"], {"": Path("results/GT")}) == {"one": Path("results")}  # may hold results of its own
     assert "Bicubic lacks 1 of 5 images of Set5: im4.png" in done.stderr
     assert "piq:psnr overall: swin is better than Bicubic and EDSR; EDSR is better than Bicubic." in done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
