@@ -281,7 +281,7 @@ def rgb_profile(white: tuple[float, ...], primaries: tuple[float, ...], gamma: f
 
 def to_srgb(colours: Array, profile: bytes) -> Array:
     """Colours (H, W, 1 or 3) from a profile to sRGB, (H, W, 3), by littlecms with its perceptual intent. Bytes stay bytes; what
-    is deeper becomes float32. A profile of sRGB changes nothing; one that is damaged, or for other colours, is a ValueError.
+    is deeper becomes float32. A profile that is damaged, or for other colours, is a ValueError.
     """
     if profile.startswith(_FOREIGN):
         raise ValueError(f"its colours have the {profile.decode()}, which cannot be converted to sRGB: convert the file")
@@ -291,7 +291,7 @@ def to_srgb(colours: Array, profile: bytes) -> Array:
     if space == "RGB" and grey:
         colours = np.repeat(colours, 3, axis=2)
     try:
-        return colours if space == "RGB" and _is_srgb(profile) else _converted(colours, profile)
+        return _converted(colours, profile)
     except Exception as error:  # littlecms' own, by either library
         raise ValueError(f"its colour profile cannot be used: {error}") from error
 
@@ -307,11 +307,16 @@ def _converted(colours: Array, profile: bytes) -> Array:
 
 
 @lru_cache(64)
-def _is_srgb(profile: bytes) -> bool:
-    """Whether a profile of RGB changes no colour by a thousandth."""
+def icc_profile(profile: bytes) -> bytes | None:
+    """The profile that a file holds; None where it holds none, and for sRGB: it changes no colour by a thousandth."""
+    if profile[16:20] != b"RGB ":
+        return profile or None
     levels = np.linspace(0, 1, 9, dtype=np.float32)
     grid = np.stack(np.meshgrid(levels, levels, levels), 3).reshape(81, 9, 3)
-    return bool(np.abs(_converted(grid, profile) - grid).max() < 1e-3)
+    try:
+        return None if np.abs(_converted(grid, profile) - grid).max() < 1e-3 else profile
+    except Exception:  # damaged, which matters only where it has to be applied
+        return profile
 
 
 @lru_cache(16)

@@ -28,6 +28,7 @@ from msds_plugin.adapters.images.colours import (
     Reading,
     Samples,
     apply_profile,
+    icc_profile,
     luma,
     naming,
     to_colours,
@@ -204,8 +205,8 @@ class _Page:
         kind = int(page.photometric)
         kind = _RGB if kind == _YCBCR and page.compression == _JPEG else kind  # the decoder of JPEG gives RGB
         samples, unfold = _samples(page, kind), None
-        profile = bytes(page.tags.valueof(34675) or b"") or None
-        inks = kind == _CMYK and profile is not None
+        profile = bytes(page.tags.valueof(34675) or b"")
+        inks = kind == _CMYK and bool(profile)
         if kind == _PALETTE:
             palette = _palette(page.colormap)
             samples, unfold = replace(samples, bits=8 * palette.itemsize, colours=3), partial(_from_palette, palette)
@@ -215,8 +216,8 @@ class _Page:
         pages: Any = file.pages  # without reduced copies and masks
         several = any(not other.subfiletype & 0b101 for other in islice(pages, 1, None))
         notes = (FRAMES,) * several + (INKS,) * inks
-        profile = None if inks or kind == _LAB else profile
-        return cls(samples, unfold, _orientation(page), profile, (page.imagelength, page.imagewidth), notes)
+        stated = None if inks or kind == _LAB else icc_profile(profile)
+        return cls(samples, unfold, _orientation(page), stated, (page.imagelength, page.imagewidth), notes)
 
 
 def _samples(page: Any, kind: int) -> Samples:
@@ -260,7 +261,7 @@ def _from_palette(palette: Array, indices: Array) -> Array:
     return palette[indices[..., 0]]
 
 
-def _by_pillow(mode: str, profile: bytes | None, values: Array) -> Array:
+def _by_pillow(mode: str, profile: bytes, values: Array) -> Array:
     channels = Image.getmodebands(mode)
     image = Image.frombuffer(mode, values.shape[1::-1], values[..., :channels].tobytes(), "raw", mode, 0, 1)
     rgb = apply_profile(image, profile) if mode == "CMYK" and profile else image.convert("RGB")
