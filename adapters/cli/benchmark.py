@@ -97,7 +97,7 @@ def benchmark(
     try:
         with setup():
             if output is not None:
-                write_table((summed or chosen).table, output)  # type: ignore[union-attr]
+                write_table(pd.concat([each.table for each in (summed, chosen) if each]), output)
             if report is not None:
                 if made and summed:
                     path = page.write_report(made, summed, report, frequency, progress, chosen)

@@ -484,8 +484,10 @@ def test_pairs_that_differ_in_size(folder, scorer):
 
 def test_command_on_choices_and_sizes_that_differ(folder, msds, monkeypatch):
     base = [*OPTIONS, "-m", "psnr", "-m", "ssim"]
-    done = msds(*base, "--csv", "opinions.csv", "--choices", "choices.csv", "--resize", "bicubic", "--report", "both")
+    both = ["--csv", "opinions.csv", "--choices", "choices.csv"]
+    done = msds(*base, *both, "--resize", "bicubic", "--report", "both", "-o", "t.csv")
     assert done.exit_code == 0, done.output
+    assert set(pd.read_csv(folder / "t.csv")["dataset"]) == {"opinions", "choices"}
     assert "mean Kendall tau" in done.stdout
     assert "of ceiling" in done.stdout
     page = (folder / "both/report.html").read_text()
