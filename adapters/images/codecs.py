@@ -83,7 +83,7 @@ def decode_content(content: bytes, reading: Reading) -> Picture:
         values, samples = found or _by_pillow(image, content)
         colours, transparent = to_colours(values, samples, reading)
         notes = (FRAMES,) * several + (INKS,) * inks + (TRANSPARENT,) * transparent
-        profile, turned = None if inks else _profile(image, content), orientation_of(image, content)
+        profile, turned = None if inks else profile_of(image, content), orientation_of(image, content)
         return Picture(turn(colours, turned), profile, notes, reading.channel, turned)
 
 
@@ -112,8 +112,11 @@ def values_of(image: Image.Image) -> tuple[Array, Samples]:
     return _of_channels(np.array(image.convert("L" if mode in ("L", "1") else "RGB")), 8)
 
 
-def _profile(image: Image.Image, content: bytes) -> bytes | None:
-    """The ICC profile, or the one that other statements about the colours stand for; None for sRGB."""
+def profile_of(image: Image.Image, content: bytes = b"") -> bytes | None:
+    """The ICC profile, or the one that other statements about the colours stand for; None for sRGB.
+
+    Without ``content``, the file's, some of those are not known.
+    """
     info = image.info
     place = content.find(b"\0\0\0\4cICP", 0, content.find(b"IDAT")) if image.format == "PNG" else -1
     if place >= 0:  # before all others, by the specification

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from msds_plugin import registry
-from msds_plugin.adapters.images.codecs import orientation_of, values_of
+from msds_plugin.adapters.images.codecs import orientation_of, profile_of, values_of
 from msds_plugin.adapters.images.colours import Samples, to_colours, to_pillow, turn
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
@@ -455,7 +455,7 @@ def _from_pil(image: Image.Image) -> Picture:
     if samples.bits == 32:
         raise TypeError(f"a PIL image of mode {image.mode} has no known range: give an array with values in [0, 1]")
     colours, transparent = to_colours(values, samples, Reading())
-    profile = None if image.mode in ("CMYK", "LAB") else image.info.get("icc_profile") or None
+    profile = None if image.mode in ("CMYK", "LAB") else profile_of(image)
     return Picture(turn(colours, orientation), profile, (_ALPHA,) * transparent, orientation=orientation)
 
 

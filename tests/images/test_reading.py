@@ -17,6 +17,7 @@ from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import ImageFileError, Notes, Picture, Reading, alike, decode, open_image, open_pair
 from msds_plugin.adapters.images.read import to_tensor as pixels
+from msds_plugin.adapters.scoring.arrays import _from_pil
 
 HEIGHT, WIDTH = 23, 31
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -126,6 +127,14 @@ def test_a_profile_of_srgb_counts_as_none(tmp_path, save, suffix) -> None:
     x, y = open_pair(Pair(save("y.png", values()), tmp_path / f"x{suffix}"), notes=Notes(notes.append))
     assert x.profile is y.profile is None
     assert not notes
+    with Image.open(tmp_path / f"x{suffix}") as held:
+        assert _from_pil(held).profile is None
+
+
+def test_an_image_in_memory_has_the_gamma_of_its_file(save) -> None:
+    path = save("x.png", values(), (b"gAMA", struct.pack(">I", 100000)))
+    with Image.open(path) as held:
+        assert _from_pil(held).profile == decode(path).profile is not None
 
 
 # basicsr/utils/matlab_functions.py and basicsr/metrics/psnr_ssim.py, written out
