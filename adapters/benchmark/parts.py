@@ -18,8 +18,9 @@ from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.wrap import on_a_pyramid
 from msds_plugin.fusion_file import FusionTarget, level_parts
 from msds_plugin.hybrid import Hybrid
-from msds_plugin.metric import Images, Metric
+from msds_plugin.metric import Metric, PairMetric
 from msds_plugin.msds import PyramidMetric
+from msds_plugin.windows import Image
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Once(threading.local):
         return self.last[2]
 
 
-class _Part(Metric):
+class _Part(PairMetric):
     """What one of the parts says."""
 
     def __init__(self, whole: Metric, once: _Once, index: int, name: str) -> None:
@@ -119,8 +120,5 @@ class _Part(Metric):
     def weighted_modules(self) -> list[nn.Module]:
         return self.whole.weighted_modules()
 
-    def _represent(self, image: Any) -> Images:
-        return Images(self.description, image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        return self.once(*self._images(a, b))[:, self.index]
+    def _score(self, x: Image, y: Image) -> Tensor:
+        return self.once(x, y)[:, self.index]

@@ -25,7 +25,7 @@ from msds_plugin.adapters.scoring import Run
 from msds_plugin.adapters.scoring.store import Results, ResultsWriteError, identity, pair_keys, score_and_keep
 from msds_plugin.adapters.wrap import ToolkitMetric
 from msds_plugin.local import LocalMetric
-from msds_plugin.metric import Images, Metric
+from msds_plugin.metric import Metric, PairMetric
 from msds_plugin.msds import CallableMetric
 from msds_plugin.networks import Backbone
 
@@ -249,7 +249,7 @@ def _resized(scorer: Scorer, method: str) -> Scorer:
     return replace(scorer, metric=_Resized(scorer.metric, method), options={**scorer.options, "resize": method}, ours=True)
 
 
-class _Resized(Metric):
+class _Resized(PairMetric):
     """A metric that gets distorted images resampled to the size of their references."""
 
     def __init__(self, metric: Metric, method: str) -> None:
@@ -262,13 +262,7 @@ class _Resized(Metric):
     def description(self) -> str:
         return f"{self.metric.description}, distorted images resampled ({self.method})"
 
-    def _represent(self, image: Any) -> Images:
-        return Images(self.description, image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        x, y = self._images(a, b)
-        assert isinstance(x, Tensor)
-        assert isinstance(y, Tensor)
+    def _score(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         with self._one_at_a_time:
             return self.metric(resample(x, y.shape[-2:], self.method), y)
 

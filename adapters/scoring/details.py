@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from msds_plugin.adapters.scorers import Scorer
 from msds_plugin.auto import MSDSAuto
-from msds_plugin.metric import Images, Metric
+from msds_plugin.metric import PairMetric
 from msds_plugin.windows import Image
 
 REGIMES = ("aligned", "between", "displaced", "retargeted")
 
 
-class Regime(Metric):
+class Regime(PairMetric):
     """The places of the regimes of pairs in :data:`REGIMES`, (N,)."""
 
     reads_windows = True
@@ -34,13 +34,8 @@ class Regime(Metric):
         """Those of MSDS-Auto."""
         return self.auto.weighted_modules()
 
-    def _represent(self, image: Image) -> Images:
-        return Images(self.description, image)
-
-    def _compare(self, a: Images, b: Images) -> Tensor:
-        number = max(len(a), len(b))
-        found = self.auto.details(a.of_number(number), b.of_number(number)).regime
-        return torch.tensor([float(REGIMES.index(word)) for word in found])
+    def _score(self, x: Image, y: Image) -> Tensor:
+        return torch.tensor([float(REGIMES.index(word)) for word in self.auto.details(x, y).regime])
 
 
 def with_regimes(scorers: Iterable[Scorer]) -> list[Scorer]:

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.scorers import create_scorer
@@ -289,7 +290,7 @@ def test_borders_multiples_and_the_luma_of_papers_on_super_resolution(msds):
 
 
 def test_notes_are_said_once(msds, picture):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = imagecodecs.cms_profile("adobergb")
     Path("many").mkdir()
     for index in range(3):
         Image.fromarray(picture(0)).save(f"many/{index}.png", icc_profile=profile)
