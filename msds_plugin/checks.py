@@ -1,4 +1,4 @@
-"""The exceptions of this package that are not plain ``ValueError`` or ``TypeError``, and the checks that raise the rest."""
+"""Checks of images, and of what is given beside them, that raise a ``ValueError`` or ``TypeError``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,6 @@ from msds_plugin.windows import Image, Windows
 RANGE_TOLERANCE = 1e-3
 
 HALF = (torch.float16, torch.bfloat16)
-
-
-class WeightsNotFoundError(FileNotFoundError):
-    """A backbone's pretrained weights are neither on this machine nor to be had from their source."""
-
-
-class WeightsFileError(ValueError):
-    """A file of weights cannot be read, or holds the weights of something else."""
-
-
-class MissingDependencyError(ImportError):
-    """An optional package is needed for what was asked; the message says how to install it."""
 
 
 def check_has_values(tensor: Tensor, name: str = "image") -> None:

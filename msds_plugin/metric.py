@@ -16,7 +16,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.checks import HALF, WeightsFileError, check_pair, check_size, check_source, is_true
+from msds_plugin.checks import HALF, check_pair, check_size, check_source, is_true
+from msds_plugin.errors import WeightsFileError
 from msds_plugin.weights import read_safetensors
 from msds_plugin.windows import Image, Windows
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 __all__ = ["Compiled", "Runtime", "has_openvino"]
 

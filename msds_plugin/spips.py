@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.backbones import Weights, build_backbone
-from msds_plugin.checks import WeightsFileError, check_aligned
+from msds_plugin.checks import check_aligned
+from msds_plugin.errors import WeightsFileError
 from msds_plugin.functional import at_least_float32, halve
 from msds_plugin.local import LocalMetric
 from msds_plugin.weights import load, read_safetensors

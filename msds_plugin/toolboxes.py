@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from msds_plugin import weights as weight_files
-from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.networks import Backbone, OwnModule, choose
 
 __all__ = ["from_timm", "from_torchvision", "torchvision_names", "torchvision_weights"]

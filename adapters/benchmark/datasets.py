@@ -15,7 +15,7 @@ import pandas as pd
 
 from msds_plugin.adapters.images.labels import check_lines, find_images, is_number, numbers, places, read_labels
 from msds_plugin.adapters.images.listing import is_meant_as_image
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 #: What a column may be called, in any case, by what it holds; the first three are needed.
 COLUMNS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 
 def local_path(place: str) -> Path | None:

@@ -22,7 +22,7 @@ from msds_plugin.adapters.ray.places import names_in
 from msds_plugin.adapters.ray.shard import Done, Job, write_lost, write_shard
 from msds_plugin.adapters.scorers import Scorer, create_scorers
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 _LOG = logging.getLogger("msds_plugin")
 #: Shards at each actor, so that it never waits for the driver.

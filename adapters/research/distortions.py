@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import filters, transform
 
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 Photo: TypeAlias = npt.NDArray[np.uint8]
 Grid: TypeAlias = npt.NDArray[np.float64]

@@ -18,7 +18,7 @@ from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.benchmark.runner import run as score
 from msds_plugin.adapters.benchmark.summary import summarise
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 
 class Published(NamedTuple):

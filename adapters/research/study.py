@@ -19,7 +19,7 @@ from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.scorers import Scorer, choose_device
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.backbones import BACKBONES, build_backbone
-from msds_plugin.checks import MissingDependencyError, WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import MissingDependencyError, WeightsFileError, WeightsNotFoundError
 from msds_plugin.functional import block_dissimilarity, global_dissimilarity, gram_matrix, pyramid
 from msds_plugin.metric import Metric, Representation, digest
 from msds_plugin.networks import Backbone

@@ -21,7 +21,7 @@ from msds_plugin.adapters.images.listing import list_folder
 from msds_plugin.adapters.images.pairs import natural
 from msds_plugin.adapters.images.read import Picture, decode, resized
 from msds_plugin.adapters.video.colours import Colours, planes_of, reformat, to_picture
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 #: What decoders say, and no more than that, where data is damaged.
 _DAMAGE = re.compile(

@@ -17,7 +17,7 @@ from msds_plugin import MSDS, DeepSSIM
 from msds_plugin.adapters import weights as files
 from msds_plugin.adapters.weights import ArrayUnpickler, inventory, put_in_place
 from msds_plugin.backbones import BACKBONES, build_backbone
-from msds_plugin.checks import WeightsFileError, WeightsNotFoundError
+from msds_plugin.errors import WeightsFileError, WeightsNotFoundError
 from msds_plugin.weights import features_path, read_state_dict
 
 URL = str(BACKBONES["vgg16"].url)

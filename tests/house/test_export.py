@@ -12,7 +12,7 @@ from msds_plugin import DeepSSIM
 from msds_plugin.adapters import export as module
 from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.scorers import create_scorer
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 SMALL = "deepssim-lite,backbone=squeezenet1_1,weights=None"
 

@@ -21,7 +21,7 @@ from msds_plugin.adapters.research.distortions import (
 )
 from msds_plugin.adapters.research.robustness import make_images, overall, run_robustness, strengths_of, summarise, write_report
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.checks import MissingDependencyError
+from msds_plugin.errors import MissingDependencyError
 
 RUN = Run(workers=0)
 SEAMS = "seam carving"

@@ -21,6 +21,11 @@ import msds_plugin
 assert not {"torch", "numpy", "pyiqa", "piq", "pandas", "scipy"} & sys.modules.keys()
 assert {"DeepSSIM", "MSDS", "registry", "adapters", "build_backbone"} <= set(dir(msds_plugin))
 """,
+    "the list of metrics needs neither torch nor pandas": """
+from msds_plugin.adapters.scorers import describe_metrics
+assert describe_metrics()[0].name == "msds-auto"
+assert not {"torch", "numpy", "pandas"} & sys.modules.keys()
+""",
     "neither signals nor torch are touched by pytest's plugin, which every run of pytest loads": """
 import signal
 before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
