@@ -32,6 +32,9 @@ RECURRING, KEPT = 32, 4
 #: Processes that compiled a model, this one or those that it was forked from.
 _compiled_in: set[int] = set()
 
+#: Held while a module is traced: two threads would put back each other's filters of warnings, which are those of the process.
+_CONVERTING = threading.Lock()
+
 #: Side in pixels of the example that a module is traced with, if that is large enough: small is fast.
 SIDE = 128
 
@@ -178,7 +181,7 @@ def _convert(module: nn.Module, smallest: int, example: Sequence[Tensor]) -> Any
 
     side = max(SIDE, 2 * smallest)  # the smallest image has maps of one position, which is a case of its own
     small = tuple([tensor[..., :side, :side] for tensor in example])
-    with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
+    with _CONVERTING, torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, of checks that hold for every size
         traced = torch.jit.trace(_with_padded_pools(module), small, check_trace=False, strict=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=small)  # must live as long as it is read

@@ -6,9 +6,9 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 
 def check_file(path: Path) -> None:
@@ -50,16 +50,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     target = Path(os.path.realpath(path))  # or a link would be replaced by a file
     try:
-        handle, name = tempfile.mkstemp(target.suffix, ".msds-", target.parent)  # short, as the target's may be the longest
-        os.close(handle)
-        part = Path(name)
+        part = target.with_name(f".msds-{uuid4().hex}{target.suffix}")  # short, as the target's name may be the longest
         try:
+            part.open("xb").close()
             write(part)
             if target.exists():
                 shutil.copymode(target, part)
-            else:  # mkstemp makes files that nobody else may read
-                os.umask(mask := os.umask(0))
-                part.chmod(0o666 & ~mask)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             try:

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -174,6 +176,20 @@ def test_many_threads_and_copies(photographs):
             agree(compiled(images[0], images[0].flip(0)), expected[0])
         finally:
             torch.set_num_threads(threads)
+
+
+def test_compiled_side_by_side_they_leave_the_filters_of_warnings_alone():
+    before = list(warnings.filters)
+    metrics = [DeepSSIM("alexnet", weights=None, runtime="openvino") for _ in range(4)]
+    image, together = torch.rand(1, 3, 64, 64), threading.Barrier(4)
+
+    def first_score(metric):
+        together.wait(60)
+        return metric(image, image).item()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(first_score, metrics)) == [1] * 4
+    assert warnings.filters == before
 
 
 @pytest.mark.slow
