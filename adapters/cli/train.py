@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msds_plugin.adapters.cli.shared import options
-from msds_plugin.adapters.cli.shared.terminal import progress, resumable
+from msds_plugin.adapters.cli.shared.terminal import progress, resumable, stoppable
 
 if TYPE_CHECKING:
     from msds_plugin.adapters.scoring import Run
@@ -51,6 +53,15 @@ def train(
             data = load_twoafc(twoafc)
         else:
             data = from_opinions(options.one_dataset(dataset, data_root, csv, root, lower_better, "a metric is trained on"))
-        made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, run, progress)
+        with stoppable(), ExitStack() as shown:
+            bars: dict[str, Callable[[], None]] = {}
+
+            def step(what: str, done: int, of: int) -> None:
+                if what not in bars:
+                    shown.close()  # one at a time
+                    bars[what] = shown.enter_context(progress(what, of - done + 1))
+                bars[what]()
+
+            made = train_spips(data, output, backbone, "imagenet", epochs, patience, seed, cache, run, step)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in made.held_out.items())
     print(f"{made.path}: on held-out scenes {figures} ({made.facts['epochs']} epochs)")

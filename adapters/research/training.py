@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msds_plugin.adapters.benchmark.datasets import Dataset
-from msds_plugin.adapters.benchmark.runner import Progress, no_progress
 from msds_plugin.adapters.benchmark.statistics import srcc
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.images.read import Notes, Picture, open_pair, to_tensor
@@ -42,6 +41,8 @@ DRAWN = 8
 #: A difference in opinion of this many standard deviations makes the preference 73 %.
 SOFT = 0.25
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+Step = Callable[[str, int, int], object]
 
 
 # What people said, as comparisons of two distorted images of which one is preferred
@@ -171,7 +172,7 @@ def train_spips(
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     run: Run = Run(device="cpu"),  # noqa: B008 (frozen)
-    progress: Progress = no_progress,
+    step: Step = lambda what, done, of: None,
 ) -> TrainedSPIPS:
     """Learn the weights of SPIPS, and write them.
 
@@ -191,7 +192,7 @@ def train_spips(
         seed: of everything that is random.
         cache: folder for what the frozen network computes of the images; None for ``<out>.features``.
         run: device of the frozen network and of the training (None for the CPU), and how image files are read.
-        progress: as for :func:`~msds_plugin.adapters.benchmark.run`.
+        step: called with what is being done, how much of it is, and of how much.
 
     Raises:
         ValueError: fewer than three scenes, or too few to compare, a number of epochs below 1, images that SPIPS cannot
@@ -210,18 +211,18 @@ def train_spips(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         metric = SPIPS.untrained(backbone, backbone_weights).to(device)
-    with progress("features", len(data.pairs)) as advance:
-        kept, keys = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), run, advance)
+    kept, keys = inputs_of(metric, data.pairs, Path(cache or f"{path}.features"), run, step)
     inputs = Inputs(kept.maps.to(device), kept.thumbnails.to(device))
     metric.fusion.scale.copy_(inputs.maps[learn.to(device)].mean((0, 2, 3)).clamp_min(1e-6))
     images = hashlib.sha256("".join(keys).encode()).hexdigest()
     settings = {"images or network": images, "labels": data.labels(), "seed": seed, "patience": patience}
     state = _State(metric.fusion, Path(f"{path}.checkpoint"), settings)
-    with progress("epochs", max(0, epochs - state.epoch)) as advance:
-        while state.epoch < epochs and state.since < patience:
-            _epoch(state, data, inputs, learn, seed, state.epoch)
-            state.judge(_loss(state, *data.comparisons(stop, _generator(seed, -1)), inputs).item())
-            advance()
+    for epoch in range(state.epoch, epochs):
+        if state.since >= patience:
+            break
+        _epoch(state, data, inputs, learn, seed, epoch)
+        state.judge(_loss(state, *data.comparisons(stop, _generator(seed, -1)), inputs).item())
+        step("epochs", epoch + 1, epochs)
     metric.fusion.load_state_dict(state.best)
     held_out = _held_out(metric.fusion, data, inputs, test, seed)
     facts = {
@@ -245,7 +246,7 @@ def train_spips(
 
 
 def inputs_of(
-    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, advance: Callable[[], object]
+    metric: SPIPS, pairs: Sequence[tuple[Path, Path]], folder: Path, run: Run, step: Step
 ) -> tuple[Inputs, list[str]]:
     """The learned part's inputs of all pairs, on the CPU, and for each a key of the files' content, reading and network, by
     which ``folder`` keeps them.
@@ -255,7 +256,7 @@ def inputs_of(
     contents = {path: content(path) for path in states}
     network = f"{version('msds-plugin')} {metric.description} {digest(metric.backbone)} {run.reading}"
     notes, found, keys = Notes(run.note), [], []
-    for pair in pairs:
+    for done, pair in enumerate(pairs, 1):
         keys.append(hashlib.sha256(" ".join((network, *(contents[path] for path in pair))).encode()).hexdigest()[:32])
         file = folder / f"{keys[-1]}.safetensors"
         try:
@@ -267,7 +268,7 @@ def inputs_of(
                     raise ValueError(f"{path} changed meanwhile: start the same command again") from None
             replace_file(file, partial(save_file, kept))
         found.append(kept)
-        advance()
+        step("features", done, len(pairs))
     return Inputs(*(torch.stack([kept[name] for kept in found]) for name in ("maps", "thumbnails"))), keys
 
 
