@@ -12,13 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from msds_plugin import registry
+from msds_plugin.adapters.images.colours import FRAMES
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match
 from msds_plugin.adapters.images.read import Opened, Reading, open_pair, open_side, preview
 from msds_plugin.adapters.local_difference import LocalDifference
 from msds_plugin.adapters.scorers import Scorer, choose_device, create_scorer
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.adapters.scoring.files import replace_file
+from msds_plugin.adapters.scoring.files import content, replace_file
 from msds_plugin.adapters.scoring.loop import score_pairs
 from msds_plugin.adapters.scoring.maps import map_of, overlay
 from msds_plugin.adapters.scoring.store import identity
@@ -95,7 +96,7 @@ class Calibration:
             found = cls(content["metric"], content["source"], float(content["max_difference"]), int(content["renders"]))
             if not (isinstance(found.metric, str) and 0 <= found.max_difference < math.inf and found.renders > 0):
                 raise ValueError(f"a threshold of {found.max_difference} for the metric {found.metric}")
-        except (ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} was not written by msds calibrate ({type(error).__name__}: {error})") from error
         return found
 
@@ -117,20 +118,19 @@ def make(
     Raises:
         ValueError: two thresholds, none for a metric that has no default, or one that was calibrated with another metric.
     """
-    if calibrated is None:
-        metric = metric or LOCAL
-        scorer = _scorer_of(metric, run)
-        allowed = DEFAULT.get(metric) if max_difference is None else max_difference
-        if allowed is None or not 0 <= allowed < math.inf:
-            raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
-        return scorer, allowed
-    found = Calibration.load(calibrated)
-    if max_difference is not None or metric not in (None, found.metric):
-        raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
-    scorer = _scorer_of(found.metric, run)
-    if _source(scorer, run) != found.source:
-        raise ValueError(f"{calibrated} is of another {found.metric} or other options of reading: msds calibrate again")
-    return scorer, found.max_difference
+    found = None if calibrated is None else Calibration.load(calibrated)
+    if found is not None:
+        if max_difference is not None or metric not in (None, found.metric):
+            raise ValueError(f"{calibrated} states the threshold and its metric, {found.metric}: leave yours out")
+        metric, max_difference = found.metric, found.max_difference
+    metric = metric or LOCAL
+    scorer = _scorer_of(metric, run)
+    if found is not None and _source(scorer, run) != found.source:
+        raise ValueError(f"{calibrated} is of another {metric} or other options of reading: msds calibrate again")
+    allowed = DEFAULT.get(metric) if max_difference is None else max_difference
+    if allowed is None or not 0 <= allowed < math.inf:
+        raise ValueError(f"which difference of {metric} passes? state a number from 0 on as the maximum, or calibrate")
+    return scorer, allowed
 
 
 def pairs_of(golden: Path, new: Path) -> Matching:
@@ -192,7 +192,7 @@ def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdic
     name = scorer.name.partition("(")[0]
     best = registry.get(name).best if name in registry.names() else 0.0 if name == LOCAL else math.inf
     itself = [] if math.isfinite(best) else [Pair(path, path) for path in {pair.reference for pair in pairs}]
-    with closing(score_pairs([*itself, *pairs], [scorer], run, opener=_of_one_size)) as results:
+    with closing(score_pairs([*itself, *pairs], [scorer], run, opener=_comparable)) as results:
         found = {result.pair: result for result in results}
     verdicts = []
     for pair in pairs:
@@ -205,11 +205,13 @@ def _differences(pairs: Sequence[Pair], scorer: Scorer, run: Run) -> list[Verdic
     return verdicts
 
 
-def _of_one_size(pair: Pair, reading: Reading, golden: Opened | None) -> Opened:
+def _comparable(pair: Pair, reading: Reading, golden: Opened | None) -> Opened:
     image = open_side(pair, reading, golden)
     if golden is not None and image.size != golden.size:
         (height, width), (golden_height, golden_width) = image.size, golden.size
         raise ValueError(f"it has {width} x {height} pixels, the golden {golden_width} x {golden_height}")
+    if golden is not None and FRAMES in image.notes + golden.notes and content(pair.reference) != content(pair.distorted):
+        raise ValueError("it, or the golden, holds several frames, and only the first would be compared: make files of them")
     return image
 
 

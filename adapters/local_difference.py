@@ -143,18 +143,15 @@ def _subpixel_shift(new: Array, golden: Array) -> Array:
 class LocalDifference(CallableMetric):
     """:func:`local_difference` as a metric: its largest value in each image, 0 for identical ones. Lower is better."""
 
-    lower_is_better = True
     has_map = True
 
     def __init__(self) -> None:
-        super().__init__(lambda x, y: _maps(x, y).amax((1, 2, 3)), "local-difference/1")
+        super().__init__(lambda x, y: LocalDifference.map(x, y).amax((1, 2, 3)), "local-difference/1")
+        self.lower_is_better = True
 
-    def map(self, x: Tensor, y: Tensor) -> Tensor:
+    @staticmethod
+    def map(x: Tensor, y: Tensor) -> Tensor:
         """The differences (N, 1, H, W) of images ``x`` from goldens ``y``, (N, 3, H, W) in [0, 1] and of one size."""
-        return _maps(x, y)
-
-
-def _maps(x: Tensor, y: Tensor) -> Tensor:
-    check_aligned(x, y, "the local difference")
-    pairs = zip(*(images.detach().permute(0, 2, 3, 1).float().cpu().numpy() for images in (x, y)), strict=True)
-    return torch.stack([torch.from_numpy(local_difference(*pair))[None] for pair in pairs]).to(x.device)
+        check_aligned(x, y, "the local difference")
+        pairs = zip(*(images.detach().permute(0, 2, 3, 1).float().cpu().numpy() for images in (x, y)), strict=True)
+        return torch.stack([torch.from_numpy(local_difference(*pair))[None] for pair in pairs]).to(x.device)

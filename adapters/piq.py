@@ -80,8 +80,6 @@ class MetricLoss(_Loss):
         """The metric's own scores (N,)."""
         for name, image in (("x", x), ("y", y)):
             self._check(image, name)
-        if x.device != y.device:
-            raise ValueError(f"x is on {x.device} and y on {y.device}: move one of them")
         try:
             _validate_input([x, y], dim_range=(4, 4), data_range=(0, self.data_range), size_range=(0, 2))
         except AssertionError as error:
@@ -175,6 +173,7 @@ class MultiScale(_Loss):
         super().__init__()
         self.reduction = _check_reduction(getattr(metric, "reduction", "mean") if reduction is None else reduction)
         self.multiscale = _MultiScale(_per_image(metric, options), levels, fusion)
+        self.higher_is_better = not self.multiscale.lower_is_better
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The fused scores of ``x`` beside references ``y``, reduced over the batch."""
@@ -189,7 +188,7 @@ def _per_image(metric: Callable[..., Tensor], options: dict[str, Any]) -> Toolki
         if options:
             kind = type(metric).__name__
             raise TypeError(f"{', '.join(options)}: give the options of a loss to the loss itself, {kind}(...)")
-        return ToolkitMetric(_loss_per_image(metric), _named(type(metric), {}))
+        return ToolkitMetric(_loss_per_image(metric), _named(type(metric), {}), lower_is_better=True)
     signature = inspect.signature(metric)
     signature.bind(None, None, **options)
     reduction = {"reduction": "none"} if "reduction" in signature.parameters else {}

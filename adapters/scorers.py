@@ -244,7 +244,7 @@ def create_scorers(
         if file.metric not in chosen:
             raise ValueError(f"{fusion} holds fusion weights for {file.metric}, which is not among {', '.join(wanted)}")
         chosen[file.metric] = chosen[file.metric] | {"fusion": fusion, "levels": file.levels}
-        if file.metric in registry.names() and "backbone" not in options:
+        if file.metric in registry.names() and registry.get(file.metric).built_in and "backbone" not in options:
             network = {"backbone": file.target.backbone} if file.metric in takers else {}
             chosen[file.metric] |= {**network, "layers": file.target.layers}
     scorers = []

@@ -34,11 +34,11 @@ class _OfToolkit:
     """A metric of pyiqa or piq. It is made again where its input is, and in each process: not all of them can be pickled."""
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self.name, self.options = name, options
+        self.name, self.options, self.trained = name, options, None
         self.scorer: Scorer | None = create_scorer(name, "cpu", **options)
         self.lower_is_better = self.scorer.lower_is_better
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor, trained: None) -> Tensor:
         if self.scorer is None or self.scorer.device != x.device:
             self.scorer = create_scorer(self.name, x.device, **self.options)
         scores: Tensor = self.scorer.metric(x, y)
@@ -74,6 +74,7 @@ class FullReference(Metric):
     """
 
     full_state_update = False
+    fusion_logits: Tensor | None
     total: Tensor
     count: Tensor
     scores: list[Tensor]
@@ -82,7 +83,8 @@ class FullReference(Metric):
         super().__init__(**{key: options.pop(key) for key in _OPTIONS_OF_TORCHMETRICS & options.keys()})
         self.name = name
         self.reduction = _check_reduction(reduction)
-        self._metric, self._lower_is_better = _make(name, options)
+        self._metric = _make(name, options)
+        self.register_parameter("fusion_logits", self._metric.trained)
         # MetricCollection takes metrics whose states agree after the first batch for one and the same. NaN agrees with nothing.
         self.add_state("distinct", default=torch.tensor(nan), dist_reduce_fx="sum")
         if reduction == "none":
@@ -95,7 +97,7 @@ class FullReference(Metric):
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]
         """Direction of the score."""
-        return not self._lower_is_better
+        return not self._metric.lower_is_better
 
     @property
     def is_differentiable(self) -> bool:  # type: ignore[override]
@@ -109,7 +111,7 @@ class FullReference(Metric):
                 f"{type(self).__name__} accumulates its scores, which torch.func.vmap cannot: take the metric itself, "
                 "msds_plugin.registry.create(name)"
             )
-        scores = _scores(self._metric, preds, target)
+        scores = _scores(self._metric, preds, target, self.fusion_logits)
         if self.reduction == "none":
             self.scores.append(scores)
             return
@@ -124,7 +126,13 @@ class FullReference(Metric):
 
     def forward(self, preds: Tensor, target: Tensor) -> Tensor:
         """The value of this batch alone, with its gradient; the batch is added as by ``update``."""
-        value: Tensor = super().forward(preds, target)
+        before = {name: list(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+        try:
+            value: Tensor = super().forward(preds, target)
+        except Exception:
+            vars(self).update(before)  # torchmetrics has put aside what was accumulated
+            raise
+        self._forward_cache = value.detach()  # type: ignore[assignment]  # a value with its graph cannot be deep-copied
         if self.reduction == "none":
             self.scores = [scores.detach() for scores in self.scores]
         else:
@@ -142,22 +150,18 @@ def _check_reduction(reduction: Reduction) -> Reduction:
     return reduction
 
 
-def _make(text: str, options: dict[str, Any]) -> tuple[Held | _OfToolkit, bool]:
-    """The metric, and whether lower is better."""
+def _make(text: str, options: dict[str, Any]) -> Held | _OfToolkit:
     name, stated = parse_metric(text)
-    if is_registered(name):
-        return Held(name, {**options, **stated}), registry.get(name).lower_is_better
-    theirs = _OfToolkit(text, options)
-    return theirs, theirs.lower_is_better
+    return Held(name, {**options, **stated}) if is_registered(name) else _OfToolkit(text, options)
 
 
-def _scores(metric: Held | _OfToolkit, preds: Tensor, target: Tensor) -> Tensor:
+def _scores(metric: Held | _OfToolkit, preds: Tensor, target: Tensor, trained: Any = None) -> Tensor:
     for name, image in (("preds", preds), ("target", target)):
         if not isinstance(image, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor (N, 3 or 1, H, W), got {type(image).__name__}")
         if not image.is_floating_point():
             raise TypeError(f"{name} must hold floating-point values in [0, 1], got {image.dtype}: convert and divide by 255")
-    return metric(preds.float(), target.float()).float()
+    return metric(preds.float(), target.float(), trained).float()
 
 
 def full_reference(preds: Tensor, target: Tensor, name: str, reduction: Reduction = "mean", **options: Any) -> Tensor:
@@ -171,7 +175,7 @@ def full_reference(preds: Tensor, target: Tensor, name: str, reduction: Reductio
         tensor([1., 1.])
     """
     _check_reduction(reduction)
-    scores = _scores(_make(name, options)[0], preds, target)
+    scores = _scores(_make(name, options), preds, target)
     return scores.double().mean().float() if reduction == "mean" else scores
 
 

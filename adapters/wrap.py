@@ -15,7 +15,7 @@ from msds_plugin import registry
 from msds_plugin.backbones import vgg16_around
 from msds_plugin.checks import HALF, RANGE_TOLERANCE, check_pair, check_range, value_range
 from msds_plugin.metric import Metric
-from msds_plugin.msds import CallableMetric, PyramidMetric
+from msds_plugin.msds import CallableMetric, PyramidMetric, scores_of
 from msds_plugin.windows import Image
 
 __all__ = ["Held", "ToolkitMetric", "create", "lend", "score_each", "variant"]
@@ -44,13 +44,9 @@ def score_each(metric: Callable[[Tensor, Tensor], Any], x: Tensor, y: Tensor, si
         return torch.cat([score_each(metric, *pair) for pair in zip(x.split(1), y.split(1), strict=True)])
     output = metric(x, y)
     scores = output[0] if isinstance(output, tuple) else output
-    if not isinstance(scores, Tensor):
-        raise ValueError(f"the metric returned {type(scores).__name__}, not a tensor of scores")
-    if scores.numel() == 1 and len(x) > 1:
+    if isinstance(scores, Tensor) and scores.numel() == 1 and len(x) > 1:
         return score_each(metric, x, y, singly=True)
-    if scores.numel() != len(x):
-        raise ValueError(f"the metric returned shape {tuple(scores.shape)} for {len(x)} images: one score each is needed")
-    return scores.reshape(-1)
+    return scores_of(scores, len(x)).reshape(-1)
 
 
 def variant(name: str, options: dict[str, Any]) -> str:
@@ -80,6 +76,11 @@ class ToolkitMetric(CallableMetric):
         self.lower_is_better = lower_is_better
         self.full_reference = full_reference
         self.singly = singly
+
+    def weighted_modules(self) -> list[nn.Module]:
+        """Itself, and the metrics that its modules hold outside of their tree."""
+        held = [value.metric for module in self.modules() for value in vars(module).values() if isinstance(value, Held)]
+        return [self, *(module for metric in held for module in metric.weighted_modules())]
 
     def _score(self, x: Image, y: Image) -> Tensor:
         metric = self.metric if self.full_reference else lambda x, _: self.metric(x)  # type: ignore[call-arg]
@@ -136,6 +137,7 @@ class Held:
 
     Attributes:
         metric: the metric itself.
+        lower_is_better: as it is registered.
         trained: with ``learn_fusion=True`` the parameter that the module which holds this registers as ``fusion_logits``.
     """
 
@@ -144,6 +146,7 @@ class Held:
         with torch.inference_mode(False):  # what is made in inference mode gives no gradients later
             self.metric = create(name, **options).eval()
         self.trained = self.metric.fusion_logits if isinstance(self.metric, PyramidMetric) else None
+        self.lower_is_better = registry.get(name).lower_is_better
         if not registry.get(name).built_in:  # ours are frozen
             self.metric.requires_grad_(False)
 

@@ -203,12 +203,14 @@ def _by_table(name: str, layers: str | Sequence[str] | None, weights: Weights) -
 
 
 def _from_module(module: nn.Module, layers: str | Sequence[str] | None) -> Backbone:
+    name, names = type(module).__name__, ["output"]
     if layers is not None:
         from torchvision.models.feature_extraction import create_feature_extractor
 
-        layers = [layers] if isinstance(layers, str) else list(layers)
-        module = create_feature_extractor(module.eval(), layers)
-    return Backbone(OwnModule(module), type(module).__name__, layers or ("output",), None, None, 1)
+        extractor = create_feature_extractor(module.eval(), [layers] if isinstance(layers, str) else list(layers))
+        *_, output = extractor.graph.nodes
+        module, names = extractor, list(output.args[0])  # in order of depth, each once
+    return Backbone(OwnModule(module), name, names, None, None, 1)
 
 
 def vgg16_around(convolutions: Sequence[nn.Conv2d], layers: str | Sequence[str] | None = None) -> Backbone:

@@ -63,8 +63,8 @@ class Term:
     def __post_init__(self) -> None:
         if not (0 < self.scale < math.inf and 0 <= self.weight < math.inf):
             raise ValueError(f"a term needs a scale above 0 and a weight of 0 or more, got {self.scale} and {self.weight}")
-        if isinstance(self.metric, Metric) and self.metric.lower_is_better and self.dissimilarity is from_similarity:
-            raise ValueError(f"{type(self.metric).__name__} is no similarity: lower is better, so give dissimilarity=None")
+        if self.module.lower_is_better and self.dissimilarity is from_similarity:
+            raise ValueError(f"{_title(self.module)} is no similarity: lower is better, so give dissimilarity=None")
 
     def found(self, score: Tensor) -> Tensor:
         """The dissimilarity that a score of the metric stands for, at least 0."""
@@ -321,14 +321,12 @@ def _weighted(terms: Sequence[Term], fusion: Fusion) -> list[Term]:
             counts = " or ".join(str(n) for n in dict.fromkeys(sum(map(len, names)) for names in known))
             raise ValueError(f"fusion has {len(weights)} weights: this hybrid takes {counts}, for {every}")
     parts = weights.split([len(names) for names in fitting[0]])
-    return [_reweighted(term, part) for term, part in zip(terms, parts, strict=True)]
-
-
-def _reweighted(term: Term, weights: Tensor) -> Term:
-    whole, metric = float(weights.sum()), term.module
-    if len(weights) == 1 or whole == 0 or not isinstance(metric, PyramidMetric):
-        return replace(term, weight=whole)
-    return replace(term, metric=metric.weighted(weights), weight=whole)
+    found = []
+    for term, part in zip(terms, parts, strict=True):
+        whole, metric = float(part.sum()), term.module
+        weighted = metric.weighted(part) if len(part) > 1 and whole and isinstance(metric, PyramidMetric) else metric
+        found.append(replace(term, metric=weighted, weight=whole))
+    return found
 
 
 BACKBONE = "efficientnet_lite0"

@@ -8,6 +8,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -40,20 +41,18 @@ _LARGE = 512
 
 def target_of(metric: object) -> FusionTarget:
     """What fusion weights learned on a pyramid around ``metric`` are for: its kind, or the name of its class or function."""
-    if isinstance(metric, CallableMetric):
-        return FusionTarget(metric.description)
     if isinstance(metric, MatrixMetric):
         return FusionTarget(metric.kind, metric.first_backbone.name, metric.first_backbone.layers)
-    if isinstance(metric, LocalMetric):
-        return FusionTarget(_name(metric))
-    if isinstance(metric, Metric):
+    if isinstance(metric, Metric) and not isinstance(metric, LocalMetric):
         return FusionTarget(metric.description)
     return FusionTarget(_name(metric))
 
 
 def _name(metric: object) -> str:
+    metric = metric.func if isinstance(metric, partial) else metric
     named = type(metric) if isinstance(metric, nn.Module) else metric
-    return str(getattr(named, "__qualname__", type(metric).__qualname__))
+    # pyiqa's metrics are of one class, and have a name each.
+    return str(getattr(metric, "metric_name", getattr(named, "__qualname__", type(metric).__qualname__)))
 
 
 class CallableMetric(PairMetric):
@@ -70,6 +69,9 @@ class CallableMetric(PairMetric):
         super().__init__()
         self.metric = metric
         self.name = name or _name(metric)
+        # As metrics of pyiqa and of torchmetrics say it; what else has a reduction is a loss.
+        higher = getattr(metric, "higher_is_better", getattr(metric, "reduction", None) is None)
+        self.lower_is_better = bool(getattr(metric, "lower_better", higher is False))
 
     @property
     def description(self) -> str:
@@ -93,14 +95,16 @@ class CallableMetric(PairMetric):
         return image
 
     def _score(self, x: Image, y: Image) -> Tensor:
-        score = self.metric(x, y)  # type: ignore[arg-type]
-        if not isinstance(score, Tensor):
-            raise ValueError(f"the metric returned {type(score).__name__}, not a tensor of scores")
-        if score.dim() and score.numel() != x.shape[0]:
-            raise ValueError(
-                f"the metric returned shape {tuple(score.shape)} for {x.shape[0]} images: one score each is needed"
-            )
-        return score.reshape(-1) if score.dim() else score
+        return scores_of(self.metric(x, y), x.shape[0])  # type: ignore[arg-type]
+
+
+def scores_of(found: Any, number: int) -> Tensor:
+    """What a metric returned for so many images, as (N,), or the scalar that it is; a ValueError for anything else."""
+    if not isinstance(found, Tensor):
+        raise ValueError(f"the metric returned {type(found).__name__}, not a tensor of scores")
+    if found.dim() and found.numel() != number:
+        raise ValueError(f"the metric returned shape {tuple(found.shape)} for {number} images: one score each is needed")
+    return found.reshape(-1) if found.dim() else found
 
 
 def check_levels(levels: int) -> int:
@@ -371,8 +375,8 @@ class MSDS(PyramidMetric, GramMetric):
 
     Args:
         levels: number of levels, at least 1. With VGG16, 3 levels need images of 64 x 64 pixels at least.
-        fusion: weights of the levels, or of each layer on each level (level 0 first), non-negative, scaled to sum to one; the
-            path of a file that ``msds fit`` wrote; or None for equal weights.
+        fusion: weights of the levels, or of each layer on each level (level 0 first, layers in order of depth), non-negative,
+            scaled to sum to one; the path of a file that ``msds fit`` wrote; or None for equal weights.
         learn_fusion: make the weights of the levels trainable, as the softmax of the parameter ``fusion_logits``.
         backbone, weights, layers, saliency_threshold, tile, saliency, runtime: see :class:`DeepSSIM`; a map is made of the
             image itself and averaged from level to level.

@@ -99,7 +99,12 @@ class OwnModule(nn.Module):
             raise ValueError(
                 "saliency maps need a backbone by name (its first layer must be known): one of msds_plugin.BACKBONES"
             )
-        out = self.module(image)
+        try:
+            out = self.module(image)
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            raise ValueError(f"the backbone cannot take images of shape {tuple(image.shape)}: {error}") from error
         features = list(out.values()) if isinstance(out, Mapping) else [out] if isinstance(out, Tensor) else list(out)
         return [feature.movedim(-1, 1) for feature in features] if self.channels_at_end else features
 
@@ -138,12 +143,9 @@ class Backbone(nn.Module):
         self.layers = tuple(layers)
         self.smallest = smallest
         self.known_layers = dict(known_layers)
-        like = next(net.parameters(), torch.empty(0))
         for label, values in (("mean", mean), ("std", std)):
-            constant = (
-                None if values is None else torch.as_tensor(values, dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
-            )
-            self.register_buffer(label, constant, persistent=False)
+            constant = None if values is None else torch.as_tensor(values, dtype=torch.float32, device=self.device)
+            self.register_buffer(label, None if constant is None else constant.view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Backbone:

@@ -92,11 +92,6 @@ def coverage(x: Tensor, y: Tensor, size_x: tuple[float, float], size_y: tuple[fl
     return (shares.sum(0) * (cell_x / cell_y)).view(y.shape[1:])
 
 
-def _smooth(values: Tensor) -> Tensor:
-    half = NEIGHBOURHOOD // 2
-    return F.avg_pool2d(F.pad(values[None, None], (half,) * 4, mode="replicate"), NEIGHBOURHOOD, 1)[0, 0]
-
-
 @dataclass(frozen=True, eq=False)
 class Retargeted(Representation):
     """Feature maps (N, C, h, w), weights of their positions (N, 1, h, w), Gram matrix (N, C, C) at a quarter of the size, and
@@ -129,9 +124,9 @@ class MSDSRetarget(NetworkMetric[_Encoder]):
 
     Each position of the image is matched softly to the reference (:func:`coverage`), by features of EfficientNet-Lite0's
     stage 3 and by where the change of size can have moved things. With :math:`c_p` the area that position p is left with,
-    relative to what it is left with where the reference is compared with itself, and :math:`w_p` the square root of the
-    reference's saliency, divided by its sum, and S the structural similarity of the two Gram matrices of stage 4 at a quarter
-    of the size, each divided by the number of positions, the score is
+    relative to what it is left with where the reference is compared with itself (both averaged over 7 x 7 positions),
+    :math:`w_p` the square root of the reference's saliency, divided by its sum, and S the structural similarity of the two Gram
+    matrices of stage 4 at a quarter of the size, each divided by the number of channels and of positions, the score is
 
     .. math:: \tfrac78 \sum_p w_p \min(1, c_p) + \tfrac18 S.
 
@@ -220,5 +215,7 @@ class MSDSRetarget(NetworkMetric[_Encoder]):
 
 def _lost(x: Retargeted, y: Retargeted) -> Tensor:
     """Share of a reference's salient area that an image does not show, of one pair."""
-    left, whole = (_smooth(coverage(each.features[0], y.features[0], each.size, y.size)) for each in (x, y))
+    half = NEIGHBOURHOOD // 2
+    areas = torch.stack([coverage(each.features[0], y.features[0], each.size, y.size) for each in (x, y)])
+    left, whole = F.avg_pool2d(F.pad(areas, (half,) * 4, mode="replicate"), NEIGHBOURHOOD, 1)
     return (y.weights[0, 0] * (1 - left / whole).clamp_min(0)).sum()

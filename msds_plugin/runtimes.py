@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeAlias
@@ -32,8 +35,8 @@ RECURRING, KEPT = 32, 4
 #: Processes that compiled a model, this one or those that it was forked from.
 _compiled_in: set[int] = set()
 
-#: Held while a module is traced: two threads would put back each other's filters of warnings, which are those of the process.
-_CONVERTING = threading.Lock()
+#: Held where something of the whole process is changed for a moment: two threads would put back each other's change.
+_ONE_BY_ONE = threading.Lock()
 
 #: Side in pixels of the example that a module is traced with, if that is large enough: small is fast.
 SIDE = 128
@@ -115,8 +118,7 @@ class _Graph:
     """A module as OpenVINO's graph, and the models compiled of it: one for all sizes, and some for sizes that recur."""
 
     def __init__(self, module: nn.Module, smallest: int, example: Sequence[Tensor], half: bool) -> None:
-        import openvino
-
+        openvino = _openvino()
         _compiled_in.add(os.getpid())
         self.graph = _convert(module, smallest, example)
         self.graph.reshape({place: openvino.PartialShape([-1, each.shape[1], -1, -1]) for place, each in enumerate(example)})
@@ -152,14 +154,11 @@ class _Model:
     """A compiled model. Its requests wait to be used again: a new one costs as much as a small image."""
 
     def __init__(self, graph: Any, properties: dict[str, Any]) -> None:
-        import openvino
-
-        self.compiled = openvino.Core().compile_model(graph, "CPU", properties)
+        self.compiled = _openvino().Core().compile_model(graph, "CPU", properties)
         self.waiting: SimpleQueue[Any] = SimpleQueue()
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        import openvino
-
+        openvino = _openvino()
         try:
             request = self.waiting.get_nowait()
         except Empty:
@@ -174,14 +173,30 @@ class _Model:
         return found
 
 
+@cache
+def _openvino() -> Any:
+    """The package, imported without that which sends usage data: by a process, which where processes are spawned runs the
+    user's script again.
+    """
+    modules: dict[str, Any] = sys.modules
+    with _ONE_BY_ONE:
+        before = {name: modules[name] for name in ("openvino_telemetry",) if name in modules}
+        modules["openvino_telemetry"] = None  # as if it were not installed
+        try:
+            return import_module("openvino")
+        finally:
+            modules.pop("openvino_telemetry", None)
+            modules.update(before)
+
+
 def _convert(module: nn.Module, smallest: int, example: Sequence[Tensor]) -> Any:
-    # Not openvino.convert_model: it sends usage data, and takes several times as long.
+    # Not openvino.convert_model, which takes several times as long.
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     side = max(SIDE, 2 * smallest)  # the smallest image has maps of one position, which is a case of its own
     small = tuple([tensor[..., :side, :side] for tensor in example])
-    with _CONVERTING, torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
+    with _ONE_BY_ONE, torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's, of checks that hold for every size
         traced = torch.jit.trace(_with_padded_pools(module), small, check_trace=False, strict=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=small)  # must live as long as it is read
@@ -194,16 +209,12 @@ def _with_padded_pools(module: nn.Module) -> nn.Module:
     module = copy.deepcopy(module)
     for pool in module.modules():
         if isinstance(pool, nn.MaxPool2d) and pool.ceil_mode:
-            sides = [_both(each) for each in (pool.kernel_size, pool.stride, pool.padding)]
+            sides = [(each, each) if isinstance(each, int) else each for each in (pool.kernel_size, pool.stride, pool.padding)]
             # Otherwise torch leaves out a last window that begins in the padding.
             if all(padding <= kernel - stride for kernel, stride, padding in zip(*sides, strict=True)):
                 pool.ceil_mode = False
                 pool.register_forward_pre_hook(_pad_below(*sides[1]))  # after the hooks that it has
     return module
-
-
-def _both(sides: int | tuple[int, int]) -> tuple[int, int]:
-    return (sides, sides) if isinstance(sides, int) else sides
 
 
 def _pad_below(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:

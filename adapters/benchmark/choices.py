@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,6 @@ class ChoiceSummary:
     def failures(self) -> pd.DataFrame:
         """Images without a score: ``dataset``, ``metric``, ``reference``, ``distorted``, ``error``."""
         return self.made.scores.failures
-
-    @property
-    def unavailable(self) -> Mapping[str, str]:
-        """Metrics that could not be made, with the reason."""
-        return self.made.unavailable
 
 
 def load_choices(path: str | os.PathLike[str], name: str | None = None) -> Choices:

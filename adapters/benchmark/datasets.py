@@ -106,11 +106,11 @@ def load_csv(
 ) -> Dataset:
     """A data set from a table of text.
 
-    Columns are taken by name (:data:`COLUMNS`, any case). Where the header has none of these names, or there is no header, two
-    columns of names and the first of numbers after them (or before) are taken; of the names the reference is what has fewer
-    different ones, else what comes first. A table of TID's or KADID's names without references (``mos_with_names.txt``) is read
-    too. Separators, encodings and numbers may be as in :func:`read_labels` and :func:`numbers`; images are found as by
-    :func:`find_images`.
+    Columns are taken by name (:data:`COLUMNS`, any case; DMOS first if lower is better). Where the header has none of these
+    names, or there is no header, two columns of names and the first of numbers after them (or before) are taken; of the names
+    the reference is what has fewer different ones, else what comes first. A table of TID's or KADID's names without references
+    (``mos_with_names.txt``) is read too. Separators, encodings and numbers may be as in :func:`read_labels` and
+    :func:`numbers`; images are found as by :func:`find_images`.
 
     Args:
         path: the file.
@@ -125,7 +125,7 @@ def load_csv(
     """
     path = Path(path)
     cells = read_labels(path)
-    found, rows = _columns(path, cells)
+    found, rows = _columns(path, cells, lower_is_better)
     if rows.empty:
         raise ValueError(f"{path} has no rows")
     table = pd.DataFrame({key: rows[place] for key, place in found.items()})
@@ -152,24 +152,23 @@ def load_csv(
     twice = table.index[table.duplicated(_PAIR)]
     if len(twice):
         raise ValueError(f"{path} lists the pair of line {twice[0]} twice: {table['distorted'][twice[0]]}")
-    notes = [_guessed(path, cells.iloc[0], found)] if len(rows) < len(cells) else []
+    taken = {key: cells.iloc[0][found[key]] for key in _NEEDED if key in found}
+    notes = []
+    if len(rows) < len(cells) and not any(title.lower() in COLUMNS[key] for key, title in taken.items()):
+        # What is in them may mislead, as where the rows are numbered.
+        said = ", ".join(f"{key}: {title}" for key, title in taken.items())
+        notes.append(f"{path}: its columns have no known names; taken as {said}")
     if otherwise:
         notes.append(f"{path}: {otherwise} names differ from the files' in case, slashes or accents; the files are taken")
-    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, tuple(filter(None, notes)))
+    return Dataset(name or path.stem, table.reset_index(drop=True), lower_is_better, tuple(notes))
 
 
-def _guessed(path: Path, header: pd.Series[str], found: dict[str, int]) -> str:
-    """Which columns were taken, if none has a known name: what is in them may mislead, as where the rows are numbered."""
-    taken = {key: header[found[key]] for key in _NEEDED if key in found}
-    if any(title.lower() in COLUMNS[key] for key, title in taken.items()):
-        return ""
-    return f"{path}: its columns have no known names; taken as {', '.join(f'{key}: {title}' for key, title in taken.items())}"
-
-
-def _columns(path: Path, cells: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:
+def _columns(path: Path, cells: pd.DataFrame, lower_is_better: bool) -> tuple[dict[str, int], pd.DataFrame]:
     """Which column holds what, and the rows below the header, if there is one."""
     first = cells.iloc[0]
-    found = places(path, first, COLUMNS)
+    # Of a table with MOS and DMOS, the latter where lower is said to be better.
+    known = {key: sorted(names, key=lambda name: lower_is_better and "dmos" not in name) for key, names in COLUMNS.items()}
+    found = places(path, first, known)
     header = bool(found) or not any(is_meant_as_image(cell) or is_number(cell) for cell in first)
     rows = cells.iloc[1:] if header else cells
     if rows.empty:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from msds_plugin.adapters.benchmark import statistics
 from msds_plugin.adapters.benchmark.datasets import Dataset
@@ -154,7 +153,10 @@ def _cross_validate(
         held = fold == index
         rest = problem.rows(~held)
         weights = learn_weights(rest, choose_strength(rest, references[~held], seed))
-        fused.loc[held, LEARNED] = _on_one_scale(problem.fused(weights), fused[EQUAL].to_numpy(), ~held)[held]
+        # With the mean and deviation that equal weights have on the known rows, so that folds of other weights compare.
+        scores, equal = problem.fused(weights), fused.loc[~held, EQUAL].to_numpy()
+        standard = (scores[held] - scores[~held].mean()) / (scores[~held].std() or 1.0)
+        fused.loc[held, LEARNED] = standard * equal.std() + equal.mean()
         for name in fused:
             found = statistics.agreement(fused[name][held], opinion[held], opposite=opposite, resamples=0)
             chosen = _rounded(weights) if name == LEARNED else None
@@ -169,12 +171,6 @@ def _cross_validate(
             test = statistics.significance(both, opinion, references, both if opposite else (), seed=seed)
             held_out[-1] |= test[["difference", "p"]].iloc[0].to_dict()
     return pd.DataFrame(held_out), pd.DataFrame(by_fold, columns=["fold", "fusion", "images", "srcc", "plcc", "weights"])
-
-
-def _on_one_scale(scores: Array, equal: Array, known: NDArray[np.bool_]) -> Array:
-    """Scores with the mean and deviation that equal weights have on known rows, so that folds of other weights compare."""
-    a, b = scores[known], equal[known]
-    return np.asarray((scores - a.mean()) / (a.std() or 1.0) * b.std() + b.mean())
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:

@@ -110,7 +110,7 @@ def run(
     if resize is not None and differing:
         scorers = [_resized(scorer, resize) if scorer.name in aligned else scorer for scorer in scorers]
     rows = pd.concat([data.table.assign(dataset=data.name) for data in datasets], ignore_index=True)
-    rows = rows.rename(columns={"score": "opinion"}).reindex(columns=["dataset", *_PAIR, "distortion", "opinion", "std"])
+    rows = rows.reindex(columns=["dataset", *_PAIR, "distortion", "score", "std"]).rename(columns={"score": "opinion"})
     rows = rows.astype({**dict.fromkeys(_PAIR, str), "distortion": object})  # of whatever type a user's columns are
     pairs = [Pair(Path(reference), Path(distorted)) for reference, distorted in rows[_PAIR].itertuples(index=False)]
     frames = score(scorers, pairs, results, run, progress, warm_up=True)

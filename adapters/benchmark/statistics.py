@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as ByName
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
@@ -314,15 +315,12 @@ def _intervals(x: Array, y: Array, mapped: Array, std: Array, groups: Groups, re
 
     known = np.isfinite(std)
     outliers = known & (np.abs(mapped - y) > OUTLIER_DEVIATIONS * np.where(known, std, 0))
-    count, a, b = sums(np.ones_like(y)), mapped - mapped.mean(), y - y.mean()
-    mean_a, mean_b = sums(a) / count, sums(b) / count
     with np.errstate(invalid="ignore", divide="ignore"):
-        deviations = np.sqrt((sums(a * a) / count - mean_a**2) * (sums(b * b) / count - mean_b**2))
         resampled = {
             "srcc": resampled_srcc(x, y, groups, draws),
             "krcc": resampled_krcc(x, y, groups, draws),
-            "plcc": (sums(a * b) / count - mean_a * mean_b) / deviations,
-            "rmse": np.sqrt(sums((mapped - y) ** 2) / count),
+            "plcc": _resampled_correlation(lambda _: (mapped, y), groups, draws),
+            "rmse": np.sqrt(sums((mapped - y) ** 2) / sums(np.ones_like(y))),
             "outlier_ratio": sums(outliers.astype(float)) / sums(known.astype(float)),
         }
     return {name: percentiles(values) for name, values in resampled.items()}
@@ -399,14 +397,26 @@ def percentiles(values: Array) -> Interval:
 
 def resampled_srcc(x: Array, y: Array, groups: Groups, draws: NDArray[np.int64]) -> Array:
     """Spearman's correlation on each resample, as if its groups were written out as often as they were drawn."""
+    return _resampled_correlation(lambda weights: (_weighted_ranks(x, weights), _weighted_ranks(y, weights)), groups, draws)
+
+
+def _resampled_correlation(
+    columns: Callable[[NDArray[np.int64]], tuple[Array, Array]], groups: Groups, draws: NDArray[np.int64]
+) -> Array:
+    """Pearson's correlation on each resample of two columns, given how often each item occurs (resamples, items)."""
     found = np.empty(len(draws))
-    for rows in _chunks(len(draws), len(x)):
+    for rows in _chunks(len(draws), len(groups)):
         weights = draws[rows][:, groups]
-        mean_rank = (weights.sum(1, keepdims=True) + 1) / 2
-        a, b = (_weighted_ranks(values, weights) - mean_rank for values in (x, y))
+        a, b = (_centred(each, weights) for each in columns(weights))
         with np.errstate(invalid="ignore", divide="ignore"):
             found[rows] = (weights * a * b).sum(1) / np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
     return found
+
+
+def _centred(values: Array, weights: NDArray[np.int64]) -> Array:
+    """Values less their mean on each resample, (resamples, items); 0 where they are equal up to the rounding of that mean."""
+    away = values - (weights * values).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
+    return np.where(np.abs(away) > 1e-12 * np.abs(values).max(), away, 0.0)
 
 
 def resampled_krcc(x: Array, y: Array, groups: Groups, draws: NDArray[np.int64]) -> Array:
@@ -477,19 +487,17 @@ def significance(
     columns = {
         name: (-1.0 if name in falling else 1.0) * predictions[name].to_numpy(float, na_value=np.nan) for name in predictions
     }
-    cache: dict[tuple[Any, bytes], tuple[float, Array]] = {}
 
-    def evaluated(name: Any, chosen: NDArray[np.bool_]) -> tuple[float, Array]:
-        key = (name, chosen.tobytes())
-        if key not in cache:
-            x, own = columns[name][chosen], np.unique(groups[chosen], return_inverse=True)[1]
-            cache[key] = srcc(x, y[chosen]), resampled_srcc(x, y[chosen], own, resample(own, resamples, seed))
-        return cache[key]
+    @cache
+    def evaluated(name: Any, which: bytes) -> tuple[float, Array]:
+        chosen = np.frombuffer(which, np.bool_)
+        x, own = columns[name][chosen], np.unique(groups[chosen], return_inverse=True)[1]
+        return srcc(x, y[chosen]), resampled_srcc(x, y[chosen], own, resample(own, resamples, seed))
 
     rows = []
     for a, b in combinations(columns, 2):
         chosen = np.isfinite(columns[a]) & np.isfinite(columns[b]) & np.isfinite(y)
-        (srcc_a, resampled_a), (srcc_b, resampled_b) = evaluated(a, chosen), evaluated(b, chosen)
+        (srcc_a, resampled_a), (srcc_b, resampled_b) = (evaluated(name, chosen.tobytes()) for name in (a, b))
         difference = srcc_a - srcc_b
         references, count = len(np.unique(groups[chosen])), int(chosen.sum())
         error, p = _paired_test(difference, resampled_a - resampled_b, references)

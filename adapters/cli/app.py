@@ -97,12 +97,12 @@ def before_all(
     ] = None,
 ) -> None:
     """Deep structural similarity metrics (DeepSSIM, MSDS) for image quality assessment."""
-    if modules:
-        sys.path.insert(0, os.getcwd())
     with setup():
         for module in modules or ():
+            folder, name = os.path.split(module.removesuffix(".py"))
+            sys.path.insert(0, os.path.abspath(folder))
             try:
-                import_module(module.removesuffix(".py"))
+                import_module(name)
             except (Exception, SystemExit) as error:  # somebody's own code raises whatever it runs into, and may be a program
                 raise ImportError(f"cannot import {module}: {type(error).__name__}: {error}") from error
 

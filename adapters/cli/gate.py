@@ -50,28 +50,35 @@ def assert_alike(
     with setup(), clean_stdout():
         if junit is not None:
             check_file(junit)
-        if picture is not None and {golden.resolve(), new.resolve()} & set(picture.resolve().parents):
-            raise ValueError(f"{picture} is inside a folder that is tested, with all images in it: choose another for pictures")
         matching = gate.pairs_of(golden, new)
+        others = {path.resolve() for path in (golden, new, junit, calibrated) if path is not None}
+        places = {} if picture is None else {pair: _place(picture, pair.distorted, new) for pair in matching.pairs}
+        for place in map(Path.resolve, places.values()):
+            if others & {place, *place.parents}:
+                raise ValueError(f"{place} is another of the files, or is inside a folder that is tested: choose a place apart")
         for note in matching.notes:
             say(note)
         scorer, allowed = gate.make(metric, max_difference, calibrated, run)
         verdicts = gate.judge(matching, scorer, allowed, run)
         failed = [verdict for verdict in verdicts if verdict.reason]
         for verdict in failed:
-            if picture is not None and verdict.pair is not None:
-                say(gate.draw(verdict.pair, scorer, _place(picture, verdict.pair.distorted, new), run))
-        if junit is not None:
-            _write_junit(verdicts, junit)
+            if verdict.pair in places:
+                say(gate.draw(verdict.pair, scorer, places[verdict.pair], run))
     count = f"{len(verdicts)} image{'s' * (len(verdicts) != 1)}"
-    if not failed:
-        largest = max(verdict.difference for verdict in verdicts)
-        print(f"passed {count}: they differ by {largest:.4g} at most, {allowed:.4g} is allowed ({scorer.name})")
-        return
-    for verdict in failed[1:]:
-        say(f"{verdict.name}: {verdict.reason}")
-    print(one_line(f"FAILED {len(failed)} of {count}: {failed[0].name}: {failed[0].reason} ({scorer.name})"))
-    raise typer.Exit(INCOMPLETE)
+    try:
+        with setup():
+            if junit is not None:
+                _write_junit(verdicts, junit)
+    finally:  # a file that cannot be written must not cost the verdict
+        for verdict in failed[1:]:
+            say(f"{verdict.name}: {verdict.reason}")
+        if failed:
+            print(one_line(f"FAILED {len(failed)} of {count}: {failed[0].name}: {failed[0].reason} ({scorer.name})"))
+        else:
+            largest = max(verdict.difference for verdict in verdicts)
+            print(f"passed {count}: they differ by {largest:.4g} at most, {allowed:.4g} is allowed ({scorer.name})")
+    if failed:
+        raise typer.Exit(INCOMPLETE)
 
 
 def _place(picture: Path, image: Path, new: Path) -> Path:

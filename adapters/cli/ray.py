@@ -22,7 +22,7 @@ def score_on_ray(
     pairs: Annotated[
         str,
         typer.Argument(
-            help="List (.csv, .parquet, or a folder of the latter) with columns reference and distorted; path or URI."
+            help="List (.csv, .tsv, .parquet, or a folder of the latter) with columns reference and distorted; path or URI."
         ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the Parquet files, seen by every node; or a URI.")],

@@ -117,9 +117,8 @@ def score(
             raise ValueError("--saliency-threshold has no effect without --saliency: leave it out")
         threshold = 0.25 if saliency_threshold is None else saliency_threshold
         salient = f",saliency={saliency},saliency_threshold={threshold}" if saliency is not None else ""
-        networks: dict[str, Any] = {
-            name: value for name, value in (("backbone", backbone), ("weights", weights)) if value is not None
-        }
+        stated = {"backbone": backbone, "weights": weights, "fusion": None if fusion is None else str(fusion)}
+        networks: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
         videos = [path for path in (reference, *folders) if path is not None and path.suffix.lower() in VIDEO_SUFFIXES]
         asked: dict[str, object] = {"--details": details, "--explain": explain, "--side-by-side": side_by_side}
         of_images: dict[str, object] = {"--map": map, "--summary": summary, "--mask": mask, **asked}
@@ -143,17 +142,16 @@ def score(
     if engine == "ray":
         with setup():
             if salient:  # these scorers only tell which of them take it
-                able = create_scorers(metrics, "cpu", run.runtime, fusion, **networks)
+                able = create_scorers(metrics, "cpu", run.runtime, **networks)
                 metrics = _with_saliency(metrics, able, salient)
         folder = folders[0] if folders else None
-        made_with = {**networks, **({} if fusion is None else {"fusion": str(fusion)})}
-        more = {"run": run, "workers": run.workers or 2, "address": address, **made_with}
+        more = {"run": run, "workers": run.workers or 2, "address": address, **networks}
         score_folders_on_ray(reference, folder, how, metrics, output, allow_unmatched, **more)
         return
     if videos and reference is not None:
         from msds_plugin.adapters.cli.video import score_videos
 
-        score_videos(reference, folders[0], metrics, every, output, fusion=fusion, networks=networks, run=run)
+        score_videos(reference, folders[0], metrics, every, output, run=run, **networks)
         return
 
     from msds_plugin.adapters.scoring.masks import find_masks
@@ -172,10 +170,10 @@ def score(
         for path in filter(None, (output, summary)):
             check_output(path)
         lacking: dict[str, str] = {}
-        scorers = create_scorers(metrics, run.device, run.runtime, fusion, lacking, **networks)
+        scorers = create_scorers(metrics, run.device, run.runtime, lacking=lacking, **networks)
         if salient:
             made = [name for name in metrics if name not in lacking]
-            scorers = create_scorers(_with_saliency(made, scorers, salient), run.device, run.runtime, fusion, **networks)
+            scorers = create_scorers(_with_saliency(made, scorers, salient), run.device, run.runtime, **networks)
         for name, reason in lacking.items():
             say(f"Without {name}: {reason}")
         if map is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -64,12 +63,11 @@ def score_videos(
     plot: Path | None = None,
     json: Path | None = None,
     align: str = "auto",
-    fusion: Path | None = None,
-    networks: Mapping[str, Any] | None = None,
     *,
     run: Run,
+    **networks: Any,
 ) -> None:
-    """What ``msds video`` does; ``networks``: backbone and weights of the metrics that take them."""
+    """What ``msds video`` does; ``networks``: backbone, weights and fusion of the metrics that take them."""
     import pandas as pd
 
     from msds_plugin.adapters.scorers import create_scorers
@@ -81,7 +79,7 @@ def score_videos(
         for path, check in ((output, check_output), (plot, check_plot), (json, check_file)):
             if path is not None:
                 check(path)
-        scorers = create_scorers(metric, run.device, run.runtime, fusion, **(networks or {}))
+        scorers = create_scorers(metric, run.device, run.runtime, **networks)
         results = score_video(reference, distorted, scorers, every, cast(Any, align), run)
     said = len(results.notes)
     for note in results.notes:
@@ -95,29 +93,37 @@ def score_videos(
                 advance()
     except KeyboardInterrupt:
         stopped = True
+        say(f"Interrupted after {len(rows)} frames")
     for text in (*(f"Note: {note}" for note in results.notes[said:]), *(f"Warning: {each}" for each in results.problems)):
         say(text)
     complete = bool(rows) and not (stopped or results.problems or failures)
     table = pd.DataFrame(rows, columns=["frame", "time", "reference_time", *(scorer.name for scorer in scorers)])
     series = {scorer.name: table[scorer.name].tolist() for scorer in scorers}
-    times, pooled = table["time"].tolist(), []
-    with setup():
-        if output is not None and complete:
-            write_table(table, output)
-        elif output is not None and (kept := write_unfinished(table, output)):
-            say(kept)
-        if json is not None and not complete and (kept := holds_more(json, len(rows), read_log)):
-            say(kept)
-        elif json is not None:
-            write_log(table["frame"].tolist(), series, json)
-        if plot is not None and rows:
-            plot_over_time(times, series, plot)
-    for scorer in scorers:
-        if scored := int(table[scorer.name].notna().sum()):
-            cells = [f"{value:.6f}" for value in pool(times, series[scorer.name], scorer.lower_is_better).values()]
-            pooled.append([scorer.name, str(scored), *cells, arrow(scorer.lower_is_better)])
-    show_table(["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"], pooled, numbers=6)
-    if failures:
-        say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
+    times = table["time"].tolist()
+    try:
+        with setup():
+            if output is not None and complete:
+                write_table(table, output)
+            elif output is not None and (kept := write_unfinished(table, output)):
+                say(kept)
+            if json is not None and not complete and (kept := holds_more(json, len(rows), read_log)):
+                say(kept)
+            elif json is not None:
+                write_log(table["frame"].tolist(), series, json)
+            if plot is not None and rows:
+                plot_over_time(times, series, plot)
+    except typer.Exit:  # the disk is full, for example
+        show_table([*table], table.astype(str).to_numpy().tolist(), len(table.columns), "scores per frame")
+        raise
+    finally:
+        pooled = [
+            [name, str(scored), *(f"{value:.6f}" for value in pool(times, series[name], lower).values()), arrow(lower)]
+            for name, lower in ((scorer.name, scorer.lower_is_better) for scorer in scorers)
+            if (scored := int(table[name].notna().sum()))
+        ]
+        headings = ["metric", "frames", "mean", "harmonic mean", "5th percentile", "worst second", "better"]
+        show_table(headings, pooled, numbers=6)
+        if failures:
+            say(f"Frames without a score: {len(failures)}; the first: {failures[0]}")
     if not complete:
         raise typer.Exit(exit_code() if stopped else INCOMPLETE)

@@ -38,6 +38,8 @@ def open_content(content: bytes) -> Image.Image:
     """Pillow's ``Image.open`` without its check of the size, which depends on a setting of the whole process."""
     if not content:
         raise ValueError("the file is empty")
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError("it is only the pointer of Git LFS to the image: git lfs pull fetches that")
     register_plugins()
     stream, reason = io.BytesIO(content), ""
     for name in Image.ID:

@@ -24,21 +24,22 @@ _THOUSANDS = r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"
 _THOUSANDS_BY_POINTS = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"
 
 
-def read_labels(path: Path) -> pd.DataFrame:
+def read_labels(path: Path | str, content: bytes | None = None) -> pd.DataFrame:
     """The cells of a table as text without spaces around them; the index holds the lines in the file, from 1.
 
     Text is UTF-8 or UTF-16, with or without a byte order mark, or else Windows-1252 (Latin-1). Tabs, semicolons, commas or
     spaces separate columns: what divides the first row into three cells or more, and most of the others into as many. Blank
-    lines, and comments that begin with ``#``, are left out. ``attrs["separator"]`` says what separates columns.
+    lines, and comments that begin with ``#``, are left out. ``attrs["separator"]`` says what separates columns. ``content``:
+    that of the file, where ``path`` is no path on this machine.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is no text, has no rows, quotation marks do not match, or a row has more cells than the first; names the
             file and the line.
     """
-    if not path.is_file():
+    if content is None and not os.path.isfile(path):
         raise FileNotFoundError(f"no CSV file at {path}")
-    text, first = _text(path), 1
+    text, first = _text(path, Path(path).read_bytes() if content is None else content), 1
     separators: Sequence[str] = _SEPARATORS
     if stated := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):  # a line that Excel writes and obeys
         text, first, separators = text[stated.end() :], 2, (stated[1],)
@@ -61,8 +62,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     return table
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
+def _text(path: Path | str, content: bytes) -> str:
     encoding = "utf-8-sig"
     if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
         encoding = "utf-16"
@@ -94,7 +94,7 @@ def _divided(text: str, separator: str, first: int) -> pd.DataFrame:
     )
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.index = pd.RangeIndex(first, first + len(table))
-    comments = table[0].str.startswith("#") & ~table[0].map(is_meant_as_image)
+    comments = table[0].map(lambda cell: cell.startswith("# ") or (cell[:1] == "#" and not is_meant_as_image(cell)))
     table = table[(table != "").any(axis=1) & ~comments]
     table.attrs["separator"] = separator
     return table
@@ -113,7 +113,7 @@ def _fitness(table: pd.DataFrame) -> tuple[int, int]:
     return min(int(widths.iloc[0]), 3), int((widths == widths.iloc[0]).sum())
 
 
-def places(path: Path, header: pd.Series[str], known: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def places(path: Path | str, header: pd.Series[str], known: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Which column holds what: for each kind of content the first of its ``known`` names that the header has, in any case.
 
     Raises:

@@ -14,9 +14,10 @@ from msds_plugin.adapters.images.colours import ImageFileError
 
 #: Which files are videos, by their names.
 VIDEO_SUFFIXES = frozenset(
-    {".264", ".265", ".266", ".3g2", ".3gp", ".asf", ".av1", ".avi", ".avs2", ".dv", ".f4v", ".flv", ".h264", ".h265"}
-    | {".h266", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
-    | {".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".ts", ".vc1", ".vob", ".vvc", ".webm", ".wmv", ".y4m"}
+    {".264", ".265", ".266", ".3g2", ".3gp", ".asf", ".av1", ".avi", ".avs2", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265"}
+    | {".h266", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp4"}
+    | {".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tp", ".trp", ".ts", ".vc1"}
+    | {".vob", ".vvc", ".webm", ".wmv", ".wtv", ".y4m"}
 )
 #: Pillow's plugins by the suffixes that they read.
 PLUGINS = {"pillow_heif": (".heic", ".heif", ".hif"), "pillow_jxl": (".jxl",)}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from msds_plugin.adapters.images.colours import ImageFileError
+from msds_plugin.adapters.images.labels import places, read_labels
 from msds_plugin.adapters.images.listing import Listing, is_meant_as_image
 from msds_plugin.adapters.images.pairs import Matching, Pair, Pairing, match, match_listings
 from msds_plugin.adapters.ray.places import filesystem, join, local_path, names_in
@@ -24,12 +24,12 @@ _SMALL = 2**24
 def read_pairs(source: Any) -> Iterator[Names]:
     """The pairs of a source, sorted by reference and then by distorted image; relative paths become absolute ones.
 
-    Long lists and Ray datasets are read and sorted by Ray Data, on the cluster; they come here piece by piece.
+    Long lists in Parquet, and Ray datasets, are read and sorted by Ray Data, on the cluster; they come here piece by piece.
 
     Args:
-        source: a ``.csv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, or a folder of Parquet files,
-            by path or URI; a Ray dataset with these columns; two folders or files, by path or URI, in a tuple or list, matched
-            as ``msds score`` does; or pairs.
+        source: a ``.csv``, ``.tsv`` or ``.parquet`` file with the columns ``reference`` and ``distorted``, or a folder of
+            Parquet files, by path or URI; a Ray dataset with these columns; two folders or files, by path or URI, in a tuple
+            or list, matched as ``msds score`` does; or pairs. Text may be as for :func:`read_labels`.
 
     Raises:
         ValueError: a list without these columns, or of another kind; folders that cannot be matched.
@@ -87,26 +87,26 @@ def _places(place: str) -> dict[Path, str]:
 
 
 def _read_list(place: str) -> Iterator[Names]:
-    from pyarrow import ArrowInvalid, csv, parquet, string
+    from pyarrow import ArrowInvalid, parquet
 
     files, path = filesystem(place)
-    folder = files.isdir(path)
-    is_csv = path.endswith(".csv") and not folder
     if not files.exists(path):
         raise FileNotFoundError(f"no list at {place}")
-    if not folder and not path.endswith((".csv", ".parquet")):
-        raise ValueError(
-            f"{place} is no list of pairs: its name must end in .csv or .parquet, or it must be a folder of the latter"
-        )
-    as_text = csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, string()))  # "007" is a name
+    folder = files.isdir(path)
+    if not folder and path.lower().endswith((".csv", ".tsv")):
+        cells = read_labels(place, files.cat_file(path))
+        _check([cell.lower() for cell in cells.iloc[0] if cell], place)
+        found = places(place, cells.iloc[0], {name: (name,) for name in _COLUMNS})
+        return iter(sorted(zip(*(cells[found[name]].iloc[1:].map(_text) for name in _COLUMNS), strict=True)))
+    if not folder and not path.endswith(".parquet"):
+        raise ValueError(f"{place} is no list of pairs, which is a .csv, .tsv or .parquet file, or a folder of the latter")
     if folder or files.size(path) > _SMALL:
         from ray import data
 
-        read = partial(data.read_csv, convert_options=as_text) if is_csv else data.read_parquet
-        return _sorted_by_ray(read(path, filesystem=files), place)
+        return _sorted_by_ray(data.read_parquet(path, filesystem=files), place)
     try:
         with files.open(path, "rb") as file:
-            table = csv.read_csv(file, convert_options=as_text) if is_csv else parquet.read_table(file)
+            table = parquet.read_table(file)
     except ArrowInvalid as error:
         raise ValueError(f"cannot read {place}: {error}") from error
     _check(table.column_names, place)
@@ -134,4 +134,4 @@ def _names(table: Any) -> Iterator[Names]:
 def _text(name: Any) -> str:
     """A place, the same for whoever has another working directory; empty for none."""
     place = "" if name is None else str(name)
-    return os.path.abspath(place) if place and "://" not in place else place
+    return os.path.abspath(place) if place and "://" not in place and place[:6].lower() != "file:/" else place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,8 +18,8 @@ def local_path(place: str) -> Path | None:
         >>> local_path("file:///data/with%20space/a.png").as_posix(), local_path("s3://bucket/a.png")
         ('/data/with space/a.png', None)
     """
-    if place.startswith("file://"):
-        return Path(unquote(place.removeprefix("file://").removeprefix("localhost")))
+    if found := re.match("file:(//(localhost)?)?(?=/)", place, re.IGNORECASE):  # Java and Spark write one slash
+        return Path(unquote(place[found.end() :]))
     return None if "://" in place else Path(place)
 
 

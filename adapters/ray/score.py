@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -17,11 +18,13 @@ from typing import Any
 
 import torch
 
+from msds_plugin import registry
 from msds_plugin.adapters.ray.pairs import Names, read_pairs, shards
 from msds_plugin.adapters.ray.places import names_in
 from msds_plugin.adapters.ray.shard import Done, Job, write_lost, write_shard
-from msds_plugin.adapters.scorers import Scorer, create_scorers
+from msds_plugin.adapters.scorers import Scorer, create_scorers, parse_metric
 from msds_plugin.adapters.scoring import Run
+from msds_plugin.adapters.wrap import MULTISCALE_PREFIX
 from msds_plugin.errors import MissingDependencyError
 
 _LOG = logging.getLogger("msds_plugin")
@@ -52,12 +55,17 @@ class Progress:
 class _Actor:
     """Holds the metrics, on one core unless more are asked for."""
 
-    def __init__(self, metrics: Sequence[str], run: Run, options: dict[str, Any], cpus: int) -> None:
-        self._metrics, self._run, self._options, self._cpus = metrics, run, options, cpus
+    def __init__(self, metrics: Sequence[str], own: bytes, run: Run, options: dict[str, Any], cpus: int) -> None:
+        self._metrics, self._own, self._run, self._options, self._cpus = metrics, own, run, options, cpus
 
     @cached_property
     def _scorers(self) -> list[Scorer]:  # not made by __init__, where an actor that fails could only die
         torch.set_num_threads(self._cpus)
+        try:
+            for row in pickle.loads(self._own):
+                registry.register(row, override=True)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"a worker cannot import a metric of yours: {error}; start where its module lies") from None
         return create_scorers(self._metrics, self._run.device, self._run.runtime, **self._options)
 
     def start(self, folder: str) -> Job:
@@ -136,7 +144,9 @@ def score(
         # Own actors, not map_batches: what that writes gets new names each time, so that a restart could not find it.
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Actor)
         names_of_metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        actors += [remote.remote(names_of_metrics, run, options, cpus) for _ in range(workers)]
+        used = {parse_metric(name)[0].removeprefix(MULTISCALE_PREFIX) for name in names_of_metrics} & set(registry.names())
+        own = ray.cloudpickle.dumps([row for row in map(registry.get, used) if not row.built_in])
+        actors += [remote.remote(names_of_metrics, own, run, options, cpus) for _ in range(workers)]
         job = ray.get(actors[0].start.remote(target))
         for done in _all_done(ray, actors, job, shards(names, shard_size)):
             before.discard(done.file)

@@ -112,7 +112,7 @@ def load_twoafc(folder: str | os.PathLike[str]) -> Judgements:
     """
     root = Path(folder)
     parts = [root] if (root / "judge").is_dir() else sorted(path.parent for path in root.glob("*/judge"))
-    judges = [file for part in parts for file in sorted((part / "judge").glob("*.npy"))]
+    judges = [file for part in parts for file in sorted((part / "judge").glob("[!.]*.npy"))]
     if not judges:
         raise FileNotFoundError(f"{root} holds no judgements: folders ref, p0, p1 and judge are needed, as in BAPPS")
     pairs, shares = [], []
@@ -131,11 +131,10 @@ def load_twoafc(folder: str | os.PathLike[str]) -> Judgements:
 
 def _image(judge: Path, kind: str) -> Path:
     folder = judge.parents[1] / kind
-    paths = (folder / f"{judge.stem}{suffix}" for suffix in _IMAGES)  # the stem may have dots of its own
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"{judge} has no image {folder / judge.stem} ({', '.join(_IMAGES)})")
-    return found
+    for suffix in _IMAGES:
+        if (path := folder / f"{judge.stem}{suffix}").is_file():  # the stem may have dots of its own
+            return path
+    raise FileNotFoundError(f"{judge} has no image {folder / judge.stem} ({', '.join(_IMAGES)})")
 
 
 def _scenes(pairs: Sequence[tuple[Path, Path]]) -> NDArray[np.intp]:

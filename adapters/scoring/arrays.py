@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from msds_plugin import registry
 from msds_plugin.adapters.images.codecs import orientation_of, profile_of, values_of
-from msds_plugin.adapters.images.colours import Samples, to_colours, to_pillow, turn
+from msds_plugin.adapters.images.colours import FRAMES, Samples, to_colours, to_pillow, turn
 from msds_plugin.adapters.images.large import LargeImage
 from msds_plugin.adapters.images.listing import list_images
 from msds_plugin.adapters.images.pairs import Matching, Pair, match
@@ -36,6 +36,7 @@ from msds_plugin.adapters.scoring.files import content, replace_file
 from msds_plugin.adapters.scoring.loop import Run, score_pairs
 from msds_plugin.adapters.scoring.maps import figure, map_of
 from msds_plugin.adapters.scoring.masks import find_masks
+from msds_plugin.adapters.wrap import MULTISCALE_PREFIX
 from msds_plugin.checks import check_range
 
 if TYPE_CHECKING:
@@ -100,9 +101,6 @@ class Scores(NDArrayOperatorsMixin, Sequence[float]):
     def __getitem__(self, index: Any) -> Any:
         chosen = self.values[index]
         return chosen.tolist() if isinstance(chosen, np.ndarray) else float(chosen)
-
-    def __iter__(self) -> Iterator[float]:
-        return iter(self.values.tolist())
 
     def __float__(self) -> float:
         if len(self) != 1:
@@ -296,11 +294,13 @@ def save_image(given: Any, path: Path) -> None:
     """Write an image of any kind that :func:`score` takes as a PNG of 8 bits in sRGB.
 
     Raises:
-        TypeError, ValueError: no image, values outside [0, 1], or an image so large that it is read in windows.
+        TypeError, ValueError: no image, values outside [0, 1], a file of several frames, or an image that is read in windows.
     """
     opened = _open(given)
     if isinstance(opened, LargeImage):
         raise ValueError(f"{given} is too large to be copied as a PNG")
+    if FRAMES in opened.notes:
+        raise ValueError(f"{given} holds several frames or pages: give each as an image")
     picture = opened.in_srgb()
     if np.issubdtype(picture.colours.dtype, np.floating):  # as bytes, values beyond white would begin again at black
         check_range(torch.from_numpy(picture.colours), "the image")
@@ -498,6 +498,7 @@ def _scorer(metric: str, run: Run, options: dict[str, Any]) -> Scorer:
     name, stated = parse_metric(metric)
     every = {**options, **stated}
     plain = all(isinstance(value, str | int | float | bool | None) for value in every.values())
+    name = name.removeprefix(MULTISCALE_PREFIX)
     own = name in registry.names() and not registry.get(name).built_in
     if own or not plain or every.get("weights", "") is None:
         return create_scorer(metric, run.device, run.runtime, **options)

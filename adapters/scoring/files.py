@@ -53,9 +53,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         part = target.with_name(f".msds-{uuid4().hex}{target.suffix}")  # short, as the target's name may be the longest
         try:
             part.open("xb").close()
+            mode = (target if target.exists() else part).stat().st_mode
             write(part)
-            if target.exists():
-                shutil.copymode(target, part)
+            if part.stat().st_mode != mode:  # safetensors writes what nobody else may read
+                part.chmod(stat.S_IMODE(mode))
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             try:

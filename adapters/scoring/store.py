@@ -12,20 +12,25 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from inspect import getmodule
 from itertools import cycle
 from pathlib import Path
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
 import pandas as pd
 
+from msds_plugin import registry
 from msds_plugin.adapters.images.pairs import Pair
-from msds_plugin.adapters.scorers import Scorer
+from msds_plugin.adapters.scorers import Scorer, is_registered
 from msds_plugin.adapters.scoring.files import content
 from msds_plugin.adapters.scoring.loop import Result, Run, joined, score_pairs
+from msds_plugin.adapters.wrap import MULTISCALE_PREFIX
+from msds_plugin.msds import CallableMetric
 
 _Path: TypeAlias = str | os.PathLike[str]
 
@@ -33,6 +38,8 @@ _APPLICATION = 0x4D534453  # "MSDS", in the header of the file
 _FORMAT = 2
 _PATIENCE = 120.0  # seconds to wait for another run that is writing
 _SIDES = ["reference", "distorted"]
+#: Packages whose versions are not asked for.
+_OF_TORCH_OR_PYTHON = sys.stdlib_module_names | {"torch", "torchvision"}
 _WRITE_EVERY = 0.5  # seconds: a commit that is on disk for certain takes some milliseconds
 
 _TABLES = f"""
@@ -242,19 +249,33 @@ def identity(scorer: Scorer, run: Run) -> dict[str, Any]:
 
 
 def _versions(scorer: Scorer) -> dict[str, str]:
-    """Of the packages whose code computes the metric; of a module that is in none, as those of ``--import``, a hash."""
-    modules = {type(part).__module__ for part in scorer.metric.modules()} | {"msds_plugin"}
-    if scorer.name.startswith("piq:"):  # whose metrics are functions
-        modules.add("piq")
+    """Of the packages whose code computes the metric; of files that are not installed, as those of ``--import``, a hash of each
+    and of those that they import from.
+    """
+    parts = [part for module in scorer.metric.weighted_modules() for part in module.modules()]
+    code: list[Any] = [Scorer, *map(type, parts), *(part.metric for part in parts if isinstance(part, CallableMetric))]
+    name = scorer.name.partition("(")[0].removeprefix(MULTISCALE_PREFIX)
+    if is_registered(name):
+        code.append(registry.get(name).factory)
+    modules = list(dict.fromkeys(getmodule(each.func if isinstance(each, partial) else each) for each in code))
     found: dict[str, str] = {}
-    for module in sorted(modules):
-        package = module.partition(".")[0].replace("msds_plugin", "msds-plugin")
-        if package not in ("torch", "torchvision", *found):
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                found[module] = content(getattr(sys.modules[module], "__file__", None) or module)[:16]
-    return found
+    for module in filter(None, modules):  # more come on the way
+        package = module.__name__.partition(".")[0].replace("msds_plugin", "msds-plugin")
+        installed = package == "msds-plugin" or _is_installed(module)
+        if package in _OF_TORCH_OR_PYTHON or (package if installed else module.__name__) in found:
+            continue
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+        if not installed or package not in found:
+            found[module.__name__] = content(getattr(module, "__file__", None) or module.__name__)[:16]
+        if not installed:
+            used = [getmodule(value) for value in vars(module).values() if isinstance(value, FunctionType | type | ModuleType)]
+            modules += [each for each in used if each is not None and not _is_installed(each)]
+    return dict(sorted(found.items()))
+
+
+def _is_installed(module: ModuleType) -> bool:
+    return "-packages" in (getattr(module, "__file__", None) or "")
 
 
 # Scores that are kept as they come

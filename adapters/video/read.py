@@ -82,7 +82,6 @@ class Source(ABC):
         square: the size that frames are resized to; None for as they are.
         rate: frames per second that a file states, as far as it does.
         colours: of the first frame, to be completed by what the other video says; None for images.
-        interlaced: whether the first frame says that it is.
         notes, problems: what a user should know; what is missing. Complete when all frames have been taken.
     """
 
@@ -92,7 +91,6 @@ class Source(ABC):
     aspect = 1.0
     square: tuple[int, int] | None = None
     colours: Colours | None = None
-    interlaced = False
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path, self._reading = path, reading
@@ -112,8 +110,14 @@ class Source(ABC):
 
         What cannot be read, and an end before the one that the file states, end them, which ``problems`` says.
         """
+        first = None
         try:
-            yield from self._frames()
+            for frame in self._frames():
+                size = frame.picture.size
+                if size != (first := first or size):
+                    sizes = (f"{width} x {height}" for height, width in (first, size))
+                    self._note_once(f"the frames of {self.path} change in size: {' and '.join(sizes)}")
+                yield frame
         except ValueError as error:
             self.problems.append(f"{self.path}: {error}; the scores up to there are kept")
 
@@ -226,7 +230,6 @@ class Video(Source):
         lying = _orientation(frame) >= 5
         self.size = (frame.height, frame.width) if lying else (frame.width, frame.height)
         self.aspect = 1 / aspect if lying else aspect
-        self.interlaced = bool(frame.interlaced_frame)
         self.colours = self._stated = Colours.of(frame)
         self._format = frame.format.name
         if not _orientation(frame):
@@ -278,7 +281,10 @@ class Video(Source):
                 stream, name = self._choose(container), container.format.name
                 for end, frames, damage in _decoded(container, stream):  # noqa: B007 (the last is used below)
                     for frame in frames:
-                        time = last + step if frame.pts is None else float(frame.pts * stream.time_base) + shift
+                        if frame.interlaced_frame:
+                            self._note_once(f"{self.path} is interlaced: compared as stored, with both fields")
+                        stamp = frame.dts if name == "avi" else frame.pts  # AVI states the order of packets, not of frames
+                        time = last + step if stamp is None else float(stamp * stream.time_base) + shift
                         gap = time - last
                         if count and (gap <= 0 or (gap > _PAUSE and name in _MAY_JUMP)):
                             where = "back" if gap <= 0 else "ahead"

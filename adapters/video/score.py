@@ -94,7 +94,17 @@ class VideoScores(Iterator[FrameScores]):
                 )
         elif self._align == "time" and abs(first) > self._near:
             self.notes.append(f"{begin}: compared by these times")
-        self.notes += _differences(reference, distorted, intervals, self._run.reading.resize)
+        sizes = [side.square or side.size for side in self._sides]
+        if sizes[0] != sizes[1]:
+            first_size, second_size = (f"{width} x {height}" for width, height in sizes)
+            how = "the distorted ones are resized" if self._run.reading.resize else "compared as they are, if a metric can"
+            self.notes.append(f"the frames differ in size: reference {first_size}, distorted {second_size}; {how}")
+        if intervals[0] and intervals[1] and abs(intervals[0] / intervals[1] - 1) > 0.02:
+            how = "of its number" if self._align == "index" else "nearest in time"
+            self.notes.append(
+                f"the rates differ: reference {1 / intervals[0]:.3f}, distorted {1 / intervals[1]:.3f} frames per second; "
+                f"each distorted frame is compared with the reference frame {how}"
+            )
         if self._align != "index" and _drift(reference, distorted) > self._near:
             self.notes.append(
                 f"the rates differ: reference {reference.rate:.3f}, distorted {distorted.rate:.3f} frames per second: frames "
@@ -127,7 +137,7 @@ class VideoScores(Iterator[FrameScores]):
             self.notes.append(f"{without} of {whole} reference frames ({without / whole:.1%}) have no distorted frame")
         for side in self._sides:
             self.notes += [note for note in side.notes if note not in self.notes]
-            self.problems += side.problems
+            self.problems += [problem for problem in side.problems if problem not in self.problems]
 
     def _score(self, number: int, frame: Frame, nearest: Frame) -> FrameScores:
         reading = self._run.reading
@@ -169,25 +179,6 @@ def _square(reference: Source, distorted: Source) -> list[str]:
         notes.append(
             f"the pixels of {side.path} are not square (aspect {side.aspect:.3f}): its frames of {width} x {height} are "
             f"resized to {side.square[0]} x {side.square[1]}, as players show them"
-        )
-    return notes
-
-
-def _differences(reference: Source, distorted: Source, intervals: Sequence[float | None], resize: bool) -> list[str]:
-    notes = []
-    sizes = [side.square or side.size for side in (reference, distorted)]
-    if sizes[0] != sizes[1]:
-        first, second = (f"{width} x {height}" for width, height in sizes)
-        how = "the distorted ones are resized" if resize else "compared as they are, by the metrics that can"
-        notes.append(f"the frames differ in size: reference {first}, distorted {second}; {how}")
-    interlaced = [name for name, side in (("reference", reference), ("distorted video", distorted)) if side.interlaced]
-    if interlaced:
-        which = " and the ".join(interlaced) + (" are" if interlaced[1:] else " is")
-        notes.append(f"the {which} interlaced: compared as stored, with both fields")
-    if intervals[0] and intervals[1] and abs(intervals[0] / intervals[1] - 1) > 0.02:
-        notes.append(
-            f"the rates differ: reference {1 / intervals[0]:.3f}, distorted {1 / intervals[1]:.3f} frames per second; "
-            "each distorted frame is compared with the reference frame nearest in time"
         )
     return notes
 

@@ -11,9 +11,6 @@ and that number. The others compute scores from these; tests/metrics/test_align.
 all others.
 """
 
-from __future__ import annotations
-
-import io
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -26,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pictures import coded, tensor
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -63,8 +61,7 @@ def distortions(clean: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     for sigma in (0.7, 1, 1.5, 2.5, 4):
         yield f"blur{sigma}", quantise(ndimage.gaussian_filter(clean.astype(float), (sigma, sigma, 0)))
     for quality in (50, 30, 20, 10, 5):
-        Image.fromarray(clean).save(buffer := io.BytesIO(), "JPEG", quality=quality)
-        yield f"jpeg{quality}", np.asarray(Image.open(buffer))
+        yield f"jpeg{quality}", np.asarray(coded(Image.fromarray(clean), "JPEG", quality=quality))
     noise = np.random.default_rng(0).standard_normal(clean.shape)
     for sigma in (5, 10, 20, 35, 60):
         yield f"noise{sigma}", quantise(clean + sigma * noise)
@@ -114,8 +111,7 @@ def features(data: Path, cache: Path) -> None:
         for file, pixels in images(data, name):
             if (target := cache / name / f"{file}.safetensors").exists():
                 continue
-            image = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
-            levels, kept = {("box", 0): image}, {}
+            levels, kept = {("box", 0): tensor(pixels)}, {}
             for level in range(1, LEVELS):
                 levels["box", level] = halve(levels["box", level - 1])
                 levels["binomial", level] = binomial(levels["binomial" if level > 1 else "box", level - 1])

@@ -6,9 +6,6 @@ python tests/benchmarks/auto_tables.py damage       retargeted images that are a
 python tests/benchmarks/auto_tables.py mislead      images made to drive rho up: auto beside hybrid and align
 """
 
-from __future__ import annotations
-
-import io
 import math
 import sys
 from collections import defaultdict
@@ -17,30 +14,18 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
+from pictures import KODAK, RUNTIME, SHARED, coded, pairs, read, tensor
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from scipy.stats import kendalltau, spearmanr
-from scores import SHARED, pairs, read
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark import load_csv, run
 from msds_plugin.adapters.scoring import Run
-from msds_plugin.runtimes import has_openvino
 
-RUNTIME = "openvino" if has_openvino() else "torch"
 NAMES = ("msds-auto", "msds-hybrid", "msds-align", "msds-fast", "msds-retarget")
 SETS = ("live_gblur", "view_synthesis", "sr4k_quarter")
 Change = Callable[[Image.Image], Image.Image]
 rng = np.random.default_rng(0)
-
-
-def tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None].contiguous()
-
-
-def coded(image: Image.Image, kind: str, **options: object) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return Image.open(file).convert("RGB")
 
 
 def noisy(image: Image.Image, sigma: float) -> Image.Image:
@@ -120,7 +105,7 @@ def ratio() -> None:
     metric = registry.create("msds-auto", runtime=RUNTIME)
     for side in (64, 96, 128, 192, 256, 384):
         found: dict[str, list[float]] = {"aligned": [], "displaced": []}
-        for path in sorted((SHARED / "data" / "kodak").glob("*.png")):
+        for path in KODAK:
             whole = Image.open(path).convert("RGB")
             for _ in range(2):
                 left, top = (int(rng.integers(0, length - side - 40)) for length in whole.size)
@@ -156,7 +141,7 @@ def damage() -> None:
 @torch.no_grad()
 def mislead() -> None:
     metric = registry.create("msds-auto", runtime=RUNTIME)
-    photographs = [Image.open(path).convert("RGB") for path in sorted((SHARED / "data" / "kodak").glob("*.png"))]
+    photographs = [Image.open(path).convert("RGB") for path in KODAK]
     for index, image in enumerate(photographs):
         others = [other for other in photographs if other is not image and other.size == image.size]
         changed = {name: change(image) for name, change in MISLEADING.items()} | ({"another": others[0]} if others else {})

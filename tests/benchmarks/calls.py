@@ -6,8 +6,6 @@
 Everything is warm: what is counted has run before. Calls of other packages are not counted, those of comprehensions are.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import io

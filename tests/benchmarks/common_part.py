@@ -5,8 +5,6 @@
 Writes PNG files and ``labels.csv`` to the folder WORK. Reduced by averages of ``factor`` x ``factor`` pixels.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

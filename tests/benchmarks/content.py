@@ -8,17 +8,15 @@ mean within references. Then DeepSSIM on single stages and levels, and the chang
 references. The tables of docs/research/content.md.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import piq
 import torch
+from pictures import SHARED, read
 from PIL import Image
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -29,7 +27,7 @@ from msds_plugin.functional import block_dissimilarity, energy_dissimilarity, gr
 from msds_plugin.hybrid import HaarPSI
 from msds_plugin.mdsi import MDSI
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = SHARED / "data"
 LEVELS = 3
 #: Of the five stages of EfficientNet-Lite0, those of MSDS-Hybrid.
 USED = slice(1, 4)
@@ -38,10 +36,6 @@ JUDGES = {"fsim": 1, "srsim": 1, "vif_p": 1, "multi_scale_ssim": 1, "gmsd": -1}
 #: (reference's name, quality, reference, distorted)
 Row = tuple[str, float, Tensor, Tensor]
 Compare = Callable[[Tensor, Tensor], Tensor]
-
-
-def read(path: Path | io.BytesIO) -> Tensor:
-    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
 
 
 def opinions(name: str, column: str, sign: float, shrink: int = 1) -> Iterator[Row]:

@@ -5,8 +5,6 @@
 A corner of 128 x 128 pixels of a photograph of scikit-image is the target; Adam with a rate of 0.02, values clamped to [0, 1].
 """
 
-from __future__ import annotations
-
 import pandas as pd
 import torch
 from skimage import data

@@ -1,7 +1,5 @@
 """Goldens and their changed forms, harmless or harmful, of photographs, renders and pages: what gate.py measures with."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import tempfile
@@ -10,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pictures import coded
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
@@ -36,12 +35,6 @@ class Change:
     new: np.ndarray
 
 
-def jpeg(image: Image.Image, subsampling: int) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95, subsampling=subsampling)
-    return Image.open(file).convert("RGB")
-
-
 def moved(image: Image.Image, x: float, y: float) -> Image.Image:
     return Image.fromarray(ndimage.shift(np.asarray(image), (y, x, 0), order=3 if x % 1 or y % 1 else 0, mode="nearest"))
 
@@ -54,8 +47,8 @@ def noisy(image: Image.Image, rng: np.random.Generator, sigma: float | None = No
 
 def rounded(rng: np.random.Generator) -> dict[str, Callable[[Image.Image], Image.Image]]:
     return {
-        "JPEG 95, 4:4:4": lambda image: jpeg(image, 0),
-        "JPEG 95, 4:2:0": lambda image: jpeg(image, 2),
+        "JPEG 95, 4:4:4": lambda image: coded(image, "JPEG", quality=95, subsampling=0),
+        "JPEG 95, 4:2:0": lambda image: coded(image, "JPEG", quality=95, subsampling=2),
         "rounding, -1 to 1 of 255": lambda image: noisy(image, rng),
         "noise, sigma 1 of 255": lambda image: noisy(image, rng, 1),
     }

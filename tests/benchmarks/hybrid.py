@@ -7,8 +7,6 @@ hybrids of them, with 95 % intervals of a bootstrap over references, and the dif
 interval.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -6,8 +6,6 @@ Each moment is a run of its own. Prints the seconds, the exit code and the last 
 than two seconds, left a traceback or another exit code than 130, 143 and 129. To be measured on a quiet machine.
 """
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -10,9 +10,6 @@ python tests/benchmarks/ladders.py monotone                        msds-auto alo
 The photographs are of scikit-image and of the material beside the checkout: of each a crop of 512 x 384 in the middle.
 """
 
-from __future__ import annotations
-
-import io
 import json
 import sys
 from collections import defaultdict
@@ -23,8 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pictures import KODAK, RUNTIME, SHARED, coded, pairs, tensor
 from PIL import Image
-from scores import SHARED, pairs
 from skimage import data
 
 from msds_plugin import registry
@@ -33,9 +30,7 @@ from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring.ladders import KINDS, TABLE, equivalents, level_of
 from msds_plugin.encoder import Matrices
 from msds_plugin.metric import Metric, Representation
-from msds_plugin.runtimes import has_openvino
 
-RUNTIME = "openvino" if has_openvino() else "torch"
 PICTURE = Path(__file__).parents[2] / "docs/scores.svg"
 #: Height and width of a crop, and the pixels beside it that a shift moves into view.
 HEIGHT, WIDTH, MARGIN = 384, 512, 32
@@ -63,7 +58,7 @@ def photographs() -> Iterator[tuple[str, Photo]]:
     for name in ("astronaut", "chelsea", "coffee"):
         yield name, crop(getattr(data, name)())
     files = [
-        *kodak(),
+        *KODAK,
         *({y for y, _ in pairs("live_gblur")} - {SHARED / "data/live_gblur/images/ref_caps.png"}),  # of Kodak's six
         *{y for y, _ in pairs("sr4k_quarter")},
     ]
@@ -88,10 +83,6 @@ def rungs(photo: Photo) -> Iterator[tuple[str, float, Photo]]:
             shown = MARGIN + int(level) if kind == "shift" else MARGIN
             found = photo[:, shown : shown + photo.shape[1] - 2 * MARGIN]
             yield kind, level, changes[kind](found, level) if kind in changes else found
-
-
-def tensor(photo: Photo) -> torch.Tensor:
-    return torch.from_numpy(photo.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
 @torch.no_grad()
@@ -170,7 +161,7 @@ def sizes() -> None:
     for side in (1, 2, 4):
         for kind, change, levels in (("jpeg", jpeg, (80, 50, 30, 10)), ("blur", blur, (0.7, 1, 2, 4))):
             found = defaultdict(list)
-            for path in kodak():
+            for path in KODAK:
                 photo = resized(np.asarray(Image.open(path).convert("RGB")), side)
                 for level in levels:
                     score = scorer.metric(tensor(change(photo, level)), tensor(photo)).item()
@@ -205,18 +196,12 @@ def draw() -> None:
     print(PICTURE, PICTURE.stat().st_size)
 
 
-def kodak() -> list[Path]:
-    return sorted((SHARED / "data/kodak").glob("*.png"))
-
-
 def medians(found: Iterable[Sequence[float]], levels: Sequence[float]) -> dict[float, float]:
     return {level: round(float(np.median(each)), 4) for level, each in zip(levels, found, strict=True)}
 
 
 def encoded(photo: Photo, kind: str, **options: int) -> Photo:
-    file = io.BytesIO()
-    Image.fromarray(photo).save(file, kind, **options)
-    return np.array(Image.open(file).convert("RGB"))
+    return np.array(coded(Image.fromarray(photo), kind, **options))
 
 
 def resized(photo: Photo, factor: float) -> Photo:
@@ -249,7 +234,7 @@ def monotone(side: str = "0") -> None:
     metric = registry.create("msds-auto", runtime=RUNTIME).eval()
     for name, (levels, change) in {**IN_PLACE, **MOVED}.items():
         table, rises = [], []
-        for path in kodak():
+        for path in KODAK:
             photo = np.asarray(Image.open(path).convert("RGB"))[-int(side) :, -int(side) :]
             given = inner(photo) if name in IN_PLACE else photo
             reference = tensor(inner(photo))

@@ -7,8 +7,6 @@ Both read the same PNG files, each in a process of its own; starting Python and 
 which the package ``msds_plugin`` lies as it is installed.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

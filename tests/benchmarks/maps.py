@@ -3,13 +3,13 @@
 TORCH_HOME=../shared/torch_home python tests/benchmarks/maps.py ../shared/data/kodak [PICTURE.png]
 """
 
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyiqa
 import torch
+from pictures import coded, tensor
 from PIL import Image, ImageFilter
 from torch import Tensor
 
@@ -24,20 +24,10 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray((image[0].permute(1, 2, 0) * 255).round().byte().numpy())
 
 
-def tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
-
-
-def jpeg(image: Image.Image) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=8)
-    return Image.open(file).convert("RGB")
-
-
 DAMAGES = {
     "noise": lambda y: (y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1),
     "blur": lambda y: tensor(picture(y).filter(ImageFilter.GaussianBlur(3))),
-    "jpeg": lambda y: tensor(jpeg(picture(y))),
+    "jpeg": lambda y: tensor(coded(picture(y), "JPEG", quality=8)),
 }
 
 

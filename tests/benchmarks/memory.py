@@ -7,8 +7,6 @@ Each size is made, then scored, in processes of their own; the peak is that proc
 Python and torch included.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess
@@ -75,17 +73,9 @@ def score(folder: Path, metric: str, runtime: str, how: str) -> None:
 
     start = time.perf_counter()
     value = built.compare(built.represent(read("distorted")), built.represent(read("reference"))).item()
-    row = {"score": value, "seconds": time.perf_counter() - start, "peak": peak(resource.RUSAGE_SELF)}
-    print(json.dumps(row))
-
-
-@app.command()
-def command(folder: Path, metric: str, runtime: str = "openvino") -> None:
-    """Score the pair with ``msds score``; print what it prints, the seconds and its peak in MiB."""
-    files = ["--reference", folder / "reference.tif", "--distorted", folder / "distorted.tif"]
-    start = time.perf_counter()
-    subprocess.run(["msds", "score", "-m", metric, "--runtime", runtime, *files], check=True)
-    print(f"{time.perf_counter() - start:.0f} s, {peak(resource.RUSAGE_CHILDREN):.0f} MiB")
+    seconds, unit = time.perf_counter() - start, 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    print(json.dumps({"score": value, "seconds": seconds, "peak": peak}))
 
 
 @app.command()
@@ -106,12 +96,6 @@ def table(
                 row = json.loads(run("score", folder, metric, runtime, how))
                 figures = f"{row['peak']:.0f} | {row['seconds']:.1f} | {row['score']:.6f}"
                 print(f"| {metric} | {runtime} | {size} | {how} | {figures} |", flush=True)
-
-
-def peak(whose: int) -> float:
-    """Largest resident set in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(whose).ru_maxrss * unit / 2**20
 
 
 def run(*arguments: str) -> str:

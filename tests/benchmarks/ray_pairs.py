@@ -7,8 +7,6 @@ the cluster and of the workers included, and between the first and the last shar
 docs/research/ray.md; the prices and sizes that it assumes are the constants below.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -5,8 +5,6 @@
 Mean Kendall tau of scores and votes within each photograph. AlexNet's weights are taken from torch.hub's cache.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

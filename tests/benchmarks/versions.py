@@ -10,8 +10,6 @@ taken within a round, and their medians over the rounds are printed, with the sm
 gradients. ``--other`` is a folder in which the package ``msds_plugin`` lies as it is installed.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

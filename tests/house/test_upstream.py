@@ -58,7 +58,6 @@ def test_piq(tmp_path):
 
 @pytest.mark.slow
 def test_scores_offered_to_piq_are_ours():
-    pytest.importorskip("piq")
     namespace: dict[str, object] = {"__name__": "deepssim"}
     exec(compile((UPSTREAM / "piq/deepssim.py").read_text(encoding="utf-8"), "deepssim.py", "exec"), namespace)
     torch.manual_seed(0)
@@ -81,3 +80,5 @@ def test_pyiqa(tmp_path):
     (tmp_path / "tests").mkdir()
     shutil.copy(UPSTREAM / "pyiqa/test_plugins.py", tmp_path / "tests")
     run_tests(tmp_path)
+    ours = f"import pyiqa; assert pyiqa.__file__.startswith({str(tmp_path)!r}); pyiqa.create_metric('msds-fast')"
+    subprocess.run([sys.executable, "-c", ours], cwd=tmp_path, check=True)

@@ -1,12 +1,11 @@
 """HaarPSI and MDSI beside piq's, and what piq does not promise."""
 
+import piq
 import pytest
 import torch
 
 from msds_plugin import local, mdsi
 from msds_plugin.hybrid import MDSI, HaarPSI
-
-piq = pytest.importorskip("piq")
 
 TERMS = [(HaarPSI, piq.haarpsi), (MDSI, piq.mdsi)]
 SIZES = [(64, 80), (65, 80), (64, 81), (17, 33), (400, 384), pytest.param((641, 640), marks=pytest.mark.slow)]

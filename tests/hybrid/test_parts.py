@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import replace
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
+from torch.nn.functional import mse_loss
 
 from msds_plugin import MSDS, MSDSLite, build_backbone
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
@@ -132,6 +135,8 @@ class TestHybrid:
 
     def test_terms_of_one_name(self):
         assert Hybrid([Term(HaarPSI()), Term(HaarPSI(8))]).parts() == [["HaarPSI 1"], ["HaarPSI 2"]]
+        theirs = partial(mse_loss, reduction="none"), Mock(spec=["metric_name"], metric_name="lpips")
+        assert Hybrid([Term(metric, None) for metric in theirs]).target.base == "hybrid(mse_loss, lpips)"
 
     def test_other_numbers_of_weights(self, terms):
         with pytest.raises(ValueError, match="5 weights: this hybrid takes 3 or 4 or 6, for MSDS level 0 relu2"):

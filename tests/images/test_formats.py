@@ -1,7 +1,5 @@
 """Files of known values, made by hand or by other libraries: the values come back, or the file is refused with a reason."""
 
-from __future__ import annotations
-
 import io
 import struct
 import threading
@@ -127,8 +125,6 @@ def test_png_with_a_palette(tmp_path, bits, transparent, seed) -> None:
 @MANY
 @given(data=st.data(), seed=SEEDS)
 def test_depths_of_other_formats(tmp_path, suffix, write, options, depths, channels, data, seed) -> None:
-    if suffix == "jxl":
-        pytest.importorskip("pillow_jxl")
     bits = data.draw(st.sampled_from(depths))
     array = values(bits, data.draw(st.sampled_from(channels)), seed)
     content = write(array.squeeze(), bitspersample=bits, **options)
@@ -137,7 +133,6 @@ def test_depths_of_other_formats(tmp_path, suffix, write, options, depths, chann
 
 @pytest.mark.parametrize("white", [3, 255])
 def test_lossy_jpeg_xl_of_8_bits_is_as_pillow_reads_it(tmp_path, white) -> None:
-    pytest.importorskip("pillow_jxl")
     array = np.random.default_rng(0).integers(0, white + 1, (64, 96, 3), np.uint8)
     path = tmp_path / "x.jxl"
     path.write_bytes(imagecodecs.jpegxl_encode(array, level=85))
@@ -147,7 +142,6 @@ def test_lossy_jpeg_xl_of_8_bits_is_as_pillow_reads_it(tmp_path, white) -> None:
 
 
 def test_frames_and_numbers_of_jpeg_xl(tmp_path) -> None:
-    pytest.importorskip("pillow_jxl")
     path, frames = tmp_path / "x.jxl", np.stack([values(16, 3, seed) for seed in range(3)])
     check(path, over_white(frames[0], 65535), content=imagecodecs.jpegxl_encode(frames, lossless=True))
     assert decode(path).notes == (FRAMES,)
@@ -164,7 +158,6 @@ def test_frames_and_numbers_of_jpeg_xl(tmp_path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_xl_of_a_jpeg_is_shown_as_the_jpeg(tmp_path, orientation) -> None:
-    pytest.importorskip("pillow_jxl")
     jpeg, exif = tmp_path / "x.jpg", Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(values(8, 3)).save(jpeg, exif=exif)
@@ -175,7 +168,8 @@ def test_jpeg_xl_of_a_jpeg_is_shown_as_the_jpeg(tmp_path, orientation) -> None:
 @pytest.mark.parametrize("bits", [8, 10, 12])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_heic(tmp_path, bits, channels, monkeypatch) -> None:
-    heif = pytest.importorskip("pillow_heif")
+    import pillow_heif as heif
+
     monkeypatch.setattr(heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
     ramp = np.add.outer(np.arange(24), np.arange(32))[..., None] / 54
     array = np.rint(np.tile(ramp, channels) ** np.arange(1, channels + 1) * (2**bits - 1)).astype(np.uint16)
@@ -339,11 +333,7 @@ def _fits() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        (
-            "x.sgi",
-            lambda: struct.pack(">HBBHHHH498x", 474, 0, 2, 3, WIDTH, HEIGHT, 3) + bytes(9999),
-            "SGI files of other",
-        ),
+        ("x.sgi", lambda: struct.pack(">HBBHHHH498x", 474, 0, 2, 3, WIDTH, HEIGHT, 3) + bytes(9999), "SGI files of other"),
         ("x.fits", _fits, "FITS files of other"),
         ("x.dds", _dds, "DDS files of other"),
         ("x.nef", _raw_photograph, "its first page is a small copy"),

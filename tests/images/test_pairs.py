@@ -1,7 +1,5 @@
 """Folders and names: everything that could be meant is paired or named, and nothing is guessed."""
 
-from __future__ import annotations
-
 import unicodedata
 from pathlib import Path
 

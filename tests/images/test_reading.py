@@ -1,7 +1,5 @@
 """What two files become before they are compared: colour profiles, cuts, luma, size; beside the published formulas."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """TIFFs of every colour, compression and layout: as a whole and in windows, beside Pillow or the values that were written."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

@@ -284,7 +284,6 @@ def test_its_map_is_that_of_its_part_on_gram_matrices(auto, photo):
 
 @pytest.mark.slow
 def test_openvino_gives_the_same(auto, photo):
-    pytest.importorskip("openvino", reason="OpenVINO is not installed")
     fast = MSDSAuto(runtime="openvino")
     for x in (coded(photo, 30), photo.roll(7, 3), photo[..., :130]):
         torch.testing.assert_close(fast(x, photo), auto(x, photo), atol=1e-5, rtol=0)

@@ -3,14 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from msds_plugin.functional import (
-    block_dissimilarity,
-    fuse,
-    global_dissimilarity,
-    gram_matrix,
-    halve,
-    pyramid,
-)
+from msds_plugin.functional import block_dissimilarity, fuse, global_dissimilarity, gram_matrix, halve, pyramid
 from msds_plugin.msds import as_weights
 
 

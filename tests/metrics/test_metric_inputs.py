@@ -47,8 +47,6 @@ class TestFusion:
         ("options", "message"),
         [
             ({"levels": 2, "fusion": (1, 2, 3)}, "3 weights for 2 levels"),
-            ({"fusion": (1, -1, 1)}, "non-negative"),
-            ({"fusion": (0, 0, 0)}, "positive sum"),
             ({"fusion": 0.5}, "1 weights for 3 levels"),
             ({"levels": 0}, "at least 1, got 0"),
             ({"fusion": (0, 1, 1), "learn_fusion": True}, "zero cannot be learned"),

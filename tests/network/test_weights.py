@@ -73,7 +73,7 @@ class TestWeights:
             ({"features.0.weight": torch.rand(64, 3, 11, 11)}, "another network: it lacks '0.bias'"),
             (
                 {"features.0.weight": torch.rand(64, 3, 3, 3)},
-                r"'0.weight' has shape \(64, 3, 3, 3\) instead of \(64, 3, 11, 11\)",
+                r"'0.weight' has shape \(64, 3, 3, 3\) instead of \(64, 3, 11",
             ),
             ({"state_dict": {"features.0.weight": torch.rand(1)}}, "does not hold a state dict .* save model.state_dict"),
             ({}, "does not hold a state dict"),
@@ -135,14 +135,7 @@ class TestHub:
         with pytest.raises(WeightsNotFoundError) as caught:
             build_backbone(name)
         folder = tmp_path / "hub" / "checkpoints"
-        for part in (
-            f"{name}-",
-            f"not in {folder}",
-            str(error),
-            "https://download.pytorch.org",
-            "msds weights",
-            "msds-fast",
-        ):
+        for part in (f"{name}-", f"not in {folder}", str(error), "https://download.pytorch.org", "msds weights", "msds-fast"):
             assert part in str(caught.value)
 
     def test_a_download_goes_to_the_cache_with_its_hash_checked(self, alexnet_state, monkeypatch, tmp_path):
@@ -201,7 +194,8 @@ def test_damage_that_only_the_checksum_shows(number, alexnet_path):
 
 
 def test_damage_in_a_file_for_timm(tmp_path):
-    timm = pytest.importorskip("timm")
+    import timm
+
     path = tmp_path / "resnet18.pth"
     torch.save(timm.create_model("resnet18").state_dict(), path)
     damage(path, entry_of(path, 5))
@@ -236,7 +230,8 @@ def test_values_that_are_no_weights(form, change, alexnet_state, tmp_path):
 
 @pytest.mark.parametrize("key", ["bn1.running_var", "conv_stem.weight"])
 def test_values_that_fold_to_no_weights(key, tmp_path):
-    timm = pytest.importorskip("timm")
+    import timm
+
     state = timm.create_model("efficientnet_lite0").state_dict()
     state[key] = -torch.ones_like(state[key]) if key == "bn1.running_var" else state[key] / 0
     torch.save(state, tmp_path / "lite0.pth")

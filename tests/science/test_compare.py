@@ -199,8 +199,7 @@ def test_command(root, msds, monkeypatch):
     outputs = [part for suffix in ("tex", "html", "md", "txt", "csv") for part in ("-o", f"t.{suffix}")]
     shutil.copytree("GT", "results/GT")
     sets = ["-r", "Set5=results/GT/Set5", "-r", "Set8=results/GT/Set8"]
-    done = msds(*options, *sets, "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS), *outputs)
-    assert done.exit_code == 1, done.output  # Bicubic lacks an image
+    done = msds(*options, *sets, "results/[A-R]*", "swin=results/Swin_IR", "-m", ",".join(METRICS), *outputs, code=1)
     assert "results/GT is the reference itself, and no method: left out" in done.stderr
     assert _methods(["one=results"], {"": Path("results/GT")}) == {"one": Path("results")}  # may hold results of its own
     assert "Bicubic lacks 1 of 5 images of Set5: im4.png" in done.stderr
@@ -216,13 +215,11 @@ def test_command(root, msds, monkeypatch):
     assert lines[11] == ["group", "metric", "method", "minus", "difference", "p (Holm)"]
     with monkeypatch.context() as terminal:
         terminal.setattr("msds_plugin.adapters.cli.compare.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
-        shown = msds(*options, *sets, "results/*", "-m", METRICS[0]).stdout
+        shown = msds(*options, *sets, "results/*", "-m", METRICS[0], code=1).stdout
     assert shown.count("metric\tmethod\tminus\tdifference\tp (Holm)\n") == 3  # a table for each group
     scored = []
     original = store.score_pairs
     monkeypatch.setattr(store, "score_pairs", lambda pairs, *rest: original(scored.append(list(pairs)) or scored[-1], *rest))
     given = f"-r GT/Set8 EDSR=results/EDSR/Set8 bare=GT/Set8 new=results/Swin_IR/Set5 -m {METRICS[0]} -o t.csv"
-    again = msds(*options, *given.split())
-    assert again.exit_code == 1, again.output
-    assert "GT/Set8 is the reference itself, and no method: left out" in again.stderr
+    msds(*options, *given.split(), code=1, stderr="GT/Set8 is the reference itself, and no method: left out")
     assert all(pair.distorted.parts[-3] == "Swin_IR" for pairs in scored for pair in pairs)  # what was kept is not scored again

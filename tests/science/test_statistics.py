@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pyiqa.metrics import correlation_coefficient as metrics
 from scipy import special, stats
 
 from msds_plugin.adapters.benchmark import statistics as S
@@ -28,15 +29,9 @@ def live(shared):
     return 10 * np.log10(255**2 / np.array(errors)), table["dmos"].to_numpy(), table
 
 
-@pytest.fixture
-def pyiqa_metrics():
-    return pytest.importorskip("pyiqa.metrics.correlation_coefficient")
-
-
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_pyiqa_and_scipy(seed, ties, pyiqa_metrics):
-    metrics = pyiqa_metrics
+def test_agrees_with_pyiqa_and_scipy(seed, ties):
     x, y = random_data(seed)
     if ties:
         x, y = np.round(x, 1), np.round(y, -1)
@@ -50,14 +45,14 @@ def test_agrees_with_pyiqa_and_scipy(seed, ties, pyiqa_metrics):
     assert S.krcc(x, y) == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
 
 
-def test_agrees_with_pyiqa_on_real_opinions(live, pyiqa_metrics):
+def test_agrees_with_pyiqa_on_real_opinions(live):
     x, y, table = live
     result = S.agreement(x, y, table["ref_name"], table["dmos_std"], opposite=True)
-    assert result.srcc == pytest.approx(-pyiqa_metrics.calculate_srcc(x, y), abs=1e-6)
-    assert result.krcc == pytest.approx(-pyiqa_metrics.calculate_krcc(x, y), abs=1e-6)
+    assert result.srcc == pytest.approx(-metrics.calculate_srcc(x, y), abs=1e-6)
+    assert result.krcc == pytest.approx(-metrics.calculate_krcc(x, y), abs=1e-6)
     # pyiqa's start values assume scores that rise with the opinions.
-    assert result.plcc == pytest.approx(pyiqa_metrics.calculate_plcc(-x, y, fit_scale="logistic_4params"), abs=1e-6)
-    assert result.rmse == pytest.approx(pyiqa_metrics.calculate_rmse(-x, y, fit_scale="logistic_4params"), abs=1e-6)
+    assert result.plcc == pytest.approx(metrics.calculate_plcc(-x, y, fit_scale="logistic_4params"), abs=1e-6)
+    assert result.rmse == pytest.approx(metrics.calculate_rmse(-x, y, fit_scale="logistic_4params"), abs=1e-6)
     assert result.mapping.kind == "logistic"
     assert result.references == 14
     assert (result.count, result.left_out) == (70, 0)
@@ -160,28 +155,25 @@ def test_the_logistic_is_the_best_of_many_starts(live, count):
 
 def varied_data(seed):
     rng = np.random.default_rng(seed)
-    n, kind = int(rng.integers(6, 200)), seed % 5
+    n = int(rng.integers(6, 200))
     x = rng.random(n)
-    if kind == 0:
-        y = (x > 0.5) + 0.1 * rng.normal(size=n)
-    elif kind == 1:
-        y = 1 / (1 + np.exp(-(x - 0.4) * rng.uniform(1, 40))) + 0.1 * rng.normal(size=n)
-    elif kind == 2:
-        y = np.exp(rng.uniform(-5, 5) * x) * (1 + 0.1 * rng.normal(size=n))
-    elif kind == 3:
-        y = rng.normal(size=n)
-    else:
-        y = -(x**2) + 0.05 * rng.normal(size=n)
-    return (x**4 * 1000 if seed % 3 == 0 else x), y
+    kinds = (
+        lambda: (x > 0.5) + 0.1 * rng.normal(size=n),
+        lambda: 1 / (1 + np.exp(-(x - 0.4) * rng.uniform(1, 40))) + 0.1 * rng.normal(size=n),
+        lambda: np.exp(rng.uniform(-5, 5) * x) * (1 + 0.1 * rng.normal(size=n)),
+        lambda: rng.normal(size=n),
+        lambda: -(x**2) + 0.05 * rng.normal(size=n),
+    )
+    return (x**4 * 1000 if seed % 3 == 0 else x), kinds[seed % 5]()
 
 
 @pytest.mark.parametrize("seeds", [range(0, 50, 5), pytest.param(range(1000), marks=pytest.mark.slow)])  # clusters, everything
 @pytest.mark.filterwarnings("ignore")
-def test_the_logistic_is_never_worse_than_pyiqas(seeds, pyiqa_metrics):
+def test_the_logistic_is_never_worse_than_pyiqas(seeds):
     compared = 0
     for x, y in map(varied_data, seeds):
         try:
-            theirs = pyiqa_metrics.calculate_plcc(x, y, fit_scale="logistic_4params")
+            theirs = metrics.calculate_plcc(x, y, fit_scale="logistic_4params")
         except RuntimeError:  # it did not converge
             continue
         compared += np.isfinite(theirs)
@@ -208,11 +200,13 @@ def test_outlier_ratio_leaves_unknown_deviations_out():
     assert np.isnan(S.outlier_ratio([0, 0], [1, 2], [np.nan, np.nan]))
 
 
-@pytest.mark.parametrize("digits", [9, 1])  # one leaves ties
-def test_intervals_are_those_of_written_out_resamples(digits):
+@pytest.mark.parametrize(
+    ("digits", "references", "apart"), [(9, 9, 0), (1, 9, 0), (9, 4, 30)], ids=["plain", "ties", "clusters"]
+)
+def test_intervals_are_those_of_written_out_resamples(digits, references, apart):
     x, y = random_data(4, 60, noise=0.3)
-    x, y = x.round(digits), y.round(digits - 2)
-    groups = pd.factorize(np.random.default_rng(8).integers(0, 9, 60))[0]
+    groups = pd.factorize(np.random.default_rng(8).integers(0, references, 60))[0]
+    x, y = x.round(digits) + apart * (groups % 2), y.round(digits - 2) + 10 * apart * (groups % 2)
     std = np.full(60, 8.0)
     result = S.agreement(x, y, groups, std, resamples=200, seed=1)
     mapped, found = result.mapping(x), {name: [] for name in result.intervals}
@@ -321,15 +315,10 @@ def answered(seed=0, rows=300):
 def test_agreement_counts_answers_one_by_one():
     a, b, share, answers, reference = answered()
     row = S.choices({"m": (a, b)}, share, answers, reference)[0].iloc[0]
-    sided = total = most = 0
-    for x, y, s, n in zip(a, b, share, answers, strict=True):
-        for_b = round(s * n)
-        sided += for_b if y > x else n - for_b
-        most += max(for_b, n - for_b)
-        total += n
-    assert row["agreement"] == pytest.approx(sided / total)
-    assert row["ceiling"] == pytest.approx(most / total)
-    assert row["answers"] == total
+    for_b = (share * answers).round()
+    assert row["agreement"] == pytest.approx(np.where(b > a, for_b, answers - for_b).sum() / answers.sum())
+    assert row["ceiling"] == pytest.approx(np.maximum(for_b, answers - for_b).sum() / answers.sum())
+    assert row["answers"] == answers.sum()
     assert row["agreement_low"] < row["agreement"] < row["agreement_high"] <= row["ceiling"] + 0.05
     turned = S.choices({"m": (-a, -b)}, share, answers, reference, ["m"])[0].iloc[0]
     assert turned["agreement"] == row["agreement"]

@@ -187,9 +187,8 @@ def test_what_cannot_be_studied(data, names, options, message):
         run_study(data, names, **options)
 
 
-def test_a_network_that_cannot_be_had_is_left_out(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: exec("raise OSError('offline')"))
+@pytest.mark.usefixtures("offline")
+def test_a_network_that_cannot_be_had_is_left_out(data):
     made = run_study(data, ["alexnet", NET], levels=1, comparisons=["lite"])
     assert made.notes[0].startswith("alexnet is left out")
     with pytest.raises(ValueError, match="no backbone to study"):
@@ -198,12 +197,10 @@ def test_a_network_that_cannot_be_had_is_left_out(data, tmp_path, monkeypatch):
 
 def test_the_command(data, tmp_path, msds):
     arguments = ["study", "--csv", "labels.csv", "--lower-better", "-b", NET, "--levels", "2", "--comparison", "lite"]
-    done = msds(*arguments, "--report", "report", "-o", "cells.csv", "--resamples", "20")
-    assert done.exit_code == 0, done.output
-    assert "nested choice" in done.stdout
+    msds(*arguments, "--report", "report", "-o", "cells.csv", "--resamples", "20", stdout="nested choice")
     assert (tmp_path / "report/nested.csv").exists()
     assert "SRCC by layer and level" in (tmp_path / "report/report.html").read_text()
     assert len(pd.read_csv("cells.csv")) == 10 * 3
     Path(data.table["distorted"][0]).write_text("broken")
-    assert msds(*arguments, "--report", "report").exit_code == 1
+    msds(*arguments, "--report", "report", code=1)
     assert "1 in all; scores.csv lists them" in (tmp_path / "report/report.md").read_text()

@@ -232,6 +232,7 @@ def test_what_cannot_be_learned_from(data, tmp_path):
         with pytest.raises(ValueError, match=r"a\.npy must hold one number in \[0, 1\]"):
             load_twoafc(tmp_path)
     np.save(tmp_path / "judge/a.npy", np.array([0.5]))
+    (tmp_path / "judge/._a.npy").write_bytes(b"")  # as macOS leaves beside it: no judgement
     with pytest.raises(FileNotFoundError, match="has no image"):
         load_twoafc(tmp_path)
     with pytest.raises(ValueError, match="at least three"):

@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from msds_plugin import MissingDependencyError, registry
+from msds_plugin import MSDS, MissingDependencyError, registry
 from msds_plugin.adapters import scorers
 from msds_plugin.adapters.scorers import (
     MetricUnavailableError,
@@ -19,6 +20,7 @@ from msds_plugin.adapters.scorers import (
     parse_metric,
 )
 from msds_plugin.adapters.wrap import ToolkitMetric, score_each
+from msds_plugin.fusion_file import FusionFile
 from msds_plugin.metric import Metric
 
 
@@ -53,7 +55,6 @@ def test_ours():
 
 @pytest.mark.slow
 def test_runtime(monkeypatch):
-    pytest.importorskip("openvino")
     x, y = images()
     fast, plain = create_scorer("msds-fast", "cpu"), create_scorer("msds-fast", "cpu", "torch")
     assert (fast.options["runtime"], plain.options["runtime"]) == ("openvino", "torch")
@@ -67,8 +68,6 @@ def test_runtime(monkeypatch):
     ("name", "lower"), [("psnr", False), ("piq:gmsd", True), ("piq:srsim", False), ("vif", False), ("ms-nlpd", True)]
 )
 def test_toolkits(name, lower):
-    pytest.importorskip("pyiqa")
-    pytest.importorskip("piq")
     x, y = images(3)
     scorer = create_scorer(name, "cpu")
     assert (scorer.name, scorer.lower_is_better, scorer.ours) == (name, lower, False)
@@ -100,7 +99,6 @@ def test_no_reference():
     ],
 )
 def test_names_that_nobody_knows(name, message):
-    pytest.importorskip("pyiqa")
     with pytest.raises(ValueError, match=message):
         create_scorer(name, "cpu")
 
@@ -115,7 +113,6 @@ def test_without_the_toolkits(monkeypatch):
 
 
 def test_a_metric_that_its_toolkit_cannot_make():
-    pytest.importorskip("pyiqa")
     with pytest.raises(MetricUnavailableError, match=r"pyiqa cannot make 'gmsd' .*nonsense"):
         create_scorer("gmsd,nonsense=1", "cpu")
     with pytest.raises(MetricUnavailableError, match=r"piq cannot make 'fsim' .*nonsense"):
@@ -150,7 +147,6 @@ def test_descriptions(own_metric):
     assert list(rows) == registry.names()
     assert rows["msds"][:4] == ("msds", "MSDS", "higher", "-1, 1")
     assert rows["msds"].origin == "msds-plugin" != rows[own_metric.name].origin
-    pytest.importorskip("pyiqa")
     rows = {row.name: row for row in describe_metrics(with_toolkits=True)}
     assert {"lpips", "ms-lpips", "piq:fsim"} <= rows.keys()
     assert (rows["lpips"].better, rows["lpips"].full_reference, rows["lpips"].origin) == ("lower", True, "pyiqa")
@@ -214,3 +210,13 @@ def test_entry_points(own_metric, monkeypatch):
     with pytest.warns(RuntimeWarning, match="no_such_module:METRIC cannot be registered"):
         assert create_scorer(own_metric.name, "cpu").lower_is_better
     scorers.load_entry_points.cache_clear()
+
+
+def test_fusion_weights_of_a_metric_of_ones_own_that_brings_its_network(tmp_path, own_metric):
+    make = partial(MSDS, backbone=nn.Conv2d(3, 4, 3))
+    registry.register(replace(own_metric, factory=make, lower_is_better=False, multiscale=True))
+    target = create_scorer(own_metric.name, "cpu").metric.target
+    file = FusionFile(own_metric.name, target, (0.2, 0.8), None, "set", 9, 3, 3, {}, "2026-01-01", "0.3.0")
+    file.save(tmp_path / "fusion.json")
+    (scorer,) = create_scorers([own_metric.name], "cpu", fusion=tmp_path / "fusion.json")
+    assert scorer.metric.fusion.tolist() == pytest.approx([0.2, 0.8])

@@ -246,7 +246,8 @@ def write_choices(chosen: ChoiceSummary, directory: str | os.PathLike[str]) -> P
 def _add_choices(page: Document, chosen: ChoiceSummary) -> None:
     page.section(choices(chosen.table))
     page.section(choice_tests(chosen.significance))
-    page.tables |= {"choices": chosen.table, "choice_significance": chosen.significance}
+    scores = chosen.made.scores.table.drop(columns=["distortion", "opinion", "std"])
+    page.tables |= {"choices": chosen.table, "choice_significance": chosen.significance, "choice_scores": scores}
 
 
 def left_out(benchmark: Benchmark) -> list[str]:

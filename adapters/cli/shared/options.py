@@ -35,7 +35,7 @@ Match = Annotated[
         "--match",
         metavar="TEXT",
         help="How names belong together: {name}_x4.png, where {name} is a reference's, a prefix or suffix (_x4), or a .csv "
-        "with the columns reference and distorted.",
+        "or .tsv with the columns reference and distorted.",
     ),
 ]
 ByOrder = Annotated[bool, typer.Option("--by-order", help="Pair folders of equally many images by their sorted names.")]
@@ -245,7 +245,7 @@ def pairing(
     ways: dict[str, Any] = {"by_order": by_order, "layout": layout, "side_by_side": side_by_side, "recursive": recursive}
     if match is None:
         return Pairing(**ways)
-    if match.lower().endswith(".csv"):
+    if match.lower().endswith((".csv", ".tsv")):
         return Pairing(table=Path(match), **ways)
     if "{name}" not in match:  # a suffix, or a prefix, which ends with what parts it from the name
         match = f"{match}{{name}}" if match[-1:] in "_-. " and match[:1] not in "_-. " else f"{{name}}{match}"
