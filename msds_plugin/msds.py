@@ -69,9 +69,10 @@ class CallableMetric(PairMetric):
         super().__init__()
         self.metric = metric
         self.name = name or _name(metric)
-        # As metrics of pyiqa and of torchmetrics say it; what else has a reduction is a loss.
-        higher = getattr(metric, "higher_is_better", getattr(metric, "reduction", None) is None)
-        self.lower_is_better = bool(getattr(metric, "lower_better", higher is False))
+        # Losses are made from torch's, as piq's are; metrics of pyiqa and torchmetrics say their direction.
+        is_loss = any(kind.__module__ == nn.L1Loss.__module__ for kind in type(metric).__mro__)
+        lower = getattr(metric, "higher_is_better", not is_loss) is False
+        self.lower_is_better = bool(getattr(metric, "lower_better", lower))
 
     @property
     def description(self) -> str:

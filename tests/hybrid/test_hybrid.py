@@ -64,6 +64,10 @@ def test_a_negative_similarity_is_still_worse(pair):
     assert (second < first).all()
 
 
+def test_a_similarity_with_a_reduction_is_no_loss():
+    assert not Term(Mock(spec=["reduction"], reduction="mean")).module.lower_is_better
+
+
 def test_a_term_of_weight_zero_does_not_count(pair):
     unused = [Term(lambda x, y, v=v: torch.full((2,), v), None, weight=0.0) for v in (math.inf, math.nan)]
     torch.testing.assert_close(Hybrid([Term(HaarPSI()), *unused])(*pair), HaarPSI()(*pair))
