@@ -142,6 +142,10 @@ def test_any_metric_in_its_direction(images, metric):
     assert (same[0].reason, same[0].difference) == ("", 0)
     assert blurred[0].reason
     assert blurred[0].difference > allowed
+    for share, passes in ((0.9, False), (1.1, True)):
+        assert (
+            judge(pairs_of(Path("golden/1.png"), Path("blurred/1.png")), scorer, share * blurred[0].difference)[0].reason == ""
+        ) is passes
 
 
 def test_missing_other_size_and_damaged_images_fail(images, msds):
