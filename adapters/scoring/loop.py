@@ -52,7 +52,7 @@ ALONE = 2**22
 PIXELS_ON_GPU = 2**24
 
 _LOG = logging.getLogger("msds_plugin")
-_ALONE, _SETTING = threading.Lock(), threading.Lock()
+_ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _side_by_side(work: _Work, tasks: Sequence[Sequence[Pair]], workers: int) ->
         finally:
             found.put(None)
 
-    pool = ThreadPoolExecutor(workers, "msds", _compute_on, (max(1, work.cores // workers), work.cores))
+    pool = ThreadPoolExecutor(workers, "msds", torch.set_num_threads, (max(1, work.cores // workers),))
     try:
         running = [pool.submit(work_on, task) for task in tasks]
         for _ in running:
@@ -184,16 +184,7 @@ def _side_by_side(work: _Work, tasks: Sequence[Sequence[Pair]], workers: int) ->
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _compute_on(cores: int, all_cores: int) -> None:
-    """Let torch have so many cores in this thread, and all in threads that are yet to come: those get what was set last."""
-    with _SETTING:
-        torch.get_num_threads()  # this thread takes the last one at its first use: that must be over
-        torch.set_num_threads(cores)
-        other = threading.Thread(target=torch.set_num_threads, args=(all_cores,))
-        other.start()
-        other.join()
+        torch.set_num_threads(work.cores)  # threads that are yet to come would get the share of the last one
 
 
 @dataclass(frozen=True)
@@ -243,8 +234,7 @@ class _Work:
 
     def __init__(self, scorers: Sequence[Scorer], run: Run, keyed: bool, opener: Opener) -> None:
         self.scorers, self.run, self.keyed, self._opener = scorers, run, keyed, opener
-        with _SETTING:
-            self.cores = torch.get_num_threads()
+        self.cores = torch.get_num_threads()
         self.notes = Notes(run.note)
         self.batch_size = 1 if any(scorer.device.type == "cpu" for scorer in scorers) else run.batch_size
         if run.masks:
@@ -367,7 +357,7 @@ class _Work:
             try:
                 yield
             finally:
-                _compute_on(share, self.cores)
+                torch.set_num_threads(share)
 
 
 def reason(error: Exception) -> str:
