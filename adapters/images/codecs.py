@@ -125,7 +125,7 @@ def profile_of(image: Image.Image, content: bytes = b"") -> bytes | None:
         primaries, transfer, _, full_range = content[place + 8 : place + 12]
         return cicp_profile(primaries, transfer, bool(full_range))
     if info.get("icc_profile"):
-        return icc_profile(info["icc_profile"])
+        return icc_profile(bytes(info["icc_profile"]))
     if image.format == "PNG" and "srgb" not in info and ("gamma" in info or "chromaticity" in info):
         corners = info.get("chromaticity") or (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
         gamma = 1 / info["gamma"] if info.get("gamma") else None
